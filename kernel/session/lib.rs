@@ -1,0 +1,93 @@
+//! What every cell of a session links to: headlight, and what the process that runs the cells needs of it.
+
+use std::io::Write;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub use headlight::*;
+
+static READY: Once = Once::new();
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
+/// Called before each cell.
+#[unsafe(no_mangle)]
+pub extern "C" fn headlight_session_begin() {
+    READY.call_once(|| {
+        if let Ok(token) = std::env::var("HEADLIGHT_KERNEL") {
+            std::panic::set_hook(Box::new(move |panic| tell(&token, panic)));
+        }
+        std::thread::spawn(flush_regularly);
+    });
+    headlight::clear_stop();
+    RUNNING.store(true, Ordering::Relaxed);
+}
+
+/// Called after each cell.
+#[unsafe(no_mangle)]
+pub extern "C" fn headlight_session_end() {
+    RUNNING.store(false, Ordering::Relaxed);
+    flush();
+}
+
+/// Called by the handler of the interrupt: nothing here but an atomic store.
+#[unsafe(no_mangle)]
+pub extern "C" fn headlight_session_stop() {
+    headlight::request_stop();
+}
+
+// `print!` without a newline waits in the buffer of the standard output.
+fn flush_regularly() {
+    loop {
+        std::thread::sleep(Duration::from_millis(40));
+        if RUNNING.load(Ordering::Relaxed) {
+            flush();
+        }
+    }
+}
+
+fn flush() {
+    let _ = std::io::stdout().flush();
+}
+
+/// Called where `?` returns an error early from a cell.
+#[track_caller]
+pub fn headlight_early_return<E>(_: &E, message: &str) {
+    let Ok(token) = std::env::var("HEADLIGHT_KERNEL") else { return };
+    let at = std::panic::Location::caller();
+    let told = serde_json::json!({
+        "op": "early_return",
+        "message": message,
+        "error": std::any::type_name::<E>(),
+        "file": at.file(),
+        "line": at.line(),
+        "column": at.column(),
+    });
+    say(&token, &told);
+}
+
+fn tell(token: &str, panic: &std::panic::PanicHookInfo) {
+    let payload = panic.payload();
+    let message = payload
+        .downcast_ref::<&str>()
+        .map(|text| text.to_string())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a value that is no text".to_string());
+    let thread = std::thread::current();
+    let at = panic.location();
+    let told = serde_json::json!({
+        "op": "panic",
+        "message": message,
+        "thread": thread.name().unwrap_or("unnamed"),
+        "file": at.map(|at| at.file()),
+        "line": at.map(|at| at.line()),
+        "column": at.map(|at| at.column()),
+    });
+    say(token, &told);
+}
+
+/// One marked line on the standard output.
+fn say(token: &str, told: &serde_json::Value) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(format!("\u{1}{token} {told}\n").as_bytes()).and_then(|()| out.flush());
+}

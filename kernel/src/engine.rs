@@ -1,0 +1,542 @@
+//! Runs cells, one after the other, on a thread of its own: evcxr compiles them, a child process runs them.
+
+use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
+
+use evcxr::{CommandContext, EvalCallbacks};
+
+use crate::Result;
+use crate::output::{Bundle, EarlyReturn, PANICKED, Panic, Parser, Piece, RETURNED_EARLY, value_of};
+use crate::report::{self, Failure};
+use crate::session::Session;
+use crate::template::Template;
+use crate::{child, source};
+
+/// How long code that does not listen may go on after an interrupt.
+const GRACE: Duration = Duration::from_secs(4);
+/// In the prelude of every session. The second line makes evcxr learn once, before the first cell, that `?` occurs.
+const PRELUDE: &str = "use headlight::prelude::*;\n{ Ok::<(), std::fmt::Error>(())?; }";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stream {
+    Out,
+    Err,
+}
+
+/// What a cell shows while it runs.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Text(Stream, String),
+    Display(Bundle, Option<String>),
+    Update(Bundle, String),
+    Clear { wait: bool },
+}
+
+pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
+/// Asks the user for a line: the prompt, and whether it is a password.
+pub type Ask = Arc<dyn Fn(&str, bool) -> Option<String> + Send + Sync>;
+/// How a cell ended: the value that it ends with, or why it failed.
+pub type Outcome = std::result::Result<Option<Bundle>, Failure>;
+
+#[derive(Clone, Debug)]
+pub struct Completion {
+    pub text: String,
+    pub kind: &'static str,
+    pub signature: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Completions {
+    pub items: Vec<Completion>,
+    /// The bytes of the code that they replace.
+    pub range: std::ops::Range<usize>,
+}
+
+enum Request {
+    Execute { code: String, number: usize, sink: Sink, ask: Ask, reply: Sender<Outcome> },
+    Complete { code: String, at: usize, reply: Sender<Completions> },
+    Inspect { code: String, at: usize, reply: Sender<Option<(String, String)>> },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Phase {
+    Starting(String),
+    Idle,
+    Compiling,
+    Running,
+    /// It never started, or can no longer go on.
+    Broken(String),
+}
+
+/// A handle on the thread that runs cells.
+#[derive(Clone)]
+pub struct Engine {
+    requests: Sender<Request>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    phase: Mutex<Phase>,
+    cell: Mutex<Cell>,
+    control: Mutex<Option<PipeWriter>>,
+    child: OnceLock<Arc<Mutex<Child>>>,
+    folder: OnceLock<std::path::PathBuf>,
+    interrupted: AtomicBool,
+    killed: AtomicBool,
+    /// Counts cells: an interrupt that waits knows by it whether its cell is still the one.
+    serial: AtomicUsize,
+}
+
+/// What is known so far of the cell that runs.
+#[derive(Default)]
+struct Cell {
+    sink: Option<Sink>,
+    /// A value that may turn out to be what the cell ends with.
+    last: Option<Bundle>,
+    panic: Option<Panic>,
+    panicked: bool,
+    early: Option<EarlyReturn>,
+    returned_early: bool,
+    done: [bool; 2],
+}
+
+impl Cell {
+    fn emit(&mut self, event: Event) {
+        self.flush();
+        if let Some(sink) = &self.sink {
+            sink(event);
+        }
+    }
+
+    fn flush(&mut self) {
+        if let (Some(last), Some(sink)) = (self.last.take(), &self.sink) {
+            sink(Event::Display(last, None));
+        }
+    }
+}
+
+impl Engine {
+    /// Starts the thread, which makes itself ready. Cells that come meanwhile wait, and say for what.
+    pub fn start() -> Engine {
+        let (requests, incoming) = channel();
+        let shared = Arc::new(Shared {
+            phase: Mutex::new(Phase::Starting("the kernel is starting".to_string())),
+            cell: Mutex::default(),
+            control: Mutex::default(),
+            child: OnceLock::new(),
+            folder: OnceLock::new(),
+            interrupted: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            serial: AtomicUsize::new(0),
+        });
+        let engine = Engine { requests, shared: shared.clone() };
+        std::thread::spawn(move || match Worker::new(&shared) {
+            Ok(mut worker) => {
+                shared.enter(Phase::Idle);
+                worker.serve(&incoming);
+            }
+            Err(error) => {
+                shared.enter(Phase::Broken(error.to_string()));
+                refuse(&incoming, &error.to_string());
+            }
+        });
+        engine
+    }
+
+    /// Runs a cell; returns when it has ended.
+    pub fn execute(&self, code: &str, number: usize, sink: Sink, ask: Ask) -> Outcome {
+        let (reply, outcome) = channel();
+        let request = Request::Execute { code: code.to_string(), number, sink: sink.clone(), ask, reply };
+        let ended = Arc::new(AtomicBool::new(false));
+        let announcer = self.announce(sink, ended.clone());
+        let sent = self.requests.send(request);
+        let outcome = sent.ok().and_then(|()| outcome.recv().ok()).unwrap_or_else(|| Err(report::gone()));
+        ended.store(true, SeqCst);
+        let _ = announcer.join();
+        outcome
+    }
+
+    /// Shows what the cell waits for: the start of the kernel, a dependency that is built.
+    fn announce(&self, sink: Sink, ended: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
+        let shared = self.shared.clone();
+        let since = Instant::now();
+        std::thread::spawn(move || {
+            let id = format!("headlight-notice-{:x}", crate::random());
+            let mut shown = String::new();
+            while !ended.load(SeqCst) {
+                std::thread::sleep(Duration::from_millis(if since.elapsed().as_millis() < 300 {
+                    5
+                } else {
+                    100
+                }));
+                let text = shared.notice().unwrap_or_default();
+                if since.elapsed() > Duration::from_millis(300) && text != shown {
+                    let event = match shown.is_empty() {
+                        true if !text.is_empty() => Event::Display(plain(&text), Some(id.clone())),
+                        _ => Event::Update(plain(&text), id.clone()),
+                    };
+                    sink(event);
+                    shown = text;
+                }
+            }
+            if !shown.is_empty() {
+                sink(Event::Update(plain(""), id));
+            }
+        })
+    }
+
+    /// Whether it can answer at once.
+    pub fn is_idle(&self) -> bool {
+        *self.shared.phase() == Phase::Idle
+    }
+
+    /// Why it can't ever run a cell.
+    pub fn broken(&self) -> Option<String> {
+        match &*self.shared.phase() {
+            Phase::Broken(why) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    /// What could stand at a byte of the code; nothing while a cell runs.
+    pub fn complete(&self, code: &str, at: usize) -> Completions {
+        let (reply, completions) = channel();
+        if !self.is_idle() {
+            return Completions { items: Vec::new(), range: at..at };
+        }
+        let _ = self.requests.send(Request::Complete { code: code.to_string(), at, reply });
+        completions.recv().unwrap_or_default()
+    }
+
+    /// What is known of the name at a byte of the code, as text and as HTML.
+    pub fn inspect(&self, code: &str, at: usize) -> Option<(String, String)> {
+        let (reply, found) = channel();
+        if !self.is_idle() {
+            let busy = "a cell is running; ask again when it is done".to_string();
+            return Some((busy.clone(), busy));
+        }
+        self.requests.send(Request::Inspect { code: code.to_string(), at, reply }).ok()?;
+        found.recv().ok()?
+    }
+
+    /// Stops the cell that compiles or runs: gently, if its code listens; else, after a while, with its process.
+    pub fn interrupt(&self) {
+        let shared = self.shared.clone();
+        let serial = shared.serial.load(SeqCst);
+        shared.interrupted.store(true, SeqCst);
+        std::thread::spawn(move || {
+            let mut asked: Option<Instant> = None;
+            while shared.serial.load(SeqCst) == serial {
+                match shared.phase().clone() {
+                    Phase::Compiling => shared.stop_compiler(),
+                    Phase::Running => match asked {
+                        None => {
+                            shared.signal_child(false);
+                            asked = Some(Instant::now());
+                        }
+                        Some(since) if since.elapsed() > GRACE => {
+                            shared.killed.store(true, SeqCst);
+                            shared.signal_child(true);
+                            return;
+                        }
+                        Some(_) => {}
+                    },
+                    _ => return,
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+    }
+
+    /// Ends all that it started. The program ends after this.
+    pub fn quit(&self) {
+        self.shared.stop_compiler();
+        self.shared.signal_child(true);
+        if let Some(folder) = self.shared.folder.get() {
+            let _ = std::fs::remove_dir_all(folder);
+        }
+    }
+}
+
+impl Shared {
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn enter(&self, phase: Phase) {
+        *self.phase() = phase;
+    }
+
+    fn cell(&self) -> MutexGuard<'_, Cell> {
+        self.cell.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn notice(&self) -> Option<String> {
+        match &*self.phase() {
+            Phase::Starting(what) => Some(what.clone()),
+            Phase::Compiling => {
+                let notices = std::fs::read_to_string(self.folder.get()?.join("notices")).ok()?;
+                notices.lines().last().map(str::to_string)
+            }
+            _ => None,
+        }
+    }
+
+    /// Sends a line to evcxr, by way of the child.
+    fn tell_evcxr(&self, line: &str) {
+        let mut control = self.control.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(control) = control.as_mut() {
+            let _ = control.write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
+    fn take(&self, stream: Stream, piece: Piece) {
+        let mut cell = self.cell();
+        match piece {
+            Piece::Text(text) => cell.emit(Event::Text(stream, text)),
+            Piece::Display(bundle, id) => cell.emit(Event::Display(bundle, id)),
+            Piece::Update(bundle, id) => cell.emit(Event::Update(bundle, id)),
+            Piece::Clear { wait } => cell.emit(Event::Clear { wait }),
+            Piece::Result(bundle) => {
+                cell.flush();
+                cell.last = Some(bundle);
+            }
+            Piece::Panic(panic) => {
+                if let Some(earlier) = cell.panic.replace(panic) {
+                    cell.tell_panic(&earlier);
+                }
+            }
+            Piece::EarlyReturn(early) => cell.early = Some(early),
+            Piece::Control(line) => {
+                cell.panicked |= line == PANICKED;
+                cell.returned_early |= line == RETURNED_EARLY;
+                drop(cell);
+                self.tell_evcxr(&line);
+            }
+            Piece::Begin => {
+                drop(cell);
+                self.enter(Phase::Running);
+            }
+            Piece::Done => {
+                cell.done[stream as usize] = true;
+                if cell.done == [true, true] {
+                    drop(cell);
+                    self.tell_evcxr("EVCXR_EXECUTION_COMPLETE");
+                }
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    fn stop_compiler(&self) {
+        let Some(folder) = self.folder.get() else { return };
+        let group =
+            std::fs::read_to_string(folder.join("compiler")).ok().and_then(|id| id.trim().parse().ok());
+        if let Some(group) = group.filter(|group: &i32| *group > 1) {
+            // SAFETY: a signal to the group that the stand-in for cargo made of itself for this cell.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn stop_compiler(&self) {}
+
+    fn signal_child(&self, kill: bool) {
+        let Some(child) = self.child.get() else { return };
+        let mut child = child.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if kill {
+            let _ = child.kill();
+            return;
+        }
+        #[cfg(unix)]
+        if let Ok(id) = i32::try_from(child.id()) {
+            // SAFETY: our own child, not yet waited for: its handle is locked.
+            unsafe { libc::kill(id, libc::SIGINT) };
+        }
+    }
+}
+
+impl Cell {
+    /// A panic that did not end the cell: of another thread, or caught.
+    fn tell_panic(&mut self, panic: &Panic) {
+        if panic.thread != "main" {
+            let text = format!("thread '{}' panicked: {}\n", panic.thread, panic.message);
+            self.emit(Event::Text(Stream::Err, text));
+        }
+    }
+}
+
+/// What lives on the thread.
+struct Worker {
+    shared: Arc<Shared>,
+    context: CommandContext,
+    prepared: std::collections::BTreeMap<String, String>,
+    sources: source::Sources,
+    session: Session,
+}
+
+impl Worker {
+    fn new(shared: &Arc<Shared>) -> Result<Worker> {
+        let starting = |what: &str| shared.enter(Phase::Starting(what.to_string()));
+        let template = Template::prepare(&mut |what| starting(what))?;
+        starting("the kernel is starting");
+        let session = Session::create(&template)?;
+        let _ = shared.folder.set(session.folder.clone());
+        let (out, out_end) = std::io::pipe()?;
+        let (err, err_end) = std::io::pipe()?;
+        let (control_end, control) = std::io::pipe()?;
+        *shared.control.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(control);
+        let token = format!("{:016x}{:016x}", crate::random(), crate::random());
+        relay(shared, Stream::Out, out, &token);
+        relay(shared, Stream::Err, err, &token);
+        let mut command = Command::new(std::env::current_exe()?);
+        child::prepare(
+            &mut command,
+            &template,
+            &session,
+            &token,
+            [out_end.into(), err_end.into(), control_end.into()],
+        )?;
+        let evaluation = evcxr::EvalContext::with_subprocess_command(command);
+        let (mut evaluation, outputs) = evaluation.map_err(|error| error.to_string())?;
+        evaluation.set_opt_level("0").map_err(|error| error.to_string())?;
+        let mut context = CommandContext::with_eval_context(evaluation);
+        let _ = shared.child.set(context.process_handle());
+        // Nothing of a cell comes this way; what does is evcxr's own.
+        std::thread::spawn(move || for _ in outputs.stdout {});
+        std::thread::spawn(move || for _ in outputs.stderr {});
+        let dependencies: String =
+            template.dependencies.iter().map(|(name, value)| format!(":dep {name} = {value}\n")).collect();
+        context.execute(&format!("{dependencies}{PRELUDE}")).map_err(|error| error.to_string())?;
+        let sources = source::Sources::new(&session.folder);
+        Ok(Worker { shared: shared.clone(), context, prepared: template.dependencies, sources, session })
+    }
+
+    fn serve(&mut self, incoming: &Receiver<Request>) {
+        while let Ok(request) = incoming.recv() {
+            match request {
+                Request::Execute { code, number, sink, ask, reply } => {
+                    let outcome = self.execute(&code, number, sink, &ask);
+                    self.shared.enter(Phase::Idle);
+                    self.shared.serial.fetch_add(1, SeqCst);
+                    let _ = reply.send(outcome);
+                }
+                Request::Complete { code, at, reply } => {
+                    let _ = reply.send(self.complete(&code, at));
+                }
+                Request::Inspect { code, at, reply } => {
+                    let found = self.context.hover_at(&code, at).ok();
+                    let _ = reply.send(found.filter(|(text, _)| text != "No documentation found"));
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, code: &str, number: usize, sink: Sink, ask: &Ask) -> Outcome {
+        let shared = self.shared.clone();
+        shared.interrupted.store(false, SeqCst);
+        shared.killed.store(false, SeqCst);
+        *shared.cell() = Cell { sink: Some(sink), ..Cell::default() };
+        let folder = self.session.folder.clone();
+        let _ = std::fs::remove_file(folder.join("compiler"));
+        let _ = std::fs::write(folder.join("notices"), "");
+        shared.enter(Phase::Compiling);
+        let code = source::without_prepared(code, &self.prepared)?;
+        self.sources.begin(number, &code);
+        let result = self.context.execute_with_callbacks(
+            &code,
+            &mut EvalCallbacks {
+                input_reader: &|request| ask(&request.prompt, request.is_password).unwrap_or_default(),
+            },
+        );
+        let mut cell = shared.cell();
+        let panic = cell.panic.take();
+        let failure = match result {
+            Err(evcxr::Error::CompilationErrors(_) | evcxr::Error::Message(_))
+                if shared.interrupted.load(SeqCst) =>
+            {
+                Some(report::stopped_compiling())
+            }
+            Err(evcxr::Error::CompilationErrors(errors)) => Some(report::compilation(&errors, &self.sources)),
+            Err(evcxr::Error::SubprocessTerminated(how)) => {
+                Some(report::terminated(&how, shared.killed.load(SeqCst)))
+            }
+            Err(error) => Some(report::other(&error.to_string())),
+            Ok(_) if cell.panicked => Some(report::panic(&panic.clone().unwrap_or_default(), &self.sources)),
+            Ok(_) if cell.returned_early => {
+                Some(report::early_return(&cell.early.take().unwrap_or_default(), &self.sources))
+            }
+            Ok(outputs) => {
+                if let Some(panic) = panic {
+                    cell.tell_panic(&panic);
+                }
+                let of_commands: Bundle = outputs
+                    .content_by_mime_type
+                    .into_iter()
+                    .map(|(mime, content)| (mime.clone(), value_of(&mime, content)))
+                    .collect();
+                if !of_commands.is_empty() {
+                    cell.flush();
+                    cell.last = Some(of_commands);
+                }
+                None
+            }
+        };
+        match failure {
+            Some(failure) => {
+                cell.flush();
+                Err(failure)
+            }
+            None => Ok(cell.last.take()),
+        }
+    }
+
+    fn complete(&mut self, code: &str, at: usize) -> Completions {
+        let Ok(found) = self.context.completions(code, at) else {
+            return Completions { items: Vec::new(), range: at..at };
+        };
+        Completions {
+            range: found.start_offset..found.end_offset,
+            items: found
+                .completions
+                .into_iter()
+                .map(|item| Completion { text: item.code, kind: item.kind, signature: Some(item.label) })
+                .collect(),
+        }
+    }
+}
+
+fn relay(shared: &Arc<Shared>, stream: Stream, mut pipe: PipeReader, token: &str) {
+    let (shared, mut parser) = (shared.clone(), Parser::new(token));
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(n) = pipe.read(&mut buffer) {
+            if n == 0 {
+                break;
+            }
+            for piece in parser.push(&buffer[..n]) {
+                shared.take(stream, piece);
+            }
+        }
+    });
+}
+
+fn refuse(incoming: &Receiver<Request>, why: &str) {
+    while let Ok(request) = incoming.recv() {
+        match request {
+            Request::Execute { reply, .. } => drop(reply.send(Err(report::not_started(why)))),
+            Request::Complete { reply, at, .. } => {
+                drop(reply.send(Completions { items: Vec::new(), range: at..at }))
+            }
+            Request::Inspect { reply, .. } => drop(reply.send(None)),
+        }
+    }
+}
+
+fn plain(text: &str) -> Bundle {
+    [("text/plain".to_string(), text.into())].into_iter().collect()
+}

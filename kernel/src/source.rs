@@ -1,0 +1,212 @@
+//! What the user wrote, what evcxr made of it, and how a line of the one is found in the other.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::report::{self, Failure};
+
+const CELL: &str = "cell";
+
+/// A line that the user wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    pub cell: usize,
+    pub line: usize,
+    pub text: String,
+}
+
+/// The cells of a session, by number.
+pub struct Sources {
+    folder: PathBuf,
+    cells: BTreeMap<usize, String>,
+}
+
+impl Sources {
+    pub fn new(folder: &Path) -> Sources {
+        Sources { folder: folder.to_path_buf(), cells: BTreeMap::new() }
+    }
+
+    /// From now on this cell is compiled.
+    pub fn begin(&mut self, number: usize, code: &str) {
+        self.cells.insert(number, code.to_string());
+        let _ = fs::write(self.folder.join(CELL), number.to_string());
+    }
+
+    /// The user's line behind a line of what was compiled: a cell is compiled together with the items of earlier ones.
+    pub fn place(&self, file: &str, line: usize) -> Option<Place> {
+        let number = cell_of(file)?;
+        let generated = fs::read_to_string(self.folder.join(file_of(number))).ok()?;
+        let text = generated.lines().nth(line.checked_sub(1)?)?;
+        if text.trim().is_empty() {
+            return None;
+        }
+        let same = |other: &str| other.trim() == text.trim();
+        let before = generated.lines().take(line - 1).filter(|other| same(other)).count();
+        self.cells.range(..=number).rev().find_map(|(cell, code)| {
+            let lines: Vec<usize> =
+                code.lines().enumerate().filter(|(_, line)| same(line)).map(|(at, _)| at + 1).collect();
+            let at = lines.get(before).or(lines.first())?;
+            Some(Place { cell: *cell, line: *at, text: text.to_string() })
+        })
+    }
+}
+
+/// The number in a path of `file_of`.
+fn cell_of(file: &str) -> Option<usize> {
+    let mut parts = file.rsplit(['/', '\\']);
+    (parts.next()? == "lib.rs").then_some(())?;
+    let number = parts.next()?.parse().ok()?;
+    (parts.next()? == "cells").then_some(number)
+}
+
+fn file_of(number: usize) -> String {
+    format!("cells/{number}/lib.rs")
+}
+
+/// Puts what evcxr wrote where it is kept under the number of its cell; gives its path, within the session's folder.
+pub fn stage(folder: &Path) -> Result<String> {
+    let number =
+        fs::read_to_string(folder.join(CELL)).ok().and_then(|number| number.parse().ok()).unwrap_or(0);
+    let file = file_of(number);
+    let path = folder.join(&file);
+    fs::create_dir_all(path.parent().unwrap_or(folder))?;
+    let source = fs::read_to_string(folder.join("src/lib.rs"))?;
+    fs::write(path, with_early_returns_told(&source))?;
+    Ok(file)
+}
+
+/// evcxr prints an error that `?` returns as any text; the kernel must know that it is one, and where it came from.
+fn with_early_returns_told(source: &str) -> String {
+    let Some(start) = source.find("From<T> for EvcxrUserCodeError") else { return source.to_string() };
+    let (before, rest) = source.split_at(start);
+    let told = rest.replacen("fn from(error: T)", "#[track_caller] fn from(error: T)", 1);
+    let (Some(print), Some(end)) = (told.find("eprintln!("), told.find(", error);")) else {
+        return source.to_string();
+    };
+    let format = &told[print + "eprintln!(".len()..end];
+    let call = format!("::headlight::headlight_early_return(&error, &format!({format}, error));");
+    format!("{before}{}{call}{}", &told[..print], &told[end + ", error);".len()..])
+}
+
+/// Leaves out each `:dep` for a crate that every session has, so that the notebook is also one for stock evcxr.
+pub fn without_prepared(
+    code: &str,
+    prepared: &BTreeMap<String, String>,
+) -> std::result::Result<String, Failure> {
+    let mut lines = Vec::new();
+    for line in code.lines() {
+        let Some(dependency) = line.trim_start().strip_prefix(":dep ") else {
+            lines.push(line.to_string());
+            continue;
+        };
+        let (name, wanted) = dependency.split_once('=').unwrap_or((dependency, "\"*\""));
+        let (name, wanted) = (name.trim(), wanted.trim());
+        let Some(have) = prepared.get(name).or_else(|| prepared.get(&name.replace('_', "-"))) else {
+            lines.push(line.to_string());
+            continue;
+        };
+        if name == "headlight" || is_served(wanted, have) {
+            // The line stays, empty: the numbers of the others must not change.
+            lines.push(String::new());
+        } else {
+            return Err(report::other_version(name, wanted, have));
+        }
+    }
+    Ok(lines.join("\n"))
+}
+
+fn is_served(wanted: &str, have: &str) -> bool {
+    let field = |value: &str, key: &str| -> Option<toml::Value> {
+        let table: toml::Table = format!("x = {value}").parse().ok()?;
+        match table.get("x")? {
+            version @ toml::Value::String(_) if key == "version" => Some(version.clone()),
+            table => table.get(key).cloned(),
+        }
+    };
+    let asks_for_more =
+        ["features", "git", "path", "registry"].iter().any(|key| field(wanted, key).is_some());
+    let version =
+        |value: &str| field(value, "version").and_then(|version| version.as_str().map(str::to_string));
+    let Some(have) = version(have) else { return false };
+    let have: Vec<&str> = have.trim_start_matches('=').split('.').collect();
+    let agrees = |wanted: &str| {
+        let wanted = wanted.trim_start_matches(['^', '=', '~', ' ']);
+        wanted == "*" || {
+            let parts: Vec<&str> = wanted.split('.').collect();
+            // The parts that make versions compatible: up to the first that is not 0.
+            let upto = have.iter().position(|part| *part != "0").map_or(have.len(), |at| at + 1);
+            parts.iter().take(upto).zip(&have).all(|(wanted, have)| wanted == have)
+                && not_newer(&parts, &have)
+        }
+    };
+    !asks_for_more && version(wanted).is_none_or(|wanted| agrees(&wanted))
+}
+
+fn not_newer(wanted: &[&str], have: &[&str]) -> bool {
+    let number =
+        |parts: &[&str], at: usize| parts.get(at).and_then(|part| part.parse::<u64>().ok()).unwrap_or(0);
+    (0..3).map(|at| number(wanted, at)).le((0..3).map(|at| number(have, at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prepared_dependencies_are_left_out() {
+        let prepared = BTreeMap::from([
+            ("headlight".to_string(), "{ package = \"headlight-session\" }".to_string()),
+            ("candle-core".to_string(), "{ version = \"=0.11.1\", default-features = false }".to_string()),
+        ]);
+        for (line, left) in [
+            (":dep headlight = { path = \"..\" }", ""),
+            (":dep candle-core", ""),
+            (":dep candle-core = \"0.11\"", ""),
+            (":dep candle_core = { version = \"0.11.1\" }", ""),
+            (":dep ndarray = \"0.16\"", ":dep ndarray = \"0.16\""),
+            ("let x = 1;", "let x = 1;"),
+        ] {
+            let code = without_prepared(&format!("{line}\nlet y = 2;"), &prepared).unwrap();
+            assert_eq!(code, format!("{left}\nlet y = 2;"), "of {line}");
+        }
+        for line in [
+            ":dep candle-core = \"0.10\"",
+            ":dep candle-core = \"0.11.9\"",
+            ":dep candle-core = { git = \"x\" }",
+        ] {
+            assert!(without_prepared(line, &prepared).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_found_in_its_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sources = Sources::new(folder.path());
+        sources.begin(1, "fn f() {\n    panic!();\n}");
+        sources.begin(2, "let a = 1;\n\nf();\nlet a = 1;");
+        fs::create_dir_all(folder.path().join("cells/2")).unwrap();
+        let generated =
+            "mod x {}\nfn f() {\n    panic!();\n}\npub fn run() {\nlet a = 1;\nf();\nlet a = 1;\n}\n";
+        fs::write(folder.path().join("cells/2/lib.rs"), generated).unwrap();
+        let place = |line| sources.place("cells/2/lib.rs", line).map(|place| (place.cell, place.line));
+        assert_eq!(place(3), Some((1, 2)));
+        assert_eq!(place(6), Some((2, 1)));
+        assert_eq!(place(7), Some((2, 3)));
+        assert_eq!(place(8), Some((2, 4)));
+        assert_eq!(place(1), None);
+        assert_eq!(sources.place("/rustc/library/core/src/option.rs", 3), None);
+    }
+
+    #[test]
+    fn an_early_return_is_told_on_the_same_line() {
+        let source = "a\nimpl<T: std::fmt::Display> From<T> for EvcxrUserCodeError {\nfn from(error: T) -> Self {\n\
+            eprintln!(\"{}\", error);\nprintln!(\"x\");\n";
+        let told = with_early_returns_told(source);
+        assert_eq!(told.lines().count(), source.lines().count());
+        assert!(told.contains("headlight_early_return(&error, &format!(\"{}\", error));"));
+        assert!(told.contains("#[track_caller] fn from"));
+        assert!(!told.contains("eprintln"));
+    }
+}

@@ -1,0 +1,438 @@
+//! What every session starts from: headlight and what it needs, built once.
+//!
+//! A template is a folder named by a fingerprint of all that it depends on: compiler, evcxr, lock file, and the crate's
+//! own source. It is built under a lock and counts only once the file `ready` is in it, which is written last.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::Result;
+use crate::tools;
+
+const EVCXR: &str = "0.22.0";
+const SESSION_SOURCE: &str = include_str!("../session/lib.rs");
+/// Crates that cells reach beside headlight, in the versions and with the features that headlight has them.
+const BESIDE: [&str; 4] = ["candle-core", "plotly", "tokenizers", "evcxr_input"];
+
+/// The dependencies are optimised, the cell is not: it is compiled each time, and mostly calls what is.
+const PROFILE: &str = r#"[profile.dev.package."*"]
+opt-level = 3
+debug-assertions = false
+overflow-checks = false
+
+[profile.dev.build-override]
+opt-level = 0
+"#;
+
+/// Where the crate comes from that cells use.
+pub enum Source {
+    Checkout(PathBuf),
+    Release,
+}
+
+impl Source {
+    /// The checkout that this program was built from, if it is still there and of the same version.
+    pub fn find() -> Source {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+        match checkout {
+            Some(folder) if version_of(folder).as_deref() == Some(env!("CARGO_PKG_VERSION")) => {
+                Source::Checkout(folder.to_path_buf())
+            }
+            _ => Source::Release,
+        }
+    }
+
+    /// For people: where the crate comes from.
+    pub fn describe(&self) -> String {
+        match self {
+            Source::Checkout(folder) => format!("the checkout at {}", folder.display()),
+            Source::Release => format!("release {} of crates.io", env!("CARGO_PKG_VERSION")),
+        }
+    }
+
+    fn dependency(&self) -> String {
+        match self {
+            Source::Checkout(folder) => {
+                format!("{{ path = {:?}, default-features = false }}", folder.to_string_lossy())
+            }
+            Source::Release => {
+                format!("{{ version = \"={}\", default-features = false }}", env!("CARGO_PKG_VERSION"))
+            }
+        }
+    }
+
+    fn lock(&self) -> Option<String> {
+        match self {
+            Source::Checkout(folder) => fs::read_to_string(folder.join("Cargo.lock")).ok(),
+            Source::Release => None,
+        }
+    }
+
+    /// Every file of the crate that its library is made of.
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        if let Source::Checkout(folder) = self {
+            files.push(folder.join("Cargo.toml"));
+            files.push(folder.join("README.md"));
+            let mut folders = vec![folder.join("src"), folder.join("assets")];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(&folder)? {
+                    let path = entry?.path();
+                    if path.is_dir() { folders.push(path) } else { files.push(path) }
+                }
+            }
+            files.sort();
+        }
+        Ok(files)
+    }
+}
+
+fn version_of(folder: &Path) -> Option<String> {
+    let manifest: toml::Table = fs::read_to_string(folder.join("Cargo.toml")).ok()?.parse().ok()?;
+    if manifest.get("package")?.get("name")?.as_str()? != "headlight" {
+        return None;
+    }
+    let version = manifest.get("package")?.get("version")?;
+    let inherited = || manifest.get("workspace")?.get("package")?.get("version")?.as_str();
+    version.as_str().or_else(inherited).map(str::to_string)
+}
+
+/// The compiler and its tools, as they are without the stand-ins.
+pub struct Toolchain {
+    pub cargo: PathBuf,
+    pub rustc: PathBuf,
+    pub rustup: Option<PathBuf>,
+    pub version: String,
+    pub sysroot: PathBuf,
+    pub host: String,
+}
+
+impl Toolchain {
+    pub fn find() -> Result<Toolchain> {
+        let rustup = found_on_path("rustup");
+        let tool = |name: &str| -> Result<PathBuf> {
+            // Rustup's own cargo would look up the toolchain at every call.
+            let real = rustup.as_ref().and_then(|rustup| {
+                let output = Command::new(rustup).args(["which", name]).output().ok()?;
+                output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+            });
+            real.or_else(|| found_on_path(name))
+                .ok_or_else(|| format!("{name} is not installed; get it from https://rustup.rs").into())
+        };
+        let (cargo, rustc) = (tool("cargo")?, tool("rustc")?);
+        let version = output_of(Command::new(&rustc).arg("-vV"))?;
+        let host = version
+            .lines()
+            .find_map(|line| line.strip_prefix("host: "))
+            .ok_or("rustc does not say what it compiles for")?
+            .to_string();
+        let sysroot = PathBuf::from(output_of(Command::new(&rustc).args(["--print", "sysroot"]))?.trim());
+        Ok(Toolchain { cargo, rustc, rustup, version, sysroot, host })
+    }
+
+    /// Where the standard library's own dynamic library lies.
+    pub fn libraries(&self) -> PathBuf {
+        self.sysroot.join("lib")
+    }
+
+    pub fn has_rust_src(&self) -> bool {
+        self.sysroot.join("lib/rustlib/src/rust/library/core").exists()
+    }
+}
+
+fn found_on_path(name: &str) -> Option<PathBuf> {
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(&file))
+        .find(|path| path.is_file())
+}
+
+fn output_of(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    if !output.status.success() {
+        return Err(format!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+pub fn fingerprint(parts: &[&dyn AsRef<[u8]>]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for part in parts {
+        part.as_ref().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Where templates and sessions live.
+pub fn cache_folder() -> Result<PathBuf> {
+    std::env::var_os("HEADLIGHT_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| dirs::cache_dir().map(|folder| folder.join("headlight")))
+        .ok_or_else(|| "no folder for caches; set HEADLIGHT_CACHE to one".into())
+}
+
+pub struct Template {
+    pub folder: PathBuf,
+    /// Where cargo builds, for all templates of one compiler: what has not changed is not built again.
+    pub target: PathBuf,
+    pub dependencies: BTreeMap<String, String>,
+    pub toolchain: Toolchain,
+}
+
+impl Template {
+    /// The template for this compiler and this source, built if it is not there. `progress` is told what happens.
+    pub fn prepare(progress: &mut dyn FnMut(&str)) -> Result<Template> {
+        let toolchain = Toolchain::find()?;
+        let source = Source::find();
+        let cache = cache_folder()?;
+        let templates = cache.join("templates");
+        fs::create_dir_all(&templates)?;
+        let key = key(&toolchain, &source)?;
+        let folder = templates.join(&key);
+        let target = cache.join(format!("target-{:016x}", fingerprint(&[&toolchain.version])));
+        if let Some(dependencies) = ready(&folder) {
+            return Ok(Template { folder, target, dependencies, toolchain });
+        }
+        let lock = File::create(templates.join(format!("{key}.lock")))?;
+        if lock.try_lock().is_err() {
+            progress("waiting for another kernel that builds the same");
+            lock.lock()?;
+        }
+        if let Some(dependencies) = ready(&folder) {
+            return Ok(Template { folder, target, dependencies, toolchain });
+        }
+        progress(&format!(
+            "building headlight, from {}, once; later kernels start from it",
+            source.describe()
+        ));
+        let dependencies = build(&folder, &target, &source, &toolchain, progress)?;
+        remove_others(&templates, &key);
+        Ok(Template { folder, target, dependencies, toolchain })
+    }
+
+    /// The library that every cell links to.
+    pub fn session_library(&self) -> Result<PathBuf> {
+        let call: tools::Call = serde_json::from_slice(&fs::read(self.folder.join("call.json"))?)?;
+        let path = call.arguments.iter().find_map(|word| word.strip_prefix("headlight="));
+        path.map(PathBuf::from)
+            .ok_or_else(|| "the template lacks its library; run headlight-kernel install".into())
+    }
+
+    pub fn sessions(&self) -> PathBuf {
+        self.folder.join("sessions")
+    }
+}
+
+/// The dependencies of a template that was built to its end.
+fn ready(folder: &Path) -> Option<BTreeMap<String, String>> {
+    serde_json::from_slice(&fs::read(folder.join("ready")).ok()?).ok()
+}
+
+fn key(toolchain: &Toolchain, source: &Source) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    (&toolchain.version, &toolchain.rustc, EVCXR, SESSION_SOURCE, PROFILE, BESIDE).hash(&mut hasher);
+    (env!("CARGO_PKG_VERSION"), source.describe(), source.lock()).hash(&mut hasher);
+    for file in source.files()? {
+        file.hash(&mut hasher);
+        fs::read(&file)?.hash(&mut hasher);
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn build(
+    folder: &Path,
+    target: &Path,
+    source: &Source,
+    toolchain: &Toolchain,
+    progress: &mut dyn FnMut(&str),
+) -> Result<BTreeMap<String, String>> {
+    // What an earlier build left that was cut short.
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    for part in ["session/src", "ctx/src", ".cargo", "sessions"] {
+        fs::create_dir_all(folder.join(part))?;
+    }
+    fs::write(folder.join(".cargo/config.toml"), PROFILE)?;
+    let session = folder.join("session");
+    fs::write(session.join("src/lib.rs"), SESSION_SOURCE)?;
+    fs::write(
+        session.join("Cargo.toml"),
+        format!(
+            "[package]\nname = \"headlight-session\"\nversion = \"{}\"\nedition = \"2024\"\n\n\
+             [lib]\ncrate-type = [\"dylib\"]\n\n[dependencies]\nheadlight = {}\nserde_json = \"1\"\n",
+            env!("CARGO_PKG_VERSION"),
+            source.dependency()
+        ),
+    )?;
+    let ctx = folder.join("ctx");
+    fs::write(ctx.join("src/lib.rs"), "")?;
+    if let Some(lock) = source.lock() {
+        fs::write(ctx.join("Cargo.lock"), lock)?;
+    }
+    let mut dependencies = BTreeMap::from([(
+        "headlight".to_string(),
+        format!("{{ package = \"headlight-session\", path = {:?} }}", session.to_string_lossy()),
+    )]);
+    write_manifest(&ctx, &dependencies)?;
+    let metadata = metadata(&ctx, toolchain)?;
+    for name in BESIDE {
+        dependencies.insert(name.to_string(), as_headlight_has_it(&metadata, name));
+    }
+    write_manifest(&ctx, &dependencies)?;
+    let metadata = self::metadata(&ctx, toolchain)?;
+    compile(&ctx, folder, target, toolchain, &metadata, progress)?;
+    tools::keep_artifacts(&folder.join("call.json"), target, folder)?;
+    fs::write(folder.join("metadata.json"), serde_json::to_vec(&pruned(metadata))?)?;
+    // As cargo reads them, so that what evcxr writes can be compared.
+    let parsed = dependencies
+        .iter()
+        .map(|(name, value)| {
+            Ok((name.clone(), format!("x = {value}").parse::<toml::Table>()?["x"].to_string()))
+        })
+        .collect::<Result<BTreeMap<String, String>>>()?;
+    crate::files::write_whole(&folder.join("ready"), &serde_json::to_vec(&parsed)?)?;
+    Ok(parsed)
+}
+
+/// A dependency on a crate that is in the graph already, adding no feature to it.
+fn as_headlight_has_it(metadata: &Value, name: &str) -> String {
+    let version =
+        packages(metadata).find(|package| package["name"] == name).map(|package| &package["version"]);
+    match version.and_then(Value::as_str) {
+        Some(version) => format!("{{ version = \"={version}\", default-features = false }}"),
+        None => "\"*\"".to_string(),
+    }
+}
+
+fn write_manifest(ctx: &Path, dependencies: &BTreeMap<String, String>) -> Result<()> {
+    let dependencies: String =
+        dependencies.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+    // The profile is evcxr's own.
+    let manifest = format!(
+        "[package]\nname = \"ctx\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n\
+         [lib]\ncrate-type = [\"cdylib\"]\npath = \"src/lib.rs\"\n\n\
+         [profile.dev]\nopt-level = 0\ndebug = false\nstrip = \"debuginfo\"\nrpath = true\nlto = false\n\
+         debug-assertions = true\ncodegen-units = 16\npanic = 'unwind'\nincremental = true\noverflow-checks = true\n\n\
+         [dependencies]\n{dependencies}"
+    );
+    Ok(fs::write(ctx.join("Cargo.toml"), manifest)?)
+}
+
+fn metadata(ctx: &Path, toolchain: &Toolchain) -> Result<Value> {
+    let mut command = Command::new(&toolchain.cargo);
+    command.current_dir(ctx).args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--filter-platform",
+        &toolchain.host,
+    ]);
+    Ok(serde_json::from_str(&output_of(&mut command)?)?)
+}
+
+fn compile(
+    ctx: &Path,
+    folder: &Path,
+    target: &Path,
+    toolchain: &Toolchain,
+    metadata: &Value,
+    progress: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let of = packages(metadata).count();
+    let mut child = Command::new(&toolchain.cargo)
+        .current_dir(ctx)
+        .args(["build", "--target", &toolchain.host, "--message-format=json"])
+        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_BUILD_BUILD_DIR", target)
+        .env("RUSTC", &toolchain.rustc)
+        .env("RUSTFLAGS", "-Cprefer-dynamic")
+        .env("RUSTC_WRAPPER", std::env::current_exe()?)
+        .env("HEADLIGHT_RECORD", folder.join("call.json"))
+        .env("__CARGO_DEFAULT_LIB_METADATA", "headlight")
+        .env("CARGO_TERM_COLOR", "never")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let stdout = child.stdout.take().ok_or("cargo has no output")?;
+    // Compiler errors, if headlight itself does not build.
+    let rendered = std::thread::spawn(move || {
+        let mut rendered = String::new();
+        for line in BufReader::new(stdout).lines().map_while(|line| line.ok()) {
+            let message: Value = serde_json::from_str(&line).unwrap_or_default();
+            if message["message"]["level"] == "error" {
+                rendered.push_str(message["message"]["rendered"].as_str().unwrap_or_default());
+            }
+        }
+        rendered
+    });
+    let mut log = String::new();
+    let mut compiled = 0;
+    if let Some(stderr) = child.stderr.take() {
+        for line in BufReader::new(stderr).lines() {
+            let line = line?;
+            if tools::is_progress(&line) {
+                compiled += usize::from(line.trim_start().starts_with("Compiling"));
+                progress(&format!("{compiled} of about {of} crates: {}", line.trim()));
+            }
+            log.push_str(&line);
+            log.push('\n');
+        }
+    }
+    let status = child.wait()?;
+    let rendered = rendered.join().unwrap_or_default();
+    if !status.success() {
+        return Err(format!("headlight could not be built ({status}):\n{log}{rendered}").into());
+    }
+    Ok(())
+}
+
+fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
+    metadata["packages"].as_array().into_iter().flatten()
+}
+
+/// What rust-analyzer needs to know types in cells: headlight, the crates whose types it shows, and none of the two
+/// hundred below them.
+fn pruned(mut metadata: Value) -> Value {
+    let shown = ["ctx", "headlight-session", "headlight", "half", "serde_json"];
+    let keep = |name: &str| shown.contains(&name) || BESIDE.contains(&name);
+    let kept: Vec<Value> = packages(&metadata)
+        .filter(|package| package["name"].as_str().is_some_and(keep))
+        .map(|package| package["id"].clone())
+        .collect();
+    if let Some(packages) = metadata["packages"].as_array_mut() {
+        packages.retain(|package| kept.contains(&package["id"]));
+    }
+    if let Some(nodes) = metadata["resolve"]["nodes"].as_array_mut() {
+        nodes.retain(|node| kept.contains(&node["id"]));
+        for node in nodes {
+            if let Some(dependencies) = node["deps"].as_array_mut() {
+                dependencies.retain(|dependency| kept.contains(&dependency["pkg"]));
+            }
+            if let Some(dependencies) = node["dependencies"].as_array_mut() {
+                dependencies.retain(|dependency| kept.contains(dependency));
+            }
+        }
+    }
+    metadata
+}
+
+/// Templates of other sources or compilers, unless a kernel still runs from them.
+fn remove_others(templates: &Path, key: &str) {
+    let Ok(entries) = fs::read_dir(templates) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let other = path.is_dir() && path.file_name().is_some_and(|name| name != key);
+        if other && !crate::session::any_alive(&path.join("sessions")) {
+            let _ = fs::remove_dir_all(&path);
+            let _ = fs::remove_file(path.with_extension("lock"));
+        }
+    }
+}

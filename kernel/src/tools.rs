@@ -1,0 +1,401 @@
+//! Stand-ins for `cargo` and `rustup`, which evcxr and rust-analyzer find first.
+//!
+//! evcxr compiles each cell with `cargo build`, and cargo spends as long on finding out that nothing but the cell has
+//! changed as rustc spends on the cell. While the dependencies are those that the template was built with, the stand-in
+//! calls rustc itself, as cargo once did. A new dependency goes to the real cargo, once; the call that it makes for the
+//! cell is then the one to repeat. Everything else is handed to the real tools.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// The folder of the session whose tools these are.
+pub const SESSION: &str = "HEADLIGHT_SESSION";
+/// Where to note the call of rustc for the crate of the cell, when cargo calls us in rustc's place.
+const RECORD: &str = "HEADLIGHT_RECORD";
+
+/// What the stand-ins know of their session; written by the kernel as `session.json`.
+#[derive(Serialize, Deserialize)]
+pub struct Known {
+    /// The template's folder.
+    pub template: PathBuf,
+    /// Where cargo builds.
+    pub target: PathBuf,
+    pub cargo: PathBuf,
+    pub rustc: PathBuf,
+    /// The real folder of rustup's and cargo's own tools.
+    pub rustup: Option<PathBuf>,
+    /// As it was before the stand-ins were put first.
+    pub path: OsString,
+    pub cargo_home: Option<OsString>,
+    /// The dependencies that the template was built with, as lines of Cargo.toml.
+    pub dependencies: BTreeMap<String, String>,
+}
+
+/// How rustc was called for the crate of the cell.
+#[derive(Serialize, Deserialize)]
+pub struct Call {
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+}
+
+/// The name of the tool that this program was called as, if it is one that we stand in for.
+pub fn called_as(program: Option<&OsString>) -> Option<&'static str> {
+    let name = Path::new(program?).file_stem()?.to_str()?;
+    ["cargo", "rustup"].into_iter().find(|tool| *tool == name)
+}
+
+/// Whether cargo calls us in rustc's place.
+pub fn is_rustc_wrapper() -> bool {
+    std::env::var_os(RECORD).is_some()
+}
+
+pub fn stand_in(tool: &str) -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match Session::here().and_then(|session| session.answer(tool, &arguments)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("headlight-kernel, in {tool}'s place: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs rustc as cargo asks; of the crate of the cell it only notes how, and makes an empty one.
+pub fn wrap_rustc() -> ExitCode {
+    match wrap() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("headlight-kernel, in rustc's place: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn wrap() -> Result<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    let program = PathBuf::from(arguments.next().ok_or("cargo named no rustc")?);
+    let mut arguments: Vec<String> = arguments.collect();
+    let of_cell = arguments.windows(2).any(|pair| pair[0] == "--crate-name" && pair[1] == "ctx");
+    if of_cell {
+        let environment = std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG")).collect();
+        let call = Call { program: program.clone(), arguments: arguments.clone(), environment };
+        let file = std::env::var_os(RECORD).ok_or("nowhere to note the call")?;
+        let empty = Path::new(&file).with_extension("rs");
+        std::fs::write(&file, serde_json::to_vec(&call)?)?;
+        std::fs::write(&empty, "")?;
+        for argument in &mut arguments {
+            if argument.ends_with("lib.rs") {
+                *argument = empty.to_string_lossy().into_owned();
+            }
+        }
+    }
+    let mut command = Command::new(program);
+    command.args(arguments).env_remove(RECORD);
+    become_command(command)
+}
+
+struct Session {
+    folder: PathBuf,
+    known: Known,
+}
+
+impl Session {
+    fn here() -> Result<Session> {
+        let folder = PathBuf::from(std::env::var_os(SESSION).ok_or("not called from a kernel")?);
+        let known = serde_json::from_slice(&std::fs::read(folder.join("session.json"))?)?;
+        Ok(Session { folder, known })
+    }
+
+    fn answer(&self, tool: &str, arguments: &[OsString]) -> Result<ExitCode> {
+        let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+        if tool == "rustup" {
+            return match words[..] {
+                ["which", "cargo"] => self.say(&self.folder.join("tools/bin/cargo")),
+                ["which", "rustc"] => self.say(&self.known.rustc),
+                _ => match &self.known.rustup {
+                    Some(rustup) => self.hand_on(rustup, arguments),
+                    None => Err("rustup is not installed here".into()),
+                },
+            };
+        }
+        let here = std::env::current_dir()?;
+        // Not the session's crate: someone else's call.
+        if here.canonicalize().ok() != self.folder.canonicalize().ok() {
+            if words.contains(&"metadata") && words.iter().any(|word| word.contains("/rustlib/src/")) {
+                // rust-analyzer then takes the standard library's own crates, without what they depend on.
+                return Ok(ExitCode::FAILURE);
+            }
+            return self.hand_on(&self.known.cargo, arguments);
+        }
+        match words[..] {
+            ["build", ..] => self.compile(arguments, "link"),
+            ["check", ..] => self.compile(arguments, "metadata"),
+            ["metadata", ..] => self.metadata(arguments, &words),
+            ["--offline", "build", ..] => self.compile(arguments, "link"),
+            ["--offline", "check", ..] => self.compile(arguments, "metadata"),
+            ["--offline", "metadata", ..] => self.metadata(arguments, &words),
+            _ => self.hand_on(&self.known.cargo, arguments),
+        }
+    }
+
+    fn say(&self, path: &Path) -> Result<ExitCode> {
+        println!("{}", path.display());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn hand_on(&self, tool: &Path, arguments: &[OsString]) -> Result<ExitCode> {
+        become_command(self.real(tool, arguments))
+    }
+
+    /// A command in the world as it was before us.
+    fn real(&self, tool: &Path, arguments: &[OsString]) -> Command {
+        let mut command = Command::new(tool);
+        command.args(arguments).env("PATH", &self.known.path).env_remove(SESSION);
+        match &self.known.cargo_home {
+            Some(home) => command.env("CARGO_HOME", home),
+            None => command.env_remove("CARGO_HOME"),
+        };
+        command
+    }
+
+    fn compile(&self, arguments: &[OsString], emit: &str) -> Result<ExitCode> {
+        let manifest = Manifest::read(&self.folder.join("Cargo.toml"))?;
+        let file = if manifest.is_within(&self.known.dependencies) {
+            self.known.template.join("call.json")
+        } else {
+            self.folder.join(format!("call-{:016x}.json", manifest.fingerprint()))
+        };
+        if !file.exists() {
+            let code = self.build(arguments, &file)?;
+            if code != ExitCode::SUCCESS || !file.exists() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        let call: Call = serde_json::from_slice(&std::fs::read(&file)?)?;
+        let original: Call = serde_json::from_slice(&std::fs::read(self.known.template.join("call.json"))?)?;
+        let out = self.folder.join("out");
+        let source = crate::source::stage(&self.folder)?;
+        let arguments =
+            repeated(&call.arguments, &original.arguments, &manifest.opt_level, &out, &source, emit);
+        if let Some(noted) = std::env::var_os("EVCXR_EXECUTION_SO_PATH").filter(|_| emit == "link") {
+            std::fs::write(noted, out.join(library_name("ctx")).to_string_lossy().as_bytes())?;
+        }
+        let mut command = self.real(&call.program, &[]);
+        command.args(arguments).envs(call.environment);
+        self.note_process()?;
+        become_command(command)
+    }
+
+    /// Lets the real cargo build what is new, and note how it calls rustc for the cell.
+    fn build(&self, arguments: &[OsString], file: &Path) -> Result<ExitCode> {
+        let mut command = self.real(&self.known.cargo, arguments);
+        command
+            .env("CARGO_TARGET_DIR", &self.known.target)
+            .env("CARGO_BUILD_BUILD_DIR", &self.known.target)
+            .env("__CARGO_DEFAULT_LIB_METADATA", "headlight")
+            .env("RUSTC_WRAPPER", std::env::current_exe()?)
+            .env(RECORD, file)
+            .env("CARGO_TERM_COLOR", "never")
+            .stderr(Stdio::piped());
+        self.note_process()?;
+        let mut child = command.spawn()?;
+        if let Some(stderr) = child.stderr.take() {
+            for line in BufReader::new(stderr).lines() {
+                let line = line?;
+                if is_progress(&line) {
+                    notice(&self.folder, line.trim());
+                }
+                eprintln!("{line}");
+            }
+        }
+        if !child.wait()?.success() {
+            return Ok(ExitCode::FAILURE);
+        }
+        keep_artifacts(file, &self.known.target, &self.folder)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn metadata(&self, arguments: &[OsString], words: &[&str]) -> Result<ExitCode> {
+        let manifest = Manifest::read(&self.folder.join("Cargo.toml"))?;
+        if !manifest.is_within(&self.known.dependencies) || words.contains(&"--no-deps") {
+            if !words.contains(&"--no-deps") && manifest.is_validation() {
+                notice(&self.folder, "looking up the dependency");
+            }
+            return self.hand_on(&self.known.cargo, arguments);
+        }
+        if manifest.is_validation() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let metadata = std::fs::read_to_string(self.known.template.join("metadata.json"))?;
+        let template = self.known.template.join("ctx").to_string_lossy().into_owned();
+        let metadata = metadata.replace(&template, &self.folder.to_string_lossy());
+        std::io::stdout().lock().write_all(metadata.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Whoever wants to stop the compilation finds the process group here.
+    fn note_process(&self) -> Result<()> {
+        #[cfg(unix)]
+        // SAFETY: makes this process the leader of a group of its own; fails harmlessly if it is one.
+        unsafe {
+            libc::setpgid(0, 0);
+        }
+        std::fs::write(self.folder.join("compiler"), std::process::id().to_string())?;
+        Ok(())
+    }
+}
+
+/// Links what a call refers to into a folder of its own: a later build, for another kernel, must not change it. The call
+/// is rewritten accordingly.
+pub fn keep_artifacts(file: &Path, target: &Path, folder: &Path) -> Result<()> {
+    let mut call: Call = serde_json::from_slice(&std::fs::read(file)?)?;
+    let mut kept: BTreeMap<String, String> = BTreeMap::new();
+    let under = target.to_string_lossy().into_owned();
+    for word in &mut call.arguments {
+        let Some(start) = word.find(&under).filter(|at| word[*at..].contains("deps")) else { continue };
+        let deps = Path::new(&word[start..]).ancestors().find(|path| path.ends_with("deps"));
+        let Some(deps) = deps.map(|path| path.to_string_lossy().into_owned()) else { continue };
+        if !kept.contains_key(&deps) {
+            let place = folder.join(format!("deps-{}", kept.len()));
+            link_all(Path::new(&deps), &place)?;
+            kept.insert(deps.clone(), place.to_string_lossy().into_owned());
+        }
+        *word = word.replace(&deps, &kept[&deps]);
+    }
+    Ok(std::fs::write(file, serde_json::to_vec(&call)?)?)
+}
+
+fn link_all(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let Some(kind) = path.extension().and_then(|kind| kind.to_str()) else { continue };
+        let place = to.join(path.file_name().unwrap_or_default());
+        // Linkers may write a dynamic library in place; rustc replaces the others.
+        let whole = ["rlib", "rmeta"].contains(&kind);
+        let dynamic = kind == std::env::consts::DLL_EXTENSION;
+        if whole && std::fs::hard_link(&path, &place).is_ok() {
+            continue;
+        }
+        if (whole || dynamic) && !place.exists() {
+            std::fs::copy(&path, &place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends a line that the notebook shows while it waits.
+pub fn notice(folder: &Path, line: &str) {
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("notices"));
+    if let Ok(mut file) = file {
+        let _ = writeln!(file, "{line}");
+    }
+}
+
+pub fn is_progress(line: &str) -> bool {
+    ["Compiling ", "Downloading ", "Downloaded ", "Updating ", "Locking ", "Blocking "]
+        .iter()
+        .any(|word| line.trim_start().starts_with(word))
+}
+
+/// The call for a cell: another place for its output, nothing kept for later, and always the same identity of the
+/// crate, so that the types that cells define stay the same types when a dependency is added.
+fn repeated(
+    call: &[String],
+    original: &[String],
+    opt_level: &str,
+    out: &Path,
+    source: &str,
+    emit: &str,
+) -> Vec<String> {
+    let identity = original.iter().find(|word| word.starts_with("metadata="));
+    let mut repeated = Vec::with_capacity(call.len());
+    let mut words = call.iter().peekable();
+    while let Some(word) = words.next() {
+        if word == "-C" {
+            let option = words.next().map(String::as_str).unwrap_or_default();
+            let option = match option.split('=').next().unwrap_or_default() {
+                "incremental" => continue,
+                "opt-level" => format!("opt-level={opt_level}"),
+                "metadata" => identity.cloned().unwrap_or_else(|| option.to_string()),
+                _ => option.to_string(),
+            };
+            repeated.extend(["-C".to_string(), option]);
+        } else if word == "--out-dir" {
+            words.next();
+            repeated.extend([word.clone(), out.to_string_lossy().into_owned()]);
+        } else if word == "src/lib.rs" {
+            repeated.push(source.to_string());
+        } else if word.starts_with("--emit=") {
+            repeated.push(format!("--emit={emit}"));
+        } else {
+            repeated.push(word.clone());
+        }
+    }
+    repeated
+}
+
+fn library_name(name: &str) -> String {
+    format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
+}
+
+/// What evcxr wrote in Cargo.toml.
+struct Manifest {
+    package: String,
+    opt_level: String,
+    dependencies: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    fn read(file: &Path) -> Result<Manifest> {
+        let toml: toml::Table = std::fs::read_to_string(file)?.parse()?;
+        let package = toml.get("package").and_then(|package| package.get("name"));
+        let opt_level = toml
+            .get("profile")
+            .and_then(|profile| profile.get("dev")?.get("opt-level"))
+            .map(|level| level.to_string().trim_matches('"').to_string());
+        let dependencies = toml.get("dependencies").and_then(|table| table.as_table());
+        Ok(Manifest {
+            package: package.and_then(|name| name.as_str()).unwrap_or_default().to_string(),
+            opt_level: opt_level.unwrap_or_else(|| "0".to_string()),
+            dependencies: dependencies
+                .map(|table| table.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())
+                .unwrap_or_default(),
+        })
+    }
+
+    fn is_within(&self, known: &BTreeMap<String, String>) -> bool {
+        self.dependencies.iter().all(|(name, value)| known.get(name) == Some(value))
+    }
+
+    /// evcxr tries each new dependency in a package of its own.
+    fn is_validation(&self) -> bool {
+        self.package == "evcxr_dummy_validate_dep"
+    }
+
+    fn fingerprint(&self) -> u64 {
+        crate::template::fingerprint(&[&format!("{:?}", self.dependencies)])
+    }
+}
+
+/// This process becomes the command, where the system can do that.
+fn become_command(mut command: Command) -> Result<ExitCode> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        Err(command.exec().into())
+    }
+    #[cfg(not(unix))]
+    {
+        let code = command.status()?.code().unwrap_or(1);
+        Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    }
+}
