@@ -9,12 +9,13 @@ mod hook;
 mod model;
 mod named;
 pub mod network;
+mod notebook;
 pub mod prelude;
 mod progress;
 mod view;
 
 pub use error::{Error, ErrorKind, Result};
-pub use figure::{Figure, Section, html_page};
+pub use figure::{Figure, Section, Shown, html_page, show};
 pub use files::write as write_file;
 pub use hook::{Head, Hook, IntoHook, Site, head};
 pub use model::{
@@ -23,5 +24,6 @@ pub use model::{
 };
 pub use named::{Axis, Meaning, Named};
 pub use network::{Dims, Tap};
-pub use progress::request_stop;
+pub use notebook::{EvcxrDisplay, clear_output};
+pub use progress::{check_stop, clear_stop, request_stop};
 pub use view::{Drawn, Table, View};

@@ -1,11 +1,13 @@
 //! What a notebook needs: `use headlight::prelude::*;`.
 
 pub use crate::analysis::*;
-pub use crate::figure::Figure;
+pub use crate::figure::{Figure, Shown, show};
 pub use crate::hook::{Head, Hook, Site, head};
 pub use crate::model::{
     Ablation, Component, Components, Edge, Generated, Input, Model, PromptTest, Run, RunOptions, Sampling,
     Tokens, no_bos,
 };
 pub use crate::named::{Axis, Meaning, Named};
+pub use crate::notebook::{EvcxrDisplay as _, clear_output};
+pub use crate::progress::check_stop;
 pub use crate::view::{Drawn, Table, View};

@@ -1,15 +1,31 @@
 //! Long work: it shows how far it is, and stops when asked.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cell::{Cell, RefCell};
+use std::fmt::Write;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::figure::{ACCENT, for_markup};
+use crate::notebook::{self, Content};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Asks whatever long work is running to stop. It fails with [`ErrorKind::Stopped`], and nothing is lost: models and
-/// runs stay as they are.
+/// Work that is shorter shows no bar in a notebook.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// The time from one drawing of a bar to the next.
+const BETWEEN: Duration = Duration::from_millis(125);
+
+thread_local! {
+    /// The work under way on this thread, the outermost first.
+    static WORK: RefCell<Vec<Rc<Work>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Asks whatever long work is running to stop, from another thread. Within about a second it fails with
+/// [`ErrorKind::Stopped`], and nothing is lost: models and runs stay as they are.
 ///
 /// ```standalone_crate
 /// headlight::request_stop();
@@ -21,36 +37,213 @@ pub fn request_stop() {
     STOP.store(true, Ordering::Relaxed);
 }
 
-/// How far a piece of work is: a bar in a terminal, nothing elsewhere.
-pub(crate) struct Progress {
-    bar: ProgressBar,
+/// Fails with [`ErrorKind::Stopped`] if work was asked to stop, and forgets that it was: for loops of one's own. Calls
+/// of this crate that take long look for themselves.
+///
+/// ```
+/// use headlight::prelude::*;
+/// let model = Model::open("built-in")?;
+/// let mut sum = 0.0;
+/// for text in ["the cat sat", "the dog sat", "the king sat"] {
+///     check_stop()?;
+///     sum += model.loss(text)?;
+/// }
+/// # Ok::<(), headlight::Error>(())
+/// ```
+pub fn check_stop() -> Result<()> {
+    check("the work")
+}
+
+/// Forgets that work was asked to stop: a kernel calls it before each cell, so that what was asked when nothing was
+/// running stops nothing.
+#[doc(hidden)]
+pub fn clear_stop() {
+    STOP.store(false, Ordering::Relaxed);
+}
+
+/// Fails if work was asked to stop, and forgets that it was. `what` is said to be stopped where no [`Progress`] says
+/// more.
+pub(crate) fn check(what: &str) -> Result<()> {
+    if !is_stopping() || !STOP.swap(false, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let stopped = WORK.with_borrow(|work| match work.first() {
+        Some(work) => {
+            format!("{} was stopped after {} of {} steps", work.what, work.done.get(), work.steps)
+        }
+        None => format!("{what} was stopped"),
+    });
+    Err(Error::new(ErrorKind::Stopped, stopped).help("call it again to start over; nothing else is lost"))
+}
+
+/// Whether work was asked to stop. Work asks often, so bars that are due are drawn on the way.
+pub(crate) fn is_stopping() -> bool {
+    WORK.with_borrow(|work| work.iter().for_each(|work| work.draw()));
+    STOP.load(Ordering::Relaxed)
+}
+
+/// How far a piece of work is: a bar in a terminal and in a notebook that can change it, nothing elsewhere.
+pub(crate) struct Progress(Rc<Work>);
+
+struct Work {
+    what: String,
+    steps: usize,
+    done: Cell<usize>,
+    started: Instant,
+    terminal: ProgressBar,
+    id: String,
+    drawn: Cell<Option<Instant>>,
 }
 
 impl Progress {
     pub(crate) fn new(what: &str, steps: usize) -> Progress {
-        let bar = ProgressBar::new(steps as u64);
-        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left") {
-            bar.set_style(style);
-        }
-        bar.set_message(what.to_string());
-        Progress { bar }
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let work = Rc::new(Work {
+            what: what.to_string(),
+            steps,
+            done: Cell::new(0),
+            started: Instant::now(),
+            terminal: in_terminal(what, steps),
+            id: format!(
+                "headlight-progress-{}-{}",
+                std::process::id(),
+                COUNT.fetch_add(1, Ordering::Relaxed)
+            ),
+            drawn: Cell::new(None),
+        });
+        WORK.with_borrow_mut(|all| all.push(work.clone()));
+        Progress(work)
     }
 
     /// Counts steps that are done; fails if the work was asked to stop, and forgets that it was.
     pub(crate) fn advance(&self, steps: usize) -> Result<()> {
-        self.bar.inc(steps as u64);
-        if STOP.swap(false, Ordering::Relaxed) {
-            let (at, of) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let what = format!("{} was stopped after {at} of {of} steps", self.bar.message());
-            return Err(Error::new(ErrorKind::Stopped, what)
-                .help("call it again to start over; nothing else is lost"));
-        }
-        Ok(())
+        self.0.done.set(self.0.done.get() + steps);
+        self.0.terminal.inc(steps as u64);
+        check(&self.0.what)
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        // A thread that ends may have let go of the list first.
+        let _ = WORK.try_with(|all| all.borrow_mut().retain(|work| !Rc::ptr_eq(work, &self.0)));
+        self.0.terminal.finish_and_clear();
+        if self.0.drawn.get().is_some() {
+            notebook::update(&self.0.id, &notebook::text(""));
+        }
+    }
+}
+
+impl Work {
+    /// Draws the bar in a notebook, if it is due.
+    fn draw(&self) {
+        if !notebook::is_live() || self.done.get() >= self.steps {
+            return;
+        }
+        let wait = self.drawn.get().map_or(PATIENCE, |_| BETWEEN);
+        if self.drawn.get().unwrap_or(self.started).elapsed() < wait {
+            return;
+        }
+        let content = content(&self.what, self.done.get(), self.steps, self.started.elapsed());
+        match self.drawn.replace(Some(Instant::now())) {
+            None => notebook::display(&self.id, &content),
+            Some(_) => notebook::update(&self.id, &content),
+        }
+    }
+}
+
+fn in_terminal(what: &str, steps: usize) -> ProgressBar {
+    let bar = ProgressBar::new(steps as u64);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pace}") {
+        let pace = |state: &ProgressState, out: &mut dyn Write| {
+            // A terminal that cannot be written to shows nothing anyhow.
+            let steps = state.len().unwrap_or(0) as usize;
+            let _ = out.write_str(&pace(state.pos() as usize, steps, state.elapsed()));
+        };
+        bar.set_style(style.with_key("pace", pace));
+    }
+    bar.set_message(what.to_string());
+    bar
+}
+
+/// A bar as a notebook shows it, in characters and in HTML that suits light and dark pages.
+fn content(what: &str, done: usize, steps: usize, elapsed: Duration) -> Content {
+    const WIDTH: usize = 16;
+    let part = done as f64 / steps.max(1) as f64;
+    let full = (part * WIDTH as f64).round() as usize;
+    let bar = "━".repeat(full.min(WIDTH)) + &"─".repeat(WIDTH.saturating_sub(full));
+    let pace = pace(done, steps, elapsed);
+    let mut content = notebook::text(format!("{what} {bar} {pace}"));
+    let html = format!(
+        "<div style=\"display:flex;align-items:center;gap:10px;max-width:640px;padding:4px 0;\
+         font:13px system-ui,sans-serif\"><span>{}</span>\
+         <span style=\"flex:1;min-width:80px;height:6px;border-radius:3px;overflow:hidden;\
+         background:rgba(128,128,128,.25)\"><span style=\"display:block;height:100%;width:{:.1}%;\
+         background:{ACCENT}\"></span></span>\
+         <span style=\"white-space:nowrap;opacity:.75;font-variant-numeric:tabular-nums\">{pace}</span></div>",
+        for_markup(what),
+        part.min(1.0) * 100.0,
+    );
+    content.insert("text/html".into(), html.into());
+    content
+}
+
+/// How many steps are done, how fast, and how long the others take: `12/50 · 3.1/s · 12 s left`.
+fn pace(done: usize, steps: usize, elapsed: Duration) -> String {
+    let elapsed = elapsed.as_secs_f64();
+    if done == 0 || elapsed == 0.0 {
+        return format!("{done}/{steps}");
+    }
+    let each = elapsed / done as f64;
+    let rate = match 1.0 / each {
+        rate if rate >= 9.95 => format!("{rate:.0}/s"),
+        rate if rate >= 0.995 => format!("{rate:.1}/s"),
+        rate if rate >= 0.1 => format!("{rate:.2}/s"),
+        _ => format!("{each:.0} s each"),
+    };
+    // Rounded up, so that there is time left until there is none.
+    let left = (each * steps.saturating_sub(done) as f64).ceil() as u64;
+    let left = match left {
+        0..60 => format!("{left} s"),
+        60..3600 => format!("{} min {:02} s", left / 60, left % 60),
+        _ => format!("{} h {:02} min", left / 3600, left % 3600 / 60),
+    };
+    format!("{done}/{steps} · {rate} · {left} left")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pace_in_digits_that_can_be_read() {
+        let cases = [
+            (0, 50, 3.0, "0/50"),
+            (12, 50, 3.87, "12/50 · 3.1/s · 13 s left"),
+            (50, 50, 5.0, "50/50 · 10/s · 0 s left"),
+            (1000, 5000, 2.0, "1000/5000 · 500/s · 8 s left"),
+            (2, 60, 4.0, "2/60 · 0.50/s · 1 min 56 s left"),
+            (1, 500, 20.0, "1/500 · 20 s each · 2 h 46 min left"),
+        ];
+        for (done, steps, seconds, expected) in cases {
+            assert_eq!(pace(done, steps, Duration::from_secs_f64(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn a_bar_in_characters_and_in_safe_html() {
+        let content = content("<b>heads</b>", 12, 48, Duration::from_secs(4));
+        assert_eq!(content["text/plain"], "<b>heads</b> ━━━━──────────── 12/48 · 3.0/s · 12 s left");
+        let html = content["text/html"].as_str().unwrap();
+        assert!(html.contains("width:25.0%") && html.contains("&lt;b&gt;heads"), "{html}");
+        assert!(!html.contains("<b>") && !html.contains('\n'), "{html}");
+    }
+
+    #[test]
+    fn a_bar_of_no_steps_or_too_many_is_a_bar() {
+        for (done, steps) in [(0, 0), (7, 5)] {
+            let content = content("heads", done, steps, Duration::from_secs(1));
+            assert_eq!(content["text/plain"].as_str().unwrap().matches(['━', '─']).count(), 16);
+        }
     }
 }

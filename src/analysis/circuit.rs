@@ -13,6 +13,7 @@ use crate::model::{Model, Run};
 use crate::named::{Axis, Meaning, Named};
 use crate::network::Dims;
 use crate::network::ops::log_sum_exp;
+use crate::progress;
 use crate::view::{Drawn, View};
 
 /// Which of a head's two circuits.
@@ -308,6 +309,7 @@ impl Circuit {
         let mut core = Tensor::zeros((d_head, d_head), DType::F64, &Device::Cpu)?;
         let d_vocab = embedding.dim(0)?;
         for start in (0..d_vocab).step_by(BLOCK) {
+            progress::check("reading a circuit over the vocabulary")?;
             let len = BLOCK.min(d_vocab - start);
             let from = f64s(&embedding.narrow(0, start, len)?)?.matmul(&left)?;
             let to = right.matmul(&f64s(&unembedding.narrow(1, start, len)?)?)?;

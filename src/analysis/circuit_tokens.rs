@@ -13,7 +13,7 @@ use crate::figure::drawn;
 use crate::hook::Head;
 use crate::model::{Input, Model, Sequences};
 use crate::named::{Axis, Named};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::view::{Drawn, Table, View};
 
 impl Circuit {
@@ -167,6 +167,7 @@ pub fn copying_accuracy(model: &Model, heads: &[Head], k: usize) -> Result<f64> 
     }
     let (mut from, mut to) = (Vec::new(), Vec::new());
     for &head in heads {
+        progress::check("looking for copies")?;
         let circuit = ov_circuit(model, head)?;
         let (embedding, unembedding) = circuit.token_sides()?;
         from.push(circuit.left_of(&embedding)?);

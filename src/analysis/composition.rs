@@ -15,7 +15,7 @@ use crate::hook::{Head, head};
 use crate::model::Model;
 use crate::named::{Axis, Meaning, Named};
 use crate::network::Dims;
-use crate::progress::Progress;
+use crate::progress::{Progress, check_stop};
 use crate::view::{Drawn, View};
 
 /// What of the later head reads the earlier one's output.
@@ -154,8 +154,11 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
         .help("composition takes at least two layers"));
     }
     let progress = Progress::new("composing heads", n_layers * (n_layers - 1) / 2);
-    let later: Vec<Grams> =
-        (0..n_layers).map(|layer| Grams::new(&later_factors(model, layer, kind)?)).collect::<Result<_>>()?;
+    let grams = |layer| {
+        check_stop()?;
+        Grams::new(&later_factors(model, layer, kind)?)
+    };
+    let later: Vec<Grams> = (0..n_layers).map(grams).collect::<Result<_>>()?;
     let mut scores = vec![f32::NAN; (n_layers * n_heads).pow(2)];
     for layer in 0..n_layers - 1 {
         let written = f64s(layer_factors(model, layer, CircuitKind::Ov)?)?;

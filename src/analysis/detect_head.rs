@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Site};
 use crate::model::{Input, Model, Run, RunOptions, Tokens};
 use crate::named::{Meaning, Named};
+use crate::progress;
 
 use super::HeadKind;
 
@@ -89,6 +90,7 @@ fn scores(run: &Run, kind: HeadKind, options: &DetectHead, n_heads: usize) -> Re
     };
     let mut scores = Vec::new();
     for layer in 0..run.n_layers() {
+        progress::check("detecting heads")?;
         let pattern: Tensor = run.pattern(layer)?.tensor().clone();
         for head in 0..n_heads {
             if options.heads.as_ref().is_some_and(|heads| !heads.contains(&Head { layer, head })) {

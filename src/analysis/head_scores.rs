@@ -14,7 +14,7 @@ use crate::figure::drawn;
 use crate::hook::{Head, Site};
 use crate::model::{Model, Run, RunOptions, Tokens};
 use crate::named::{Axis, Meaning, Named};
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::view::{Drawn, View};
 
 /// A kind of head, by where it attends.
@@ -275,6 +275,7 @@ impl Sums {
         let distance = kind.distance(period);
         let (mut scores, mut elsewhere) = (Vec::new(), Vec::new());
         for layer in 0..run.n_layers() {
+            progress::check("scoring heads")?;
             let pattern = run.pattern(layer)?;
             let pattern = pattern.tensor();
             scores.extend(match distance {

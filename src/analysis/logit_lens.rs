@@ -13,7 +13,7 @@ use crate::model::{Model, Run};
 use crate::named::{Axis, Meaning, Named};
 use crate::network::ops::log_sum_exp;
 use crate::network::{Start, Tap};
-use crate::progress::Progress;
+use crate::progress::{Progress, check_stop};
 use crate::view::{Drawn, Table, View};
 
 /// How many of the likeliest tokens are listed at the last position.
@@ -120,6 +120,7 @@ pub fn logit_lens(model: &Model, run: &Run) -> Result<LogitLens> {
     // One layer's logits at a time: all at once are many for a large vocabulary.
     for (_, hook) in &rows {
         let logits = unembedded(model, &stream.read(*hook)?)?; // [position, d_vocab]
+        check_stop()?;
         let totals = log_sum_exp(&logits)?.squeeze(1)?.to_vec1::<f32>()?;
         let logits = logits.to_vec2::<f32>()?;
         let best: Vec<u32> = logits.iter().map(|logits| largest(logits)).collect();

@@ -10,6 +10,7 @@ use crate::hook::Head;
 use crate::model::{Model, Tokens};
 use crate::named::{Axis, Named};
 use crate::network::ops::log_sum_exp;
+use crate::progress;
 
 /// What is measured of a prediction. Losses, log-probabilities and divergences are in nats.
 ///
@@ -217,6 +218,7 @@ impl Metric {
                 let axes =
                     vec![Axis::labelled("position", tokens.shared_labels()), Axis::plain("d_vocab", d_vocab)];
                 let value = |row| -> Result<Mean> {
+                    progress::check("measuring")?;
                     Ok(metric(&Named::new("logits", logits.get(row)?, axes.clone())?)?.into())
                 };
                 return (0..rows).map(value).collect();

@@ -10,6 +10,7 @@ use crate::hook::{Head, Hook, IntoHook, Site};
 use crate::model::{Input, Model, Run, RunOptions, Tokens};
 use crate::named::{Axis, Named};
 use crate::network::{Start, Tap};
+use crate::progress::{self, Progress};
 
 /// Runs the corrupted input with one activation of the clean input patched in, each place in turn; the raw metric.
 /// `[layer, position]` for a site of the stream (`ResidPre`, `AttnOut`, `MlpOut`, ...), `[layer, head]`, over all
@@ -167,7 +168,9 @@ pub fn attribution_patching(
     model.execute(Start::Tokens(ids), None, &mut slopes)?;
     let logits = slopes.logits.ok_or_else(super::not_reached)?;
     let logits = metric.read(&logits, &pair.corrupted)?;
-    let gradients = metric.differentiable(&logits, &pair.corrupted)?.backward()?;
+    let gradients = metric.differentiable(&logits, &pair.corrupted)?.backward();
+    progress::check("attribution patching")?;
+    let gradients = gradients?;
     let mut values = Vec::new();
     for (layer, (activation, shift)) in slopes.places.iter().enumerate() {
         let gradient = match gradients.get(shift.as_tensor()) {
@@ -270,6 +273,7 @@ pub fn path_patching(
         }
     };
     let reach = to.map_or(dims.n_layers, |to| to.layer);
+    let progress = Progress::new("tracing paths", reach * dims.n_heads);
     let mut variants = Vec::new();
     for sender in Head::all(reach, dims.n_heads) {
         // Heads above the sender keep their mixed values, so that the way to the receiver leads through no other head.
@@ -294,7 +298,9 @@ pub fn path_patching(
                 }
             },
         ));
+        progress.advance(1)?;
     }
+    drop(progress);
     let swept = sweep("patching paths", model, &variants, &(&pair.corrupted).into(), metric)?;
     let mut values: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
     values.resize(dims.n_layers * dims.n_heads, 0.0);

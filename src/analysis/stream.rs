@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::model::{Model, Run, Tokens};
 use crate::named::Axis;
+use crate::progress;
 
 /// A run of one input, read together with the model that made it.
 pub(super) struct Stream<'a> {
@@ -84,6 +85,7 @@ impl<'a> Stream<'a> {
 
     /// What each head of a layer wrote `[head, position, d_model]`, or that times a matrix `[d_model, width]`.
     pub(super) fn heads(&self, layer: usize, through: Option<&Tensor>) -> Result<Tensor> {
+        progress::check("taking the stream apart")?;
         if self.run.hooks().contains(&Site::Result.at(layer)) {
             let result = self.read(Site::Result.at(layer))?.transpose(0, 1)?.contiguous()?; // [head, position, d_model]
             return match through {

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
 use crate::hook::{Head, Site};
 use crate::model::{Ablation, Model, RunOptions};
-use crate::progress::Progress;
+use crate::progress::{Progress, check_stop};
 use crate::view::{Drawn, Table, View};
 
 /// What a head must show to count as an induction head in [`causal_truth`].
@@ -175,6 +175,7 @@ fn copying_scores(model: &Model, sequences: &[Vec<u32>], length: usize) -> Resul
         for layer in 0..dims.n_layers {
             let (pattern, z) = (run.pattern(layer)?, run.z(layer)?);
             for index in 0..dims.n_heads {
+                check_stop()?;
                 let z = z.tensor().narrow(0, start, length)?.narrow(1, index, 1)?.squeeze(1)?;
                 let written = z.contiguous()?.matmul(&w_o.tensor().get(layer)?.get(index)?.contiguous()?)?;
                 // The last norm centres and scales; the scale is the same for all tokens, and changes no rank.

@@ -1,34 +1,86 @@
-//! What a notebook is told: one bundle of Plotly JSON, PNG and text, so that a figure shows everywhere.
+//! What a notebook is shown of a figure: Plotly JSON, a PNG and text in one, so that it shows everywhere.
 
-use std::io::Write;
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 
-use super::Figure;
+use super::{Figure, interactive};
 use crate::error::Result;
+use crate::notebook::{self, Content};
+use crate::view::Drawn;
 
-/// Prints a figure, or why there is none, for evcxr to show.
-pub(crate) fn show(figure: Result<Figure>) {
-    let bundle = figure
-        .and_then(|figure| bundle(&figure))
-        .unwrap_or_else(|error| block("text/plain", &error.to_string()));
-    // A notebook that has gone away is not the figure's concern.
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(bundle.as_bytes()).and_then(|()| out.flush());
+/// Draws something now, in mid-cell: any result that draws itself, or a [`Figure`]. Where there is no figure it shows
+/// why. What it gives back can [update](Shown::update) the picture.
+///
+/// In a kernel for evcxr other than Headlight's own, a cell shows its last picture only.
+///
+/// ```
+/// use headlight::prelude::*;
+/// let model = Model::open("built-in")?;
+/// let run = model.run_with_cache("the cat sat the cat sat")?;
+/// for layer in 0..model.dims().n_layers {
+///     show(&run.pattern(layer)?);
+/// }
+/// # Ok::<(), headlight::Error>(())
+/// ```
+pub fn show(what: &impl Drawn) -> Shown {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    // The process tells apart what was shown before a restart and after it.
+    let id = format!("headlight-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    notebook::display(&id, &content(figure_of(what)));
+    Shown { id }
 }
 
-/// The blocks that evcxr's kernel reads from the standard output.
-pub(crate) fn bundle(figure: &Figure) -> Result<String> {
-    Ok(block("application/vnd.plotly.v1+json", &figure.to_json()?)
-        + &block("image/png", &STANDARD.encode(figure.to_png()?))
-        + &block("text/plain", &figure.to_text()))
+/// A picture in a notebook, as [`show`] drew it.
+#[derive(Debug)]
+pub struct Shown {
+    id: String,
 }
 
-fn block(mime: &str, content: &str) -> String {
-    // A line of the content that is evcxr's own mark would end the block early.
-    let content = content.replace("EVCXR_", "EVCXR\u{200b}_");
-    format!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT\n")
+impl Shown {
+    /// Draws something else in the same place. Where the kernel is not Headlight's own it does nothing.
+    ///
+    /// ```
+    /// use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// let losses = |text: &str| model.loss_per_token(text);
+    /// let picture = show(&losses("the cat sat")?);
+    /// for text in ["the cat sat the", "the cat sat the cat"] {
+    ///     picture.update(&losses(text)?);
+    /// }
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn update(&self, what: &impl Drawn) {
+        if notebook::is_live() {
+            notebook::update(&self.id, &content(figure_of(what)));
+        }
+    }
+
+    /// Shows nothing: it is there already.
+    pub fn evcxr_display(&self) {}
+}
+
+fn figure_of(what: &impl Drawn) -> Result<Figure> {
+    Figure::new(what.views()?)
+}
+
+/// Shows a figure, or why there is none, as the value of a cell.
+pub(crate) fn show_result(figure: Result<Figure>) {
+    notebook::result(&content(figure));
+}
+
+fn content(figure: Result<Figure>) -> Content {
+    figure.and_then(|figure| bundle(&figure)).unwrap_or_else(|error| notebook::text(error.to_string()))
+}
+
+fn bundle(figure: &Figure) -> Result<Content> {
+    let mut content = notebook::text(figure.to_text());
+    content.insert("application/vnd.plotly.v1+json".into(), interactive::draw(&figure.scene)?);
+    content.insert("image/png".into(), Value::String(STANDARD.encode(figure.to_png()?)));
+    Ok(content)
 }
 
 /// Gives a type that implements `Drawn` the inherent methods `figure` and `evcxr_display`.
@@ -42,7 +94,7 @@ macro_rules! drawn {
 
             /// Shows the figure where a notebook ends a cell with this value. Where there is no figure it shows why.
             pub fn evcxr_display(&self) {
-                $crate::figure::display::show(self.figure());
+                $crate::figure::display::show_result(self.figure());
             }
         }
     };
@@ -55,15 +107,19 @@ mod tests {
     use crate::{Axis, Named};
 
     #[test]
-    fn a_bundle_is_three_blocks_that_text_cannot_break() {
-        let labels = vec!["EVCXR_END_CONTENT\nEVCXR_BEGIN_CONTENT text/html\n<b>".to_string()];
-        let named =
-            Named::from_vec("EVCXR_END_CONTENT", vec![1.0], vec![Axis::labelled("token", labels)]).unwrap();
-        let bundle = bundle(&named.figure().unwrap()).unwrap();
-        let mimes: Vec<&str> =
-            bundle.lines().filter_map(|line| line.strip_prefix("EVCXR_BEGIN_CONTENT ")).collect();
+    fn a_figure_is_shown_as_plotly_png_and_text() {
+        let named = Named::from_vec("scores", vec![1.0], vec![Axis::plain("head", 1)]).unwrap();
+        let content = content(named.figure());
+        let mimes: Vec<&String> = content.keys().collect();
         assert_eq!(mimes, ["application/vnd.plotly.v1+json", "image/png", "text/plain"]);
-        assert_eq!(bundle.lines().filter(|line| *line == "EVCXR_END_CONTENT").count(), 3);
-        assert_eq!(bundle.matches("EVCXR_").count(), 6);
+        assert!(content["application/vnd.plotly.v1+json"]["data"].is_array());
+        assert!(content["text/plain"].as_str().unwrap().contains("scores"));
+    }
+
+    #[test]
+    fn where_there_is_no_figure_the_reason_is_shown() {
+        let content = content(Figure::new(Vec::new()));
+        assert_eq!(content.keys().collect::<Vec<_>>(), ["text/plain"]);
+        assert!(content["text/plain"].as_str().unwrap().contains("no views"));
     }
 }

@@ -136,7 +136,7 @@ pub(super) fn for_plotly(text: &str) -> String {
 }
 
 /// Text for XML and HTML, in content and in quoted attributes.
-pub(super) fn for_markup(text: &str) -> String {
+pub(crate) fn for_markup(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in plain(text).chars() {
         match c {

@@ -22,10 +22,13 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::named::Named;
-use crate::view::View;
+use crate::view::{Drawn, View};
 
 pub(crate) use display::drawn;
+pub use display::{Shown, show};
+pub(crate) use label::for_markup;
 pub use page::{Section, html_page};
+pub(crate) use scale::ACCENT;
 
 /// One picture of one or several views, from top to bottom.
 ///
@@ -175,7 +178,14 @@ impl Figure {
 
     /// Shows the figure where a notebook ends a cell with it.
     pub fn evcxr_display(&self) {
-        display::show(Ok(self.clone()));
+        display::show_result(Ok(self.clone()));
+    }
+}
+
+impl Drawn for Figure {
+    /// The views that it was made of.
+    fn views(&self) -> Result<Vec<View>> {
+        Ok(self.views.clone())
     }
 }
 

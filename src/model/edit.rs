@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Hook, IntoHook, Site};
 use crate::named::Named;
 use crate::network::{Dims, Past, Start, Tap};
+use crate::progress;
 
 /// One change at one hook.
 #[derive(Clone)]
@@ -477,11 +478,8 @@ impl Model {
         Ok(self)
     }
 
-    /// Runs the network with the edits in force.
+    /// Runs the network with the edits in force. It stops when asked, before the next activation.
     pub(crate) fn execute(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<()> {
-        if self.edits.is_empty() {
-            return self.network.run(start, past, tap);
-        }
         let offset = past.as_deref().map_or(0, Past::len);
         let mut edited = Edited { edits: &self.edits, offset, inner: tap };
         self.network.run(start, past, &mut edited)
@@ -497,10 +495,12 @@ struct Edited<'a> {
 
 impl Tap for Edited<'_> {
     fn wants(&self, hook: Hook) -> bool {
-        self.edits.iter().any(|edit| edit.hook == hook) || self.inner.wants(hook)
+        // An activation that nobody reads is asked for only to stop there.
+        progress::is_stopping() || self.edits.iter().any(|edit| edit.hook == hook) || self.inner.wants(hook)
     }
 
     fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
+        progress::check("the run of the model")?;
         let mut activation = activation;
         for edit in self.edits.iter().filter(|edit| edit.hook == hook) {
             activation = edit.apply(&activation, self.offset)?;
@@ -571,6 +571,7 @@ impl Run {
     pub(crate) fn mean_over_positions(&self, hook: Hook) -> Result<Tensor> {
         let (mut sum, mut count) = (None::<Tensor>, 0);
         for index in 0..self.tokens().len() {
+            progress::check("taking the mean of a run")?;
             let item = self.item(index)?;
             let tensor = item.kept(hook)?.sum(1)?.squeeze(0)?;
             count += item.tokens()[0].len();

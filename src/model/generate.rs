@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
 use crate::hook::{Hook, Site};
 use crate::network::{Past, Start, Tap};
+use crate::progress::Progress;
 use crate::view::{Drawn, Table, View};
 
 /// How [`Model::generate`] chooses each token.
@@ -116,6 +117,7 @@ impl Model {
         let mut past = Past::default();
         let mut ids = prompt.ids().to_vec();
         let mut unread = ids.clone();
+        let progress = Progress::new("generating", sampling.max_new_tokens);
         while ids.len() < prompt.len() + sampling.max_new_tokens {
             let mut last = LastLogits { position: [unread.len() - 1], logits: None };
             let input = Tensor::new(vec![std::mem::take(&mut unread)], self.network.device())?;
@@ -124,6 +126,7 @@ impl Model {
             let next = sampling.choose(&last_logits(&logits)?, &mut rng);
             ids.push(next);
             unread.push(next);
+            progress.advance(1)?;
             if self.eos.contains(&next) {
                 break;
             }

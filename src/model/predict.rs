@@ -8,6 +8,7 @@ use crate::figure::drawn;
 use crate::hook::Site;
 use crate::named::{Axis, Meaning, Named};
 use crate::network::ops::log_sum_exp;
+use crate::progress;
 use crate::view::{Drawn, Table, View};
 
 impl Run {
@@ -44,6 +45,7 @@ impl Run {
     pub fn loss(&self) -> Result<f32> {
         let (mut sum, mut count) = (0f64, 0usize);
         for index in 0..self.tokens().len() {
+            progress::check("taking the loss")?;
             let item = self.item(index)?;
             let losses = losses(item.logits()?.tensor(), &item.tokens()[0])?;
             sum += losses.iter().copied().map(f64::from).sum::<f64>();

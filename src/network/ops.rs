@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Shape, Tensor, ba
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::progress::is_stopping;
 
 /// Softmax over the last axis; a key at -inf gets exactly 0.
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
@@ -47,7 +48,11 @@ impl CustomOp1 for Softmax {
         })
     }
 
+    /// Backward passes look here, once a layer, whether to stop.
     fn bwd(&self, _: &Tensor, p: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        if is_stopping() {
+            bail!("the backward pass was stopped");
+        }
         Ok(Some(p.apply_op2_no_bwd(&gradient.contiguous()?, &SoftmaxGradient)?))
     }
 }
