@@ -3,7 +3,7 @@
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ pub struct Completions {
 }
 
 enum Request {
-    Execute { code: String, number: usize, sink: Sink, ask: Ask, reply: Sender<Outcome> },
+    Execute { code: String, number: usize, sink: Sink, ask: Ask, cancelled: Arc<AtomicBool>, reply: Sender<Outcome> },
     Complete { code: String, at: usize, reply: Sender<Completions> },
     Inspect { code: String, at: usize, reply: Sender<Option<(String, String)>> },
 }
@@ -68,8 +68,8 @@ enum Phase {
     Idle,
     Compiling,
     Running,
-    /// It never started, or can no longer go on.
-    Broken(String),
+    /// It never started.
+    Broken,
 }
 
 /// A handle on the thread that runs cells.
@@ -140,7 +140,7 @@ impl Engine {
                 worker.serve(&incoming);
             }
             Err(error) => {
-                shared.enter(Phase::Broken(error.to_string()));
+                shared.enter(Phase::Broken);
                 refuse(&incoming, &error.to_string());
             }
         });
@@ -150,11 +150,30 @@ impl Engine {
     /// Runs a cell; returns when it has ended.
     pub fn execute(&self, code: &str, number: usize, sink: Sink, ask: Ask) -> Outcome {
         let (reply, outcome) = channel();
-        let request = Request::Execute { code: code.to_string(), number, sink: sink.clone(), ask, reply };
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let request = Request::Execute {
+            code: code.to_string(),
+            number,
+            sink: sink.clone(),
+            ask,
+            cancelled: cancelled.clone(),
+            reply,
+        };
+        self.shared.interrupted.store(false, SeqCst);
         let ended = Arc::new(AtomicBool::new(false));
         let announcer = self.announce(sink, ended.clone());
-        let sent = self.requests.send(request);
-        let outcome = sent.ok().and_then(|()| outcome.recv().ok()).unwrap_or_else(|| Err(report::gone()));
+        let mut sent = self.requests.send(request).map_err(|_| RecvTimeoutError::Disconnected);
+        let outcome = loop {
+            match sent.and_then(|()| outcome.recv_timeout(Duration::from_millis(50))) {
+                Ok(outcome) => break outcome,
+                Err(RecvTimeoutError::Disconnected) => break Err(report::gone()),
+                Err(RecvTimeoutError::Timeout) => sent = Ok(()),
+            }
+            if self.is_interrupted() && matches!(*self.shared.phase(), Phase::Starting(_)) {
+                cancelled.store(true, SeqCst);
+                break Err(report::stopped_waiting());
+            }
+        };
         ended.store(true, SeqCst);
         let _ = announcer.join();
         outcome
@@ -194,12 +213,9 @@ impl Engine {
         *self.shared.phase() == Phase::Idle
     }
 
-    /// Why it can't ever run a cell.
-    pub fn broken(&self) -> Option<String> {
-        match &*self.shared.phase() {
-            Phase::Broken(why) => Some(why.clone()),
-            _ => None,
-        }
+    /// Whether the cell that runs was asked to stop.
+    pub fn is_interrupted(&self) -> bool {
+        self.shared.interrupted.load(SeqCst)
     }
 
     /// What could stand at a byte of the code; nothing while a cell runs.
@@ -229,6 +245,7 @@ impl Engine {
         let serial = shared.serial.load(SeqCst);
         shared.interrupted.store(true, SeqCst);
         std::thread::spawn(move || {
+            let begun = Instant::now();
             let mut asked: Option<Instant> = None;
             while shared.serial.load(SeqCst) == serial {
                 match shared.phase().clone() {
@@ -245,7 +262,9 @@ impl Engine {
                         }
                         Some(_) => {}
                     },
-                    _ => return,
+                    // The cell may be about to begin.
+                    _ if begun.elapsed() > Duration::from_millis(500) => return,
+                    _ => {}
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -419,7 +438,8 @@ impl Worker {
     fn serve(&mut self, incoming: &Receiver<Request>) {
         while let Ok(request) = incoming.recv() {
             match request {
-                Request::Execute { code, number, sink, ask, reply } => {
+                Request::Execute { cancelled, .. } if cancelled.load(SeqCst) => {}
+                Request::Execute { code, number, sink, ask, reply, .. } => {
                     let outcome = self.execute(&code, number, sink, &ask);
                     self.shared.enter(Phase::Idle);
                     self.shared.serial.fetch_add(1, SeqCst);
@@ -438,7 +458,6 @@ impl Worker {
 
     fn execute(&mut self, code: &str, number: usize, sink: Sink, ask: &Ask) -> Outcome {
         let shared = self.shared.clone();
-        shared.interrupted.store(false, SeqCst);
         shared.killed.store(false, SeqCst);
         *shared.cell() = Cell { sink: Some(sink), ..Cell::default() };
         let folder = self.session.folder.clone();

@@ -2,9 +2,14 @@
 
 #[cfg(unix)]
 mod child;
+mod completeness;
 mod engine;
 mod files;
+mod history;
+mod install;
+mod kernel;
 mod output;
+mod progress;
 mod report;
 mod session;
 mod source;
@@ -12,11 +17,58 @@ mod template;
 mod tools;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use install::Place;
 
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
+/// A Jupyter kernel for Rust in which headlight is ready at once.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build what notebooks start from, and tell Jupyter of the kernel
+    Install(Where),
+    /// Take the kernel away again, and what was built for it
+    Uninstall(Where),
+    /// Run a kernel, as Jupyter does
+    #[command(hide = true)]
+    Start { connection_file: PathBuf },
+}
+
+#[derive(Args)]
+struct Where {
+    /// For this user (the default)
+    #[arg(long, conflicts_with_all = ["sys_prefix", "prefix"])]
+    user: bool,
+    /// In the environment of the python3 that is first on the path
+    #[arg(long, conflicts_with = "prefix")]
+    sys_prefix: bool,
+    /// Under FOLDER/share/jupyter
+    #[arg(long, value_name = "FOLDER")]
+    prefix: Option<PathBuf>,
+}
+
+impl From<Where> for Place {
+    fn from(place: Where) -> Place {
+        match place {
+            Where { prefix: Some(prefix), .. } => Place::Prefix(prefix),
+            Where { sys_prefix: true, .. } => Place::SysPrefix,
+            _ => Place::User,
+        }
+    }
+}
+
 fn main() -> ExitCode {
+    // This program also stands in for cargo and rustup, and is the process that runs the cells.
     if let Some(tool) = tools::called_as(std::env::args_os().next().as_ref()) {
         return tools::stand_in(tool);
     }
@@ -29,46 +81,18 @@ fn main() -> ExitCode {
     }
     #[cfg(not(unix))]
     evcxr::runtime_hook();
-    probe();
-    ExitCode::SUCCESS
+    let done = match Cli::parse().verb {
+        Verb::Install(place) => install::install(&place.into()).map(|()| ExitCode::SUCCESS),
+        Verb::Uninstall(place) => install::uninstall(&place.into()).map(|()| ExitCode::SUCCESS),
+        Verb::Start { connection_file } => kernel::serve(&connection_file).map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
 }
 
 /// A number that nobody can guess.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-fn probe() {
-    use std::sync::Arc;
-    let start = std::time::Instant::now();
-    let engine = engine::Engine::start();
-    let script = std::fs::read_to_string(std::env::args().nth(1).unwrap_or_default()).unwrap_or_default();
-    for (number, cell) in script.split("\n---\n").enumerate() {
-        let t = std::time::Instant::now();
-        let outcome = engine.execute(
-            cell,
-            number + 1,
-            Arc::new(|event| match event {
-                engine::Event::Text(stream, text) => println!("  {stream:?} {text:?}"),
-                other => println!("  {}", format!("{other:?}").chars().take(300).collect::<String>()),
-            }),
-            Arc::new(|_, _| None),
-        );
-        println!("== {number} {:?} (at {:?})", t.elapsed(), start.elapsed());
-        match outcome {
-            Ok(None) => {}
-            Ok(Some(b)) => println!("  -> {}", format!("{b:?}").chars().take(200).collect::<String>()),
-            Err(f) => println!("  {} / {}\n{}", f.name, f.value, f.traceback.join("\n")),
-        }
-    }
-    println!(
-        "{}",
-        std::fs::read_to_string("/proc/self/status")
-            .unwrap_or_default()
-            .lines()
-            .filter(|l| l.starts_with("VmRSS") || l.starts_with("VmHWM"))
-            .collect::<Vec<_>>()
-            .join(" ")
-    );
-    engine.quit();
 }

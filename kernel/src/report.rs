@@ -72,6 +72,11 @@ pub fn stopped_compiling() -> Failure {
     Failure::new("interrupted", "stopped while compiling", more)
 }
 
+pub fn stopped_waiting() -> Failure {
+    let more = vec!["The kernel is still getting ready. Run the cell again when it is.".to_string()];
+    Failure::new("interrupted", "stopped waiting for the kernel to start", more)
+}
+
 pub fn terminated(how: &str, by_interrupt: bool) -> Failure {
     let lost = "All variables are lost, models among them; functions, types and imports are kept. \
                 Run the cells again that made the variables.";

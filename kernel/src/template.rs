@@ -436,3 +436,20 @@ fn remove_others(templates: &Path, key: &str) {
         }
     }
 }
+
+/// Removes all templates and what they were built with, unless a kernel runs.
+pub fn remove_all(cache: &Path) -> Result<bool> {
+    let templates = cache.join("templates");
+    let folders = || fs::read_dir(&templates).into_iter().flatten().flatten().map(|entry| entry.path());
+    if folders().any(|folder| crate::session::any_alive(&folder.join("sessions"))) {
+        return Ok(false);
+    }
+    for entry in fs::read_dir(cache).into_iter().flatten() {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name == "templates" || name.starts_with("target-") {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(true)
+}
