@@ -52,6 +52,7 @@ pub fn prepare(
         .env(SESSION_LIBRARY, library)
         .env("PATH", &session.path)
         .env_remove(tools::SESSION)
+        .env_remove("RUSTC")
         .env_remove("EVCXR_TMPDIR")
         .env_remove("EVCXR_CONFIG_DIR");
     match &session.cargo_home {

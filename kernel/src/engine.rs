@@ -18,19 +18,14 @@ use crate::{child, source};
 
 /// How long code that does not listen may go on after an interrupt.
 const GRACE: Duration = Duration::from_secs(4);
-/// In the prelude of every session. The second line makes evcxr learn once, before the first cell, that `?` occurs.
-const PRELUDE: &str = "use headlight::prelude::*;\n{ Ok::<(), std::fmt::Error>(())?; }";
-
-/// What rust-analyzer would else look up when the first cell waits for it. Nothing stays of it.
-const FIRST: &str = r#"if false {
-    let scores = induction_scores(&Model::open("built-in")?)?;
-    let sum = candle_core::Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?.sum_all()?;
-    println!("{scores:?} {}", sum.to_scalar::<f32>()?);
-}
-let model: Option<Model> = None;
-let tensor: Option<candle_core::Tensor> = None;
-let text = String::new();
-drop((model, tensor, text));"#;
+/// The first cell of every session. After the imports it has evcxr learn that `?` occurs, and rust-analyzer look up what
+/// the user's first cell would else wait for. None of the variables stays.
+const PRELUDE: &str = r#"use headlight::prelude::*;
+let model = Model::open("built-in")?;
+let run = model.run_with_cache("a")?;
+let tensor = candle_core::Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?;
+let text = format!("{}", tensor.sum_all()?.to_scalar::<f32>()?);
+drop((model, run, tensor, text));"#;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stream {
@@ -111,6 +106,8 @@ struct Shared {
     control: Mutex<Option<PipeWriter>>,
     child: OnceLock<Arc<Mutex<Child>>>,
     folder: OnceLock<std::path::PathBuf>,
+    /// Cells that were asked for and have not ended.
+    waiting: AtomicUsize,
     interrupted: AtomicBool,
     killed: AtomicBool,
     /// Counts cells: an interrupt that waits knows by it whether its cell is still the one.
@@ -155,6 +152,7 @@ impl Engine {
             control: Mutex::default(),
             child: OnceLock::new(),
             folder: OnceLock::new(),
+            waiting: AtomicUsize::new(0),
             interrupted: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             serial: AtomicUsize::new(0),
@@ -186,6 +184,7 @@ impl Engine {
             reply,
         };
         self.shared.interrupted.store(false, SeqCst);
+        self.shared.waiting.fetch_add(1, SeqCst);
         let ended = Arc::new(AtomicBool::new(false));
         let announcer = self.announce(sink, ended.clone());
         let mut sent = self.requests.send(request).map_err(|_| RecvTimeoutError::Disconnected);
@@ -200,6 +199,7 @@ impl Engine {
                 break Err(report::stopped_waiting());
             }
         };
+        self.shared.waiting.fetch_sub(1, SeqCst);
         ended.store(true, SeqCst);
         announcer.thread().unpark();
         let _ = announcer.join();
@@ -254,8 +254,15 @@ impl Engine {
     /// What is known of the name at a byte of the code, as text and as HTML.
     pub fn inspect(&self, code: &str, at: usize) -> Option<(String, String)> {
         let (reply, found) = channel();
-        if !self.is_idle() {
-            let busy = "a cell is running; ask again when it is done".to_string();
+        let busy = match &*self.shared.phase() {
+            Phase::Idle => None,
+            Phase::Starting(what) => Some(what.clone()),
+            Phase::Compiling | Phase::Running => {
+                Some("a cell is running; ask again when it is done".to_string())
+            }
+            Phase::Broken => return None,
+        };
+        if let Some(busy) = busy {
             return Some((busy.clone(), busy));
         }
         self.requests.send(Request::Inspect { code: code.to_string(), at, reply }).ok()?;
@@ -266,11 +273,13 @@ impl Engine {
     pub fn interrupt(&self) {
         let shared = self.shared.clone();
         let serial = shared.serial.load(SeqCst);
+        if shared.waiting.load(SeqCst) == 0 {
+            return;
+        }
         shared.interrupted.store(true, SeqCst);
         std::thread::spawn(move || {
-            let begun = Instant::now();
             let mut asked: Option<Instant> = None;
-            while shared.serial.load(SeqCst) == serial {
+            while shared.serial.load(SeqCst) == serial && shared.waiting.load(SeqCst) > 0 {
                 match shared.phase().clone() {
                     Phase::Compiling => shared.stop_compiler(),
                     Phase::Running => match asked {
@@ -285,9 +294,9 @@ impl Engine {
                         }
                         Some(_) => {}
                     },
-                    // The cell may be about to begin.
-                    _ if begun.elapsed() > Duration::from_millis(500) => return,
-                    _ => {}
+                    // It is about to begin, or just ending.
+                    Phase::Idle => {}
+                    Phase::Starting(_) | Phase::Broken => return,
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -425,13 +434,9 @@ struct Worker {
 impl Worker {
     fn new(shared: &Arc<Shared>) -> Result<Worker> {
         let starting = |what: &str| shared.enter(Phase::Starting(what.to_string()));
-        let t0 = Instant::now();
-        let tr = |w: &str| eprintln!("TRACE {w} {:?}", t0.elapsed());
         let template = Template::prepare(&mut |what| starting(what))?;
         starting("the kernel is starting");
-        tr("template");
         let session = Session::create(&template)?;
-        tr("session");
         let _ = shared.folder.set(session.folder.clone());
         let (out, out_end) = std::io::pipe()?;
         let (err, err_end) = std::io::pipe()?;
@@ -450,7 +455,6 @@ impl Worker {
         )?;
         let evaluation = evcxr::EvalContext::with_subprocess_command(command);
         let (mut evaluation, outputs) = evaluation.map_err(|error| error.to_string())?;
-        tr("evcxr");
         evaluation.set_opt_level("0").map_err(|error| error.to_string())?;
         let mut context = CommandContext::with_eval_context(evaluation);
         let _ = shared.child.set(context.process_handle());
@@ -462,9 +466,6 @@ impl Worker {
             .filter_map(|name| Some(format!(":dep {name} = {}\n", template.dependencies.get(*name)?)))
             .collect();
         context.execute(&format!("{dependencies}{PRELUDE}")).map_err(|error| error.to_string())?;
-        tr("prelude");
-        context.execute(FIRST).map_err(|error| error.to_string())?;
-        tr("let");
         let sources = source::Sources::new(&session.folder);
         Ok(Worker { shared: shared.clone(), context, prepared: template.dependencies, sources, session })
     }
@@ -483,8 +484,7 @@ impl Worker {
                     let _ = reply.send(self.complete(&code, at));
                 }
                 Request::Inspect { code, at, reply } => {
-                    let found = self.context.hover_at(&code, at).ok();
-                    let _ = reply.send(found.filter(|(text, _)| text != "No documentation found"));
+                    let _ = reply.send(self.inspect(&code, at));
                 }
             }
         }
@@ -525,7 +525,9 @@ impl Worker {
             }
             Ok(outputs) => {
                 if let Some(panic) = panic {
+                    let last = cell.last.take();
                     cell.tell_panic(&panic);
+                    cell.last = last;
                 }
                 let of_commands: Bundle = outputs
                     .content_by_mime_type
@@ -552,14 +554,29 @@ impl Worker {
         let Ok(found) = self.context.completions(code, at) else {
             return Completions { items: Vec::new(), range: at..at };
         };
-        Completions {
-            range: found.start_offset..found.end_offset,
-            items: found
-                .completions
-                .into_iter()
-                .map(|item| Completion { text: item.code, kind: item.kind, signature: Some(item.label) })
-                .collect(),
+        let mut items: Vec<Completion> = Vec::new();
+        for item in found.completions {
+            // What is more than a name is a piece of code to fill in, which Jupyter cannot.
+            let name = item.code.split(['(', ' ', '\n', '{', ';']).next().unwrap_or_default().to_string();
+            let is_name = item.kind == "magic" || !item.code[name.len()..].starts_with([' ', '\n', '{']);
+            if is_name && !name.is_empty() && items.iter().all(|known| known.text != name) {
+                let signature = (item.label != name).then_some(item.label);
+                items.push(Completion { text: name, kind: item.kind, signature });
+            }
         }
+        Completions { range: found.start_offset..found.end_offset, items }
+    }
+
+    /// Looks for the name under the cursor: with all that stands before it in the cell, then by itself.
+    fn inspect(&mut self, code: &str, at: usize) -> Option<(String, String)> {
+        let (start, end) = source::name_around(code, at)?;
+        let (all, alone) = (&code[..end], &code[start..end]);
+        [all.to_string(), format!("{all}("), alone.to_string(), format!("{alone}(")].iter().find_map(
+            |tried| {
+                let found = self.context.hover_at(tried, tried.len()).ok();
+                found.filter(|(text, _)| text != "No documentation found")
+            },
+        )
     }
 }
 

@@ -44,6 +44,8 @@ impl Session {
             cargo: toolchain.cargo.clone(),
             rustc: toolchain.rustc.clone(),
             rustup: toolchain.rustup.clone(),
+            cargo_version: toolchain.cargo_version.clone(),
+            target_settings: toolchain.target_settings.clone(),
             path: path.clone(),
             cargo_home: cargo_home.clone(),
             dependencies: template.dependencies.clone(),
@@ -55,6 +57,7 @@ impl Session {
             std::env::set_var("PATH", first);
             std::env::set_var("CARGO_HOME", folder.join("tools"));
             std::env::set_var(tools::SESSION, &folder);
+            std::env::set_var("RUSTC", &toolchain.rustc);
             std::env::set_var("EVCXR_TMPDIR", &folder);
             // The user's own settings are for evcxr's own kernel.
             std::env::set_var("EVCXR_CONFIG_DIR", folder.join("config"));

@@ -109,6 +109,9 @@ pub struct Toolchain {
     pub rustc: PathBuf,
     pub rustup: Option<PathBuf>,
     pub version: String,
+    pub cargo_version: String,
+    /// What the compiler knows of its target, as `cfg` asks for it.
+    pub target_settings: String,
     pub sysroot: PathBuf,
     pub host: String,
 }
@@ -137,8 +140,19 @@ impl Toolchain {
             .find_map(|line| line.strip_prefix("host: "))
             .ok_or("rustc does not say what it compiles for")?
             .to_string();
-        let sysroot = PathBuf::from(output_of(Command::new(&rustc).args(["--print", "sysroot"]))?.trim());
-        Ok(Toolchain { cargo, rustc, rustup, version, sysroot, host })
+        let cargo_version = output_of(Command::new(&cargo).arg("--version"))?.trim().to_string();
+        let printed = output_of(Command::new(&rustc).args(["-O", "--print", "sysroot", "--print", "cfg"]))?;
+        let (sysroot, target_settings) = printed.split_once('\n').ok_or("rustc does not say where it is")?;
+        Ok(Toolchain {
+            cargo,
+            rustc,
+            rustup,
+            version,
+            cargo_version,
+            target_settings: target_settings.to_string(),
+            sysroot: PathBuf::from(sysroot),
+            host,
+        })
     }
 
     /// Where the standard library's own dynamic library lies.
@@ -183,7 +197,7 @@ pub fn cache_folder() -> Result<PathBuf> {
 }
 
 /// The dependencies that every session begins with.
-pub const AT_ONCE: [&str; 2] = ["headlight", "candle-core"];
+pub const AT_ONCE: [&str; 3] = ["headlight", "candle-core", "evcxr_input"];
 
 pub struct Template {
     pub folder: PathBuf,

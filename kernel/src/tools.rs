@@ -34,6 +34,9 @@ pub struct Known {
     /// As it was before the stand-ins were put first.
     pub path: OsString,
     pub cargo_home: Option<OsString>,
+    pub cargo_version: String,
+    /// As `rustc --print cfg` has it.
+    pub target_settings: String,
     /// The dependencies that the template was built with, as lines of Cargo.toml.
     pub dependencies: BTreeMap<String, String>,
 }
@@ -135,13 +138,26 @@ impl Session {
             }
             return self.hand_on(&self.known.cargo, arguments);
         }
-        match words[..] {
+        let verbs = words.strip_prefix(&["--offline"]).unwrap_or(&words);
+        match verbs {
             ["build", ..] => self.compile(arguments, "link"),
             ["check", ..] => self.compile(arguments, "metadata"),
             ["metadata", ..] => self.metadata(arguments, &words),
-            ["--offline", "build", ..] => self.compile(arguments, "link"),
-            ["--offline", "check", ..] => self.compile(arguments, "metadata"),
-            ["--offline", "metadata", ..] => self.metadata(arguments, &words),
+            // What rust-analyzer asks each time it reads the dependencies, and could know.
+            ["locate-project", ..] => {
+                println!("{}", serde_json::json!({"root": self.folder.join("Cargo.toml")}));
+                Ok(ExitCode::SUCCESS)
+            }
+            ["--version"] => {
+                println!("{}", self.known.cargo_version);
+                Ok(ExitCode::SUCCESS)
+            }
+            ["rustc", .., "--print", "cfg", "--target", _, "--", "-O"] => {
+                print!("{}", self.known.target_settings);
+                Ok(ExitCode::SUCCESS)
+            }
+            // Only a nightly cargo answers these.
+            ["-Z", "unstable-options", "config", ..] | ["rustc", "-Z", ..] => Ok(ExitCode::FAILURE),
             _ => self.hand_on(&self.known.cargo, arguments),
         }
     }
@@ -225,8 +241,8 @@ impl Session {
 
     fn metadata(&self, arguments: &[OsString], words: &[&str]) -> Result<ExitCode> {
         let manifest = Manifest::read(&self.folder.join("Cargo.toml"))?;
-        if !manifest.is_within(&self.known.dependencies) || words.contains(&"--no-deps") {
-            if !words.contains(&"--no-deps") && manifest.is_validation() {
+        if !manifest.is_within(&self.known.dependencies) {
+            if manifest.is_validation() {
                 notice(&self.folder, "looking up the dependency");
             }
             return self.hand_on(&self.known.cargo, arguments);
@@ -235,7 +251,11 @@ impl Session {
             return Ok(ExitCode::SUCCESS);
         }
         let metadata = serde_json::from_slice(&std::fs::read(self.known.template.join("metadata.json"))?)?;
-        let metadata = crate::template::pruned(metadata, &manifest.dependencies).to_string();
+        let mut metadata = crate::template::pruned(metadata, &manifest.dependencies);
+        if words.contains(&"--no-deps") {
+            metadata["resolve"] = serde_json::Value::Null;
+        }
+        let metadata = metadata.to_string();
         let template = self.known.template.join("ctx").to_string_lossy().into_owned();
         let metadata = metadata.replace(&template, &self.folder.to_string_lossy());
         std::io::stdout().lock().write_all(metadata.as_bytes())?;
