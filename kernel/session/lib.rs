@@ -91,3 +91,70 @@ fn say(token: &str, told: &serde_json::Value) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(format!("\u{1}{token} {told}\n").as_bytes()).and_then(|()| out.flush());
 }
+
+/// Keeps the variables of cells from one to the next. Each cell would bring its own copy of this and compile it; here it
+/// is compiled once. The names are those that cells use.
+pub mod variables {
+    use std::any::Any;
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    pub const VARIABLE_CHANGED_TYPE: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
+    pub const USER_ERROR_OCCURRED: &str = "EVCXR_ERROR_OCCURRED";
+
+    #[derive(Default)]
+    pub struct VariableStore {
+        by_name: HashMap<String, Box<dyn Any>>,
+    }
+
+    impl VariableStore {
+        pub fn put_variable<T: 'static>(&mut self, name: &str, value: T) {
+            self.put(name, Box::new(value));
+        }
+
+        pub fn check_variable<T: 'static>(&self, name: &str) -> bool {
+            self.get(name).is_none_or(|value| value.is::<T>() || told_lost(name))
+        }
+
+        pub fn take_variable<T: 'static>(&mut self, name: &str) -> T {
+            match self.take(name).downcast() {
+                Ok(value) => *value,
+                Err(_) => panic!("the variable {name} has another type than before"),
+            }
+        }
+
+        pub fn lazy_arc<T: 'static, F: FnOnce() -> T>(&mut self, name: &str, create: F) -> Arc<T> {
+            let made = self.by_name.entry(name.to_string()).or_insert_with(|| Box::new(Arc::new(create())));
+            match made.downcast_ref() {
+                Some(shared) => Arc::clone(shared),
+                None => panic!("{name} has another type than before"),
+            }
+        }
+
+        pub fn merge(&mut self, other: VariableStore) {
+            self.by_name.extend(other.by_name);
+        }
+
+        fn put(&mut self, name: &str, value: Box<dyn Any>) {
+            self.by_name.insert(name.to_string(), value);
+        }
+
+        fn get(&self, name: &str) -> Option<&dyn Any> {
+            self.by_name.get(name).map(|value| &**value)
+        }
+
+        fn take(&mut self, name: &str) -> Box<dyn Any> {
+            self.by_name.remove(name).unwrap_or_else(|| panic!("the variable {name} has gone missing"))
+        }
+    }
+
+    fn told_lost(name: &str) -> bool {
+        eprintln!("The type of the variable {name} was redefined, so its value is lost.");
+        println!("{VARIABLE_CHANGED_TYPE}{name}");
+        false
+    }
+
+    pub fn create_variable_store() -> *mut VariableStore {
+        Box::into_raw(Box::default())
+    }
+}

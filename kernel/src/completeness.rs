@@ -22,8 +22,11 @@ impl Completeness {
 
 pub fn of(code: &str) -> Completeness {
     // Commands to evcxr are no Rust.
-    let rust: String =
-        code.lines().map(|line| if line.trim_start().starts_with([':', '!']) { "" } else { line }).collect::<Vec<_>>().join("\n");
+    let rust: String = code
+        .lines()
+        .map(|line| if line.trim_start().starts_with([':', '!']) { "" } else { line })
+        .collect::<Vec<_>>()
+        .join("\n");
     if rust.trim().is_empty() {
         return Completeness::Complete;
     }

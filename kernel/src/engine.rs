@@ -13,13 +13,24 @@ use crate::Result;
 use crate::output::{Bundle, EarlyReturn, PANICKED, Panic, Parser, Piece, RETURNED_EARLY, value_of};
 use crate::report::{self, Failure};
 use crate::session::Session;
-use crate::template::Template;
+use crate::template::{self, Template};
 use crate::{child, source};
 
 /// How long code that does not listen may go on after an interrupt.
 const GRACE: Duration = Duration::from_secs(4);
 /// In the prelude of every session. The second line makes evcxr learn once, before the first cell, that `?` occurs.
 const PRELUDE: &str = "use headlight::prelude::*;\n{ Ok::<(), std::fmt::Error>(())?; }";
+
+/// What rust-analyzer would else look up when the first cell waits for it. Nothing stays of it.
+const FIRST: &str = r#"if false {
+    let scores = induction_scores(&Model::open("built-in")?)?;
+    let sum = candle_core::Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?.sum_all()?;
+    println!("{scores:?} {}", sum.to_scalar::<f32>()?);
+}
+let model: Option<Model> = None;
+let tensor: Option<candle_core::Tensor> = None;
+let text = String::new();
+drop((model, tensor, text));"#;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Stream {
@@ -57,9 +68,24 @@ pub struct Completions {
 }
 
 enum Request {
-    Execute { code: String, number: usize, sink: Sink, ask: Ask, cancelled: Arc<AtomicBool>, reply: Sender<Outcome> },
-    Complete { code: String, at: usize, reply: Sender<Completions> },
-    Inspect { code: String, at: usize, reply: Sender<Option<(String, String)>> },
+    Execute {
+        code: String,
+        number: usize,
+        sink: Sink,
+        ask: Ask,
+        cancelled: Arc<AtomicBool>,
+        reply: Sender<Outcome>,
+    },
+    Complete {
+        code: String,
+        at: usize,
+        reply: Sender<Completions>,
+    },
+    Inspect {
+        code: String,
+        at: usize,
+        reply: Sender<Option<(String, String)>>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -175,6 +201,7 @@ impl Engine {
             }
         };
         ended.store(true, SeqCst);
+        announcer.thread().unpark();
         let _ = announcer.join();
         outcome
     }
@@ -182,25 +209,21 @@ impl Engine {
     /// Shows what the cell waits for: the start of the kernel, a dependency that is built.
     fn announce(&self, sink: Sink, ended: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
         let shared = self.shared.clone();
-        let since = Instant::now();
         std::thread::spawn(move || {
             let id = format!("headlight-notice-{:x}", crate::random());
             let mut shown = String::new();
+            // Most cells are done before there is anything to say.
+            std::thread::park_timeout(Duration::from_millis(300));
             while !ended.load(SeqCst) {
-                std::thread::sleep(Duration::from_millis(if since.elapsed().as_millis() < 300 {
-                    5
-                } else {
-                    100
-                }));
                 let text = shared.notice().unwrap_or_default();
-                if since.elapsed() > Duration::from_millis(300) && text != shown {
-                    let event = match shown.is_empty() {
-                        true if !text.is_empty() => Event::Display(plain(&text), Some(id.clone())),
-                        _ => Event::Update(plain(&text), id.clone()),
-                    };
-                    sink(event);
+                if text != shown {
+                    match shown.is_empty() {
+                        true => sink(Event::Display(plain(&text), Some(id.clone()))),
+                        false => sink(Event::Update(plain(&text), id.clone())),
+                    }
                     shown = text;
                 }
+                std::thread::park_timeout(Duration::from_millis(100));
             }
             if !shown.is_empty() {
                 sink(Event::Update(plain(""), id));
@@ -351,6 +374,7 @@ impl Shared {
             Piece::Done => {
                 cell.done[stream as usize] = true;
                 if cell.done == [true, true] {
+                    cell.done = [false, false];
                     drop(cell);
                     self.tell_evcxr("EVCXR_EXECUTION_COMPLETE");
                 }
@@ -409,9 +433,13 @@ struct Worker {
 impl Worker {
     fn new(shared: &Arc<Shared>) -> Result<Worker> {
         let starting = |what: &str| shared.enter(Phase::Starting(what.to_string()));
+        let t0 = Instant::now();
+        let tr = |w: &str| eprintln!("TRACE {w} {:?}", t0.elapsed());
         let template = Template::prepare(&mut |what| starting(what))?;
         starting("the kernel is starting");
+        tr("template");
         let session = Session::create(&template)?;
+        tr("session");
         let _ = shared.folder.set(session.folder.clone());
         let (out, out_end) = std::io::pipe()?;
         let (err, err_end) = std::io::pipe()?;
@@ -430,15 +458,21 @@ impl Worker {
         )?;
         let evaluation = evcxr::EvalContext::with_subprocess_command(command);
         let (mut evaluation, outputs) = evaluation.map_err(|error| error.to_string())?;
+        tr("evcxr");
         evaluation.set_opt_level("0").map_err(|error| error.to_string())?;
         let mut context = CommandContext::with_eval_context(evaluation);
         let _ = shared.child.set(context.process_handle());
         // Nothing of a cell comes this way; what does is evcxr's own.
         std::thread::spawn(move || for _ in outputs.stdout {});
         std::thread::spawn(move || for _ in outputs.stderr {});
-        let dependencies: String =
-            template.dependencies.iter().map(|(name, value)| format!(":dep {name} = {value}\n")).collect();
+        let dependencies: String = template::AT_ONCE
+            .iter()
+            .filter_map(|name| Some(format!(":dep {name} = {}\n", template.dependencies.get(*name)?)))
+            .collect();
         context.execute(&format!("{dependencies}{PRELUDE}")).map_err(|error| error.to_string())?;
+        tr("prelude");
+        context.execute(FIRST).map_err(|error| error.to_string())?;
+        tr("let");
         let sources = source::Sources::new(&session.folder);
         Ok(Worker { shared: shared.clone(), context, prepared: template.dependencies, sources, session })
     }
@@ -472,7 +506,7 @@ impl Worker {
         let _ = std::fs::remove_file(folder.join("compiler"));
         let _ = std::fs::write(folder.join("notices"), "");
         shared.enter(Phase::Compiling);
-        let code = source::without_prepared(code, &self.prepared)?;
+        let code = source::with_prepared(code, &self.prepared)?;
         self.sources.begin(number, &code);
         let result = self.context.execute_with_callbacks(
             &code,

@@ -30,7 +30,11 @@ impl History {
         let folder = std::env::var_os("HEADLIGHT_DATA")
             .map(PathBuf::from)
             .or_else(|| dirs::data_dir().map(|folder| folder.join("headlight")));
-        History::at(folder.filter(|folder| fs::create_dir_all(folder).is_ok()).map(|folder| folder.join("history.jsonl")))
+        History::at(
+            folder
+                .filter(|folder| fs::create_dir_all(folder).is_ok())
+                .map(|folder| folder.join("history.jsonl")),
+        )
     }
 
     fn at(file: Option<PathBuf>) -> History {
@@ -134,11 +138,17 @@ mod tests {
         let first = History::at(file.clone());
         first.add(1, "let a = 1;", None);
         first.add(2, "a", Some("1".to_string()));
-        fs::write(folder.path().join("history.jsonl"), [fs::read(file.clone().unwrap()).unwrap(), b"{broken\n".to_vec()].concat()).unwrap();
+        fs::write(
+            folder.path().join("history.jsonl"),
+            [fs::read(file.clone().unwrap()).unwrap(), b"{broken\n".to_vec()].concat(),
+        )
+        .unwrap();
         let second = History::at(file);
         second.add(1, "let b = 2;", None);
         second.add(2, "a", Some("1".to_string()));
-        let inputs = |entries: Vec<Entry>| -> Vec<(i32, usize)> { entries.iter().map(|entry| (entry.session, entry.line)).collect() };
+        let inputs = |entries: Vec<Entry>| -> Vec<(i32, usize)> {
+            entries.iter().map(|entry| (entry.session, entry.line)).collect()
+        };
         assert_eq!(inputs(second.tail(3)), [(1, 2), (2, 1), (2, 2)]);
         assert_eq!(inputs(second.range(0, 1, 2)), [(2, 1)]);
         assert_eq!(inputs(second.range(-1, 1, 9)), [(1, 1), (1, 2)]);

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::files::write_whole;
-use crate::template::{self, Source, Template};
 use crate::Result;
+use crate::files::write_whole;
 use crate::progress::Line;
+use crate::template::{self, Source, Template};
 
 const NAME: &str = "headlight";
 const LOGO_32: &[u8] = include_bytes!("../assets/logo-32x32.png");
@@ -38,7 +38,9 @@ impl Place {
 pub fn install(place: &Place) -> Result<()> {
     let folder = place.folder()?;
     println!("headlight comes from {}", Source::find().describe());
-    println!("building what notebooks start from: about four minutes on two cores the first time, none if it is there");
+    println!(
+        "building what notebooks start from: about four minutes on two cores the first time, none if it is there"
+    );
     let bar = Line::new();
     let template = Template::prepare(&mut |what| bar.tell(what));
     bar.end();
@@ -62,9 +64,12 @@ pub fn install(place: &Place) -> Result<()> {
         // Where it was built is where it must be looked for.
         specification["env"] = json!({"HEADLIGHT_CACHE": std::path::absolute(cache)?});
     }
-    std::fs::create_dir_all(&folder)
-        .map_err(|error| format!("{} cannot be made: {error}; --user or --prefix name another place", folder.display()))?;
-    for (name, content) in [("logo-32x32.png", LOGO_32), ("logo-64x64.png", LOGO_64), ("logo-svg.svg", LOGO_SVG)] {
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        format!("{} cannot be made: {error}; --user or --prefix name another place", folder.display())
+    })?;
+    for (name, content) in
+        [("logo-32x32.png", LOGO_32), ("logo-64x64.png", LOGO_64), ("logo-svg.svg", LOGO_SVG)]
+    {
         write_whole(&folder.join(name), content)?;
     }
     let mut text = serde_json::to_string_pretty(&specification)?;
@@ -100,7 +105,9 @@ fn user_folder() -> Result<PathBuf> {
         return Ok(home()?.join("Library/Jupyter"));
     }
     if cfg!(windows) {
-        return Ok(dirs::config_dir().ok_or("there is no folder for settings; name a place with --prefix")?.join("jupyter"));
+        return Ok(dirs::config_dir()
+            .ok_or("there is no folder for settings; name a place with --prefix")?
+            .join("jupyter"));
     }
     Ok(dirs::data_dir().unwrap_or(home()?.join(".local/share")).join("jupyter"))
 }
@@ -110,6 +117,7 @@ fn python_prefix() -> Result<PathBuf> {
         let output = Command::new(python).args(["-c", "import sys; print(sys.prefix)"]).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     });
-    python.map(PathBuf::from).ok_or_else(|| "no Python was found for --sys-prefix; --prefix names a place".into())
+    python
+        .map(PathBuf::from)
+        .ok_or_else(|| "no Python was found for --sys-prefix; --prefix names a place".into())
 }
-

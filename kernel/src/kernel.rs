@@ -1,7 +1,7 @@
 //! The Jupyter protocol: messages in, the engine asked, messages out.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::Duration;
 
@@ -19,8 +19,9 @@ use crate::{Result, completeness};
 
 /// Runs a kernel until it is told to shut down.
 pub fn serve(connection_file: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(connection_file)
-        .map_err(|error| format!("the connection file {} cannot be read: {error}", connection_file.display()))?;
+    let text = std::fs::read_to_string(connection_file).map_err(|error| {
+        format!("the connection file {} cannot be read: {error}", connection_file.display())
+    })?;
     let connection: ConnectionInfo = serde_json::from_str(&text)
         .map_err(|error| format!("{} is no connection file: {error}", connection_file.display()))?;
     // The engine first: it sets the environment, and nothing else may read that meanwhile.
@@ -40,8 +41,6 @@ struct Kernel {
     answers: Arc<Mutex<Option<blocking::Sender<String>>>>,
     history: Arc<History>,
     count: Arc<AtomicUsize>,
-    /// A cell failed: those that were sent before the user could see it are not run.
-    aborting: Arc<AtomicBool>,
 }
 
 async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
@@ -65,7 +64,6 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
         answers: Arc::default(),
         history: Arc::new(History::open()),
         count: Arc::default(),
-        aborting: Arc::default(),
     };
 
     tokio::spawn(async move {
@@ -182,10 +180,13 @@ fn with_more_text(
 ) -> (JupyterMessage, Option<JupyterMessage>) {
     while message.header.msg_type == "stream" {
         let Ok(next) = waiting.try_recv() else { break };
-        let (Content::UnknownMessage(text), Content::UnknownMessage(more)) = (&mut message.content, &next.content) else {
+        let (Content::UnknownMessage(text), Content::UnknownMessage(more)) =
+            (&mut message.content, &next.content)
+        else {
             return (message, Some(next));
         };
-        let parent = |message: &JupyterMessage| message.parent_header.as_ref().map(|header| header.msg_id.clone());
+        let parent =
+            |message: &JupyterMessage| message.parent_header.as_ref().map(|header| header.msg_id.clone());
         let same = next.header.msg_type == "stream"
             && text.content["name"] == more.content["name"]
             && message.parent_header.as_ref().map(|header| &header.msg_id) == parent(&next).as_ref();
@@ -238,7 +239,11 @@ impl Kernel {
             }
             Content::ShutdownRequest(_) => {
                 // Old clients ask here.
-                let _ = self.shell.send(reply("shutdown_reply", json!({"status": "ok", "restart": false}), message));
+                let _ = self.shell.send(reply(
+                    "shutdown_reply",
+                    json!({"status": "ok", "restart": false}),
+                    message,
+                ));
                 self.engine.quit();
                 std::thread::sleep(Duration::from_millis(60));
                 std::process::exit(0);
@@ -299,15 +304,10 @@ impl Kernel {
         json!({"status": "ok", "history": entries})
     }
 
-    /// Runs one cell to its end, and tells of it.
-    fn run_cell(&self, message: &JupyterMessage) {
-        let Content::ExecuteRequest(request) = &message.content else { return };
+    /// Runs one cell to its end, and shows what it shows. The reply is not sent yet.
+    fn run_cell(&self, message: &JupyterMessage) -> Option<JupyterMessage> {
+        let Content::ExecuteRequest(request) = &message.content else { return None };
         self.status("busy", message);
-        if self.aborting.load(SeqCst) {
-            let content = json!({"status": "aborted", "execution_count": self.count.load(SeqCst)});
-            let _ = self.shell.send(reply("execute_reply", content, message));
-            return self.status("idle", message);
-        }
         let counted = request.store_history && !request.silent && !request.code.trim().is_empty();
         let count = self.count.fetch_add(usize::from(counted), SeqCst) + usize::from(counted);
         if !request.silent {
@@ -332,7 +332,10 @@ impl Kernel {
                 }),
             ),
         };
-        let output = outcome.as_ref().ok().and_then(|value| value.as_ref()?["text/plain"].as_str().map(str::to_string));
+        let output = outcome
+            .as_ref()
+            .ok()
+            .and_then(|value| value.as_ref()?["text/plain"].as_str().map(str::to_string));
         if counted {
             self.history.add(count, &request.code, output);
         }
@@ -350,15 +353,24 @@ impl Kernel {
                 if !silent {
                     self.publish("error", content.clone(), message);
                 }
-                for (key, value) in
-                    [("status", json!("error")), ("execution_count", json!(count)), ("payload", json!([])), ("user_expressions", json!({}))]
-                {
+                for (key, value) in [
+                    ("status", json!("error")),
+                    ("execution_count", json!(count)),
+                    ("payload", json!([])),
+                    ("user_expressions", json!({})),
+                ] {
                     content[key] = value;
                 }
-                self.aborting.store(request.stop_on_error && !silent, SeqCst);
                 content
             }
         };
+        Some(reply("execute_reply", content, message))
+    }
+
+    /// Answers a cell that is not run, because one before it failed.
+    fn abort(&self, message: &JupyterMessage) {
+        self.status("busy", message);
+        let content = json!({"status": "aborted", "execution_count": self.count.load(SeqCst)});
         let _ = self.shell.send(reply("execute_reply", content, message));
         self.status("idle", message);
     }
@@ -389,7 +401,8 @@ impl Kernel {
     fn ask(&self, prompt: &str, password: bool, parent: &JupyterMessage) -> Option<String> {
         let (answer, answered) = blocking::channel();
         *lock(&self.answers) = Some(answer);
-        let _ = self.stdin.send(reply("input_request", json!({"prompt": prompt, "password": password}), parent));
+        let _ =
+            self.stdin.send(reply("input_request", json!({"prompt": prompt, "password": password}), parent));
         loop {
             match answered.recv_timeout(Duration::from_millis(100)) {
                 Ok(line) => return Some(line),
@@ -400,18 +413,26 @@ impl Kernel {
     }
 }
 
-/// One cell after the other.
+/// One cell after the other. Those that were sent before the user could see one fail are not run.
 async fn run_cells(kernel: Kernel, mut incoming: mpsc::UnboundedReceiver<JupyterMessage>) {
     while let Some(message) = incoming.recv().await {
-        let of_cell = kernel.clone();
-        let _ = tokio::task::spawn_blocking(move || of_cell.run_cell(&message)).await;
-        if kernel.aborting.load(SeqCst) && incoming.is_empty() {
-            // Cells that "Run All" sent may still be on the wire.
-            tokio::time::sleep(Duration::from_millis(80)).await;
-            if incoming.is_empty() {
-                kernel.aborting.store(false, SeqCst);
+        let (of_cell, cell) = (kernel.clone(), message.clone());
+        let reply = tokio::task::spawn_blocking(move || of_cell.run_cell(&cell)).await.ok().flatten();
+        let failed = matches!(reply.as_ref().map(|reply| &reply.content), Some(Content::UnknownMessage(answer)) if answer.content["status"] == "error");
+        let stop = matches!(&message.content, Content::ExecuteRequest(request) if request.stop_on_error && !request.silent);
+        let mut unseen = Vec::new();
+        if failed && stop {
+            // What "Run All" sent may still be on the wire; who waits for the reply has sent nothing yet.
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            while let Ok(waiting) = incoming.try_recv() {
+                unseen.push(waiting);
             }
         }
+        if let Some(reply) = reply {
+            let _ = kernel.shell.send(reply);
+        }
+        kernel.status("idle", &message);
+        unseen.iter().for_each(|message| kernel.abort(message));
     }
 }
 

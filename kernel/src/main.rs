@@ -36,6 +36,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use install::Place;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// A Jupyter kernel for Rust in which headlight is ready at once.

@@ -126,6 +126,7 @@ fn shown(at: Option<&Location>, sources: &Sources) -> Vec<String> {
 fn excerpt(place: &Place, column: usize) -> Vec<String> {
     let number = place.line.to_string();
     let room = " ".repeat(number.len());
+    let column = place.column(column);
     // Up to the mark, tabs stay tabs, so that it stands below what it marks.
     let before: String =
         place.text.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::report::{self, Failure};
+use crate::template::AT_ONCE;
 
 const CELL: &str = "cell";
 
@@ -15,6 +16,14 @@ pub struct Place {
     pub cell: usize,
     pub line: usize,
     pub text: String,
+    /// How many characters further right the code stands than in what was compiled.
+    pub shift: isize,
+}
+
+impl Place {
+    pub fn column(&self, compiled: usize) -> usize {
+        compiled.saturating_add_signed(self.shift)
+    }
 }
 
 /// The cells of a session, by number.
@@ -42,14 +51,23 @@ impl Sources {
         if text.trim().is_empty() {
             return None;
         }
-        let same = |other: &str| other.trim() == text.trim();
+        // The same line; or one of which evcxr made several, a statement each.
+        let same = |theirs: &str| theirs.trim() == text.trim();
+        let part = |theirs: &str| theirs.contains(text.trim());
         let before = generated.lines().take(line - 1).filter(|other| same(other)).count();
-        self.cells.range(..=number).rev().find_map(|(cell, code)| {
-            let lines: Vec<usize> =
-                code.lines().enumerate().filter(|(_, line)| same(line)).map(|(at, _)| at + 1).collect();
-            let at = lines.get(before).or(lines.first())?;
-            Some(Place { cell: *cell, line: *at, text: text.to_string() })
-        })
+        let find = |is: &dyn Fn(&str) -> bool| {
+            self.cells.range(..=number).rev().find_map(|(cell, code)| {
+                let lines: Vec<usize> =
+                    code.lines().enumerate().filter(|(_, theirs)| is(theirs)).map(|(at, _)| at + 1).collect();
+                Some((*cell, *lines.get(before).or(lines.first())?))
+            })
+        };
+        let (cell, at) = find(&same).or_else(|| find(&part))?;
+        let theirs = self.cells.get(&cell)?.lines().nth(at - 1)?.to_string();
+        let shift = theirs.find(text.trim()).zip(text.find(text.trim())).map_or(0, |(there, here)| {
+            theirs[..there].chars().count() as isize - text[..here].chars().count() as isize
+        });
+        Some(Place { cell, line: at, text: theirs, shift })
     }
 }
 
@@ -73,7 +91,7 @@ pub fn stage(folder: &Path) -> Result<String> {
     let path = folder.join(&file);
     fs::create_dir_all(path.parent().unwrap_or(folder))?;
     let source = fs::read_to_string(folder.join("src/lib.rs"))?;
-    fs::write(path, with_early_returns_told(&source))?;
+    fs::write(path, with_shared_variables(&with_early_returns_told(&source)))?;
     Ok(file)
 }
 
@@ -90,8 +108,27 @@ fn with_early_returns_told(source: &str) -> String {
     format!("{before}{}{call}{}", &told[..print], &told[end + ", error);".len()..])
 }
 
-/// Leaves out each `:dep` for a crate that every session has, so that the notebook is also one for stock evcxr.
-pub fn without_prepared(
+/// evcxr gives each cell its own copy of the code that keeps variables; the session's library has it compiled.
+fn with_shared_variables(source: &str) -> String {
+    const OWN: &str = "mod evcxr_internal_runtime {";
+    let (Some(start), Some(end)) = (source.find(OWN), source.find("#[unsafe(no_mangle)]\npub extern")) else {
+        return source.to_string();
+    };
+    if end < start {
+        return source.to_string();
+    }
+    // Lines are counted: those after must keep their numbers.
+    let lines = "\n".repeat(source[start..end].matches('\n').count());
+    format!(
+        "{}use ::headlight::variables as evcxr_internal_runtime;{lines}{}",
+        &source[..start],
+        &source[end..]
+    )
+}
+
+/// Each `:dep` for a crate that the template holds asks for it as it is there: nothing is built, and there is no second
+/// copy. What every session begins with is left out, so that the notebook is also one for stock evcxr.
+pub fn with_prepared(
     code: &str,
     prepared: &BTreeMap<String, String>,
 ) -> std::result::Result<String, Failure> {
@@ -103,16 +140,18 @@ pub fn without_prepared(
         };
         let (name, wanted) = dependency.split_once('=').unwrap_or((dependency, "\"*\""));
         let (name, wanted) = (name.trim(), wanted.trim());
-        let Some(have) = prepared.get(name).or_else(|| prepared.get(&name.replace('_', "-"))) else {
+        let Some((name, have)) =
+            prepared.get_key_value(name).or_else(|| prepared.get_key_value(&name.replace('_', "-")))
+        else {
             lines.push(line.to_string());
             continue;
         };
-        if name == "headlight" || is_served(wanted, have) {
-            // The line stays, empty: the numbers of the others must not change.
-            lines.push(String::new());
-        } else {
+        if name != "headlight" && !is_served(wanted, have) {
             return Err(report::other_version(name, wanted, have));
         }
+        // Where there was a line there is one: the numbers of the others must not change.
+        let at_once = AT_ONCE.contains(&name.as_str());
+        lines.push(if at_once { String::new() } else { format!(":dep {name} = {have}") });
     }
     Ok(lines.join("\n"))
 }
@@ -155,20 +194,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prepared_dependencies_are_left_out() {
+    fn prepared_dependencies_are_served() {
         let prepared = BTreeMap::from([
             ("headlight".to_string(), "{ package = \"headlight-session\" }".to_string()),
             ("candle-core".to_string(), "{ version = \"=0.11.1\", default-features = false }".to_string()),
+            ("plotly".to_string(), "{ version = \"=0.14.1\" }".to_string()),
         ]);
         for (line, left) in [
             (":dep headlight = { path = \"..\" }", ""),
             (":dep candle-core", ""),
             (":dep candle-core = \"0.11\"", ""),
             (":dep candle_core = { version = \"0.11.1\" }", ""),
+            (":dep plotly = \"0.14\"", ":dep plotly = { version = \"=0.14.1\" }"),
             (":dep ndarray = \"0.16\"", ":dep ndarray = \"0.16\""),
             ("let x = 1;", "let x = 1;"),
         ] {
-            let code = without_prepared(&format!("{line}\nlet y = 2;"), &prepared).unwrap();
+            let code = with_prepared(&format!("{line}\nlet y = 2;"), &prepared).unwrap();
             assert_eq!(code, format!("{left}\nlet y = 2;"), "of {line}");
         }
         for line in [
@@ -176,7 +217,7 @@ mod tests {
             ":dep candle-core = \"0.11.9\"",
             ":dep candle-core = { git = \"x\" }",
         ] {
-            assert!(without_prepared(line, &prepared).is_err(), "{line}");
+            assert!(with_prepared(line, &prepared).is_err(), "{line}");
         }
     }
 
@@ -197,6 +238,18 @@ mod tests {
         assert_eq!(place(8), Some((2, 4)));
         assert_eq!(place(1), None);
         assert_eq!(sources.place("/rustc/library/core/src/option.rs", 3), None);
+    }
+
+    #[test]
+    fn variables_are_kept_by_the_session() {
+        let source = "use a;\nmod evcxr_internal_runtime {\n// x\npub fn y() {}\n}\n#[unsafe(no_mangle)]\npub extern \"C\" fn run() {}\n";
+        let shared = with_shared_variables(source);
+        assert_eq!(shared.lines().count(), source.lines().count());
+        assert_eq!(shared.lines().nth(5), source.lines().nth(5));
+        assert!(
+            shared.contains("use ::headlight::variables as evcxr_internal_runtime;")
+                && !shared.contains("pub fn y")
+        );
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::tools;
 
 const EVCXR: &str = "0.22.0";
 const SESSION_SOURCE: &str = include_str!("../session/lib.rs");
-/// Crates that cells reach beside headlight, in the versions and with the features that headlight has them.
+/// Crates that a cell can ask for without a build: in the version and with the features that headlight has them.
 const BESIDE: [&str; 4] = ["candle-core", "plotly", "tokenizers", "evcxr_input"];
 
 /// The dependencies are optimised, the cell is not: it is compiled each time, and mostly calls what is.
@@ -114,12 +114,17 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    pub fn find() -> Result<Toolchain> {
+    /// The checkout pins its own; else it is the user's usual one, whatever folder the notebook is in.
+    pub fn find(source: &Source) -> Result<Toolchain> {
+        let folder = match source {
+            Source::Checkout(folder) => folder.clone(),
+            Source::Release => std::env::temp_dir(),
+        };
         let rustup = found_on_path("rustup");
         let tool = |name: &str| -> Result<PathBuf> {
             // Rustup's own cargo would look up the toolchain at every call.
             let real = rustup.as_ref().and_then(|rustup| {
-                let output = Command::new(rustup).args(["which", name]).output().ok()?;
+                let output = Command::new(rustup).args(["which", name]).current_dir(&folder).output().ok()?;
                 output.status.success().then(|| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
             });
             real.or_else(|| found_on_path(name))
@@ -177,6 +182,9 @@ pub fn cache_folder() -> Result<PathBuf> {
         .ok_or_else(|| "no folder for caches; set HEADLIGHT_CACHE to one".into())
 }
 
+/// The dependencies that every session begins with.
+pub const AT_ONCE: [&str; 2] = ["headlight", "candle-core"];
+
 pub struct Template {
     pub folder: PathBuf,
     /// Where cargo builds, for all templates of one compiler: what has not changed is not built again.
@@ -188,8 +196,8 @@ pub struct Template {
 impl Template {
     /// The template for this compiler and this source, built if it is not there. `progress` is told what happens.
     pub fn prepare(progress: &mut dyn FnMut(&str)) -> Result<Template> {
-        let toolchain = Toolchain::find()?;
         let source = Source::find();
+        let toolchain = Toolchain::find(&source)?;
         let cache = cache_folder()?;
         let templates = cache.join("templates");
         fs::create_dir_all(&templates)?;
@@ -212,6 +220,10 @@ impl Template {
             source.describe()
         ));
         let dependencies = build(&folder, &target, &source, &toolchain, progress)?;
+        if self::key(&toolchain, &source)? != key {
+            fs::remove_dir_all(&folder)?;
+            return Err("the source of headlight changed while it was built; try again".into());
+        }
         remove_others(&templates, &key);
         Ok(Template { folder, target, dependencies, toolchain })
     }
@@ -295,7 +307,7 @@ fn build(
     let metadata = self::metadata(&ctx, toolchain)?;
     compile(&ctx, folder, target, toolchain, &metadata, progress)?;
     tools::keep_artifacts(&folder.join("call.json"), target, folder)?;
-    fs::write(folder.join("metadata.json"), serde_json::to_vec(&pruned(metadata))?)?;
+    fs::write(folder.join("metadata.json"), serde_json::to_vec(&metadata)?)?;
     // As cargo reads them, so that what evcxr writes can be compared.
     let parsed = dependencies
         .iter()
@@ -405,11 +417,11 @@ fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
     metadata["packages"].as_array().into_iter().flatten()
 }
 
-/// What rust-analyzer needs to know types in cells: headlight, the crates whose types it shows, and none of the two
-/// hundred below them.
-fn pruned(mut metadata: Value) -> Value {
-    let shown = ["ctx", "headlight-session", "headlight", "half", "serde_json"];
-    let keep = |name: &str| shown.contains(&name) || BESIDE.contains(&name);
+/// What rust-analyzer needs to know the types of cells: headlight, candle's tensors and what the cells ask for; not the two
+/// hundred crates below, which it would take seconds to read.
+pub fn pruned(mut metadata: Value, asked_for: &BTreeMap<String, String>) -> Value {
+    let shown = ["ctx", "headlight-session", "headlight", "candle-core"];
+    let keep = |name: &str| shown.contains(&name) || asked_for.contains_key(name);
     let kept: Vec<Value> = packages(&metadata)
         .filter(|package| package["name"].as_str().is_some_and(keep))
         .map(|package| package["id"].clone())
@@ -420,11 +432,12 @@ fn pruned(mut metadata: Value) -> Value {
     if let Some(nodes) = metadata["resolve"]["nodes"].as_array_mut() {
         nodes.retain(|node| kept.contains(&node["id"]));
         for node in nodes {
-            if let Some(dependencies) = node["deps"].as_array_mut() {
-                dependencies.retain(|dependency| kept.contains(&dependency["pkg"]));
-            }
-            if let Some(dependencies) = node["dependencies"].as_array_mut() {
-                dependencies.retain(|dependency| kept.contains(dependency));
+            for (list, id) in [("deps", "pkg"), ("dependencies", "")] {
+                if let Some(dependencies) = node[list].as_array_mut() {
+                    dependencies.retain(|dependency| {
+                        kept.contains(if id.is_empty() { dependency } else { &dependency[id] })
+                    });
+                }
             }
         }
     }

@@ -234,7 +234,8 @@ impl Session {
         if manifest.is_validation() {
             return Ok(ExitCode::SUCCESS);
         }
-        let metadata = std::fs::read_to_string(self.known.template.join("metadata.json"))?;
+        let metadata = serde_json::from_slice(&std::fs::read(self.known.template.join("metadata.json"))?)?;
+        let metadata = crate::template::pruned(metadata, &manifest.dependencies).to_string();
         let template = self.known.template.join("ctx").to_string_lossy().into_owned();
         let metadata = metadata.replace(&template, &self.folder.to_string_lossy());
         std::io::stdout().lock().write_all(metadata.as_bytes())?;
@@ -323,7 +324,9 @@ fn repeated(
         if word == "-C" {
             let option = words.next().map(String::as_str).unwrap_or_default();
             let option = match option.split('=').next().unwrap_or_default() {
-                "incremental" => continue,
+                "incremental" | "extra-filename" => continue,
+                // A cell is too small to be worth dividing.
+                "codegen-units" => "codegen-units=1".to_string(),
                 "opt-level" => format!("opt-level={opt_level}"),
                 "metadata" => identity.cloned().unwrap_or_else(|| option.to_string()),
                 _ => option.to_string(),
