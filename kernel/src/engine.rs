@@ -236,6 +236,14 @@ impl Engine {
         *self.shared.phase() == Phase::Idle
     }
 
+    /// What it still does before it can run a first cell.
+    pub fn starting(&self) -> Option<String> {
+        match &*self.shared.phase() {
+            Phase::Starting(what) => Some(what.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether the cell that runs was asked to stop.
     pub fn is_interrupted(&self) -> bool {
         self.shared.interrupted.load(SeqCst)

@@ -1,19 +1,32 @@
 //! A Jupyter kernel for Rust in which headlight is ready at once.
 
+mod ansi;
 #[cfg(unix)]
 mod child;
+mod collect;
 mod completeness;
 mod engine;
 mod files;
+mod highlight;
 mod history;
 mod install;
 mod kernel;
+mod lab;
+mod markdown;
+mod notebook;
 mod output;
+mod page;
+mod parameters;
 mod progress;
 mod report;
+mod run;
+mod runner;
 mod session;
 mod source;
+mod steps;
+mod stop;
 mod template;
+mod terminal;
 mod tools;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -42,6 +55,10 @@ enum Verb {
     Install(Where),
     /// Take the kernel away again, and what was built for it
     Uninstall(Where),
+    /// Run notebooks, without Jupyter, and write them with what their cells show
+    Run(run::RunArgs),
+    /// Open JupyterLab on the notebooks, made ready for them where it is not
+    Lab(lab::LabArgs),
     /// Run a kernel, as Jupyter does
     #[command(hide = true)]
     Start { connection_file: PathBuf },
@@ -87,6 +104,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Install(place) => install::install(&place.into()).map(|()| ExitCode::SUCCESS),
         Verb::Uninstall(place) => install::uninstall(&place.into()).map(|()| ExitCode::SUCCESS),
+        Verb::Run(args) => run::run(&args),
+        Verb::Lab(args) => lab::lab(&args),
         Verb::Start { connection_file } => kernel::serve(&connection_file).map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

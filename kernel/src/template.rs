@@ -242,6 +242,12 @@ impl Template {
         Ok(Template { folder, target, dependencies, toolchain })
     }
 
+    /// Whether sessions start at once, because all is built.
+    pub fn is_ready() -> Result<bool> {
+        let key = key(&Toolchain::find()?, &Source::find())?;
+        Ok(ready(&cache_folder()?.join("templates").join(key)).is_some())
+    }
+
     /// The library that every cell links to.
     pub fn session_library(&self) -> Result<PathBuf> {
         let call: tools::Call = serde_json::from_slice(&fs::read(self.folder.join("call.json"))?)?;
