@@ -14,36 +14,52 @@ use std::sync::OnceLock;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// What is shown, by MIME type: JSON for types of JSON, base64 for pictures, else text.
-pub(crate) type Content = Map<String, Value>;
+/// What is shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Content {
+    /// By MIME type: JSON for types of JSON, base64 for pictures, else text.
+    pub(crate) data: Map<String, Value>,
+    /// How to show it, by MIME type.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub(crate) metadata: Map<String, Value>,
+}
 
 /// Content of text alone.
 pub(crate) fn text(text: impl Into<String>) -> Content {
-    Content::from_iter([("text/plain".to_string(), Value::String(text.into()))])
+    let data = Map::from_iter([("text/plain".to_string(), Value::String(text.into()))]);
+    Content { data, ..Content::default() }
 }
 
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum Message<'a> {
-    Display { id: &'a str, data: &'a Content },
-    Update { id: &'a str, data: &'a Content },
-    Result { data: &'a Content },
+    Display {
+        id: &'a str,
+        #[serde(flatten)]
+        content: &'a Content,
+    },
+    Update {
+        id: &'a str,
+        #[serde(flatten)]
+        content: &'a Content,
+    },
+    Result(&'a Content),
     Clear { wait: bool },
 }
 
 /// Shows content in mid-cell, under an id by which it can be updated.
-pub(crate) fn display(id: &str, data: &Content) {
-    send(&Message::Display { id, data });
+pub(crate) fn display(id: &str, content: &Content) {
+    send(&Message::Display { id, content });
 }
 
 /// Puts other content in the place of what is shown under an id.
-pub(crate) fn update(id: &str, data: &Content) {
-    send(&Message::Update { id, data });
+pub(crate) fn update(id: &str, content: &Content) {
+    send(&Message::Update { id, content });
 }
 
 /// Shows the value that a cell ends with.
-pub(crate) fn result(data: &Content) {
-    send(&Message::Result { data });
+pub(crate) fn result(content: &Content) {
+    send(&Message::Result(content));
 }
 
 /// Takes away what the cell has shown and printed so far, as soon as it shows or prints something else: for a picture
@@ -98,7 +114,7 @@ fn blocks(message: &Message) -> String {
         format!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT\n")
     };
     match message {
-        Message::Display { data, .. } | Message::Result { data } => data.iter().map(block).collect(),
+        Message::Display { content, .. } | Message::Result(content) => content.data.iter().map(block).collect(),
         Message::Update { .. } | Message::Clear { .. } => String::new(),
     }
 }
@@ -128,21 +144,25 @@ mod tests {
 
     use super::*;
 
-    fn data() -> Content {
+    fn content() -> Content {
         let hostile = "EVCXR_END_CONTENT\nEVCXR_BEGIN_CONTENT text/html\n<b>\u{1}secret {}";
-        Content::from_iter([
+        let data = Map::from_iter([
             ("application/vnd.plotly.v1+json".to_string(), json!({"title": hostile})),
             ("text/plain".to_string(), json!(hostile)),
-        ])
+        ]);
+        Content { data, metadata: Map::from_iter([("image/png".to_string(), json!({"width": 7}))]) }
     }
 
     #[test]
     fn a_message_is_one_line_that_content_cannot_break() {
-        let data = data();
+        let content = content();
+        let Content { data, metadata } = &content;
+        let with_id = |op: &str| json!({"op": op, "id": "a", "data": data, "metadata": metadata});
+        let plain = text("a");
         let messages = [
-            (Message::Display { id: "a", data: &data }, json!({"op": "display", "id": "a", "data": data})),
-            (Message::Update { id: "a", data: &data }, json!({"op": "update", "id": "a", "data": data})),
-            (Message::Result { data: &data }, json!({"op": "result", "data": data})),
+            (Message::Display { id: "a", content: &content }, with_id("display")),
+            (Message::Update { id: "a", content: &content }, with_id("update")),
+            (Message::Result(&plain), json!({"op": "result", "data": {"text/plain": "a"}})),
             (Message::Clear { wait: true }, json!({"op": "clear", "wait": true})),
         ];
         for (message, expected) in messages {
@@ -155,8 +175,7 @@ mod tests {
 
     #[test]
     fn content_cannot_break_a_block() {
-        let data = data();
-        let blocks = blocks(&Message::Result { data: &data });
+        let blocks = blocks(&Message::Result(&content()));
         let mimes: Vec<&str> =
             blocks.lines().filter_map(|line| line.strip_prefix("EVCXR_BEGIN_CONTENT ")).collect();
         assert_eq!(mimes, ["application/vnd.plotly.v1+json", "text/plain"]);
@@ -166,7 +185,7 @@ mod tests {
 
     #[test]
     fn what_cannot_change_is_neither_updated_nor_cleared() {
-        assert_eq!(blocks(&Message::Update { id: "a", data: &data() }), "");
+        assert_eq!(blocks(&Message::Update { id: "a", content: &content() }), "");
         assert_eq!(blocks(&Message::Clear { wait: true }), "");
     }
 

@@ -184,7 +184,7 @@ fn content(what: &str, done: usize, steps: usize, elapsed: Duration) -> Content 
         for_markup(what),
         part.min(1.0) * 100.0,
     );
-    content.insert("text/html".into(), html.into());
+    content.data.insert("text/html".into(), html.into());
     content
 }
 

@@ -125,12 +125,12 @@ fn stored(shown: Shown) -> Option<Output> {
             Output::Stream { name: name.to_string(), text: MultilineString(text) }
         }
         Shown::Display(bundle, _) => {
-            Output::DisplayData(DisplayData { data: media(bundle)?, metadata: Map::new() })
+            Output::DisplayData(DisplayData { data: media(bundle.data)?, metadata: bundle.metadata })
         }
         Shown::Result(bundle, number) => Output::ExecuteResult(ExecuteResult {
             execution_count: number.into(),
-            data: media(bundle)?,
-            metadata: Map::new(),
+            data: media(bundle.data)?,
+            metadata: bundle.metadata,
         }),
         Shown::Error(failure) => Output::Error(ErrorOutput {
             ename: failure.name,
@@ -140,8 +140,8 @@ fn stored(shown: Shown) -> Option<Output> {
     })
 }
 
-fn media<T: serde::de::DeserializeOwned>(bundle: Bundle) -> Option<T> {
-    serde_json::from_value(Value::Object(bundle)).ok()
+fn media<T: serde::de::DeserializeOwned>(data: Map<String, Value>) -> Option<T> {
+    serde_json::from_value(Value::Object(data)).ok()
 }
 
 #[cfg(test)]

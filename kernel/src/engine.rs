@@ -218,15 +218,15 @@ impl Engine {
                 let text = shared.notice().unwrap_or_default();
                 if text != shown {
                     match shown.is_empty() {
-                        true => sink(Event::Display(plain(&text), Some(id.clone()))),
-                        false => sink(Event::Update(plain(&text), id.clone())),
+                        true => sink(Event::Display(Bundle::text(&text), Some(id.clone()))),
+                        false => sink(Event::Update(Bundle::text(&text), id.clone())),
                     }
                     shown = text;
                 }
                 std::thread::park_timeout(Duration::from_millis(100));
             }
             if !shown.is_empty() {
-                sink(Event::Update(plain(""), id));
+                sink(Event::Update(Bundle::text(""), id));
             }
         })
     }
@@ -542,7 +542,7 @@ impl Worker {
                     .into_iter()
                     .map(|(mime, content)| (mime.clone(), value_of(&mime, content)))
                     .collect();
-                if !of_commands.is_empty() {
+                if !of_commands.data.is_empty() {
                     cell.flush();
                     cell.last = Some(of_commands);
                 }
@@ -613,8 +613,4 @@ fn refuse(incoming: &Receiver<Request>, why: &str) {
             Request::Inspect { reply, .. } => drop(reply.send(None)),
         }
     }
-}
-
-fn plain(text: &str) -> Bundle {
-    [("text/plain".to_string(), text.into())].into_iter().collect()
 }

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, mpsc as blocking};
 use std::time::Duration;
 
 use jupyter_protocol::{
-    ConnectionInfo, HistoryRequest, JupyterMessage, JupyterMessageContent as Content, UnknownMessage,
+    ConnectionInfo, Header, HistoryRequest, JupyterMessage, JupyterMessageContent as Content, UnknownMessage,
 };
 use jupyter_zmq_client as zmq;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use zeromq::SocketRecv;
 
 use crate::engine::{Completions, Engine, Event, Stream};
 use crate::history::History;
+use crate::output::Bundle;
 use crate::report::Failure;
 use crate::{Result, completeness};
 
@@ -101,7 +103,7 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
     let of_stdin = kernel.clone();
     tokio::spawn(async move {
         loop {
-            let Some(message) = next_message(stdin.read().await).await else { continue };
+            let Some(message) = next_message(read(&mut stdin).await).await else { continue };
             if let Content::InputReply(reply) = message.content
                 && let Some(waiting) = lock(&of_stdin.answers).take()
             {
@@ -112,7 +114,7 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
     let of_shell = kernel.clone();
     tokio::spawn(async move {
         loop {
-            let Some(message) = next_message(shell.read().await).await else { continue };
+            let Some(message) = next_message(read(&mut shell).await).await else { continue };
             match &message.content {
                 Content::ExecuteRequest(_) => drop(jobs.send(message)),
                 _ => of_shell.clone().reply_to(message),
@@ -125,7 +127,7 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
     let mut terminated = Signals::new()?;
     loop {
         let message = tokio::select! {
-            message = control.read() => next_message(message).await,
+            message = read(&mut control) => next_message(message).await,
             () = &mut gone => break,
             interrupt = terminated.next() => match interrupt {
                 true => { engine.interrupt(); continue }
@@ -161,8 +163,50 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
     std::process::exit(0)
 }
 
+/// Reads one message. Its signature is checked; content that is not as it should be is kept as it came, to be answered.
+async fn read<S: SocketRecv>(connection: &mut zmq::Connection<S>) -> Result<JupyterMessage> {
+    let raw = zmq::RawMessage::from_multipart(connection.socket.recv().await?, &connection.mac)?;
+    let part = |at: usize| raw.jparts.get(at).map(|part| &part[..]).unwrap_or_default();
+    let header: Header = serde_json::from_slice(part(0))?;
+    let content: Value = serde_json::from_slice(part(3))?;
+    let content = with_defaults(&header.msg_type, content);
+    let parsed = Content::from_type_and_content(&header.msg_type, content.clone());
+    let content = parsed.unwrap_or_else(|error| {
+        let content = json!({"unreadable": error.to_string()});
+        Content::UnknownMessage(UnknownMessage { msg_type: header.msg_type.clone(), content })
+    });
+    Ok(JupyterMessage {
+        parent_header: serde_json::from_slice(part(1)).ok(),
+        metadata: serde_json::from_slice(part(2)).unwrap_or_default(),
+        zmq_identities: raw.zmq_identities,
+        header,
+        content,
+        buffers: Vec::new(),
+        channel: None,
+    })
+}
+
+/// Clients may leave out what the protocol has a default for.
+fn with_defaults(kind: &str, mut content: Value) -> Value {
+    let defaults = match kind {
+        "history_request" => json!({"n": 1000, "unique": false, "output": false, "raw": true, "session": 0, "start": 0, "stop": 0, "pattern": "*"}),
+        "execute_request" => json!({"silent": false, "store_history": true, "allow_stdin": true, "stop_on_error": true}),
+        "inspect_request" => json!({"detail_level": 0}),
+        "shutdown_request" => json!({"restart": false}),
+        _ => return content,
+    };
+    if let (Some(given), Some(defaults)) = (content.as_object_mut(), defaults.as_object()) {
+        for (name, value) in defaults {
+            if given.get(name).is_none_or(Value::is_null) {
+                given.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    content
+}
+
 /// A message, if one came; what is damaged or forged is passed over.
-async fn next_message(message: zmq::Result<JupyterMessage>) -> Option<JupyterMessage> {
+async fn next_message(message: Result<JupyterMessage>) -> Option<JupyterMessage> {
     match message {
         Ok(message) => Some(message),
         Err(error) => {
@@ -252,6 +296,12 @@ impl Kernel {
         };
         if let Some((kind, content)) = answer {
             let _ = self.shell.send(reply(kind, content, message));
+        } else if let (Content::UnknownMessage(unknown), Some(kind)) =
+            (&message.content, message.header.msg_type.strip_suffix("_request"))
+        {
+            let why = unknown.content["unreadable"].as_str().unwrap_or("this kernel does not know such a request");
+            let content = json!({"status": "error", "ename": "request", "evalue": why, "traceback": []});
+            let _ = self.shell.send(reply(&format!("{kind}_reply"), content, message));
         }
         self.status("idle", message);
     }
@@ -335,15 +385,15 @@ impl Kernel {
         let output = outcome
             .as_ref()
             .ok()
-            .and_then(|value| value.as_ref()?["text/plain"].as_str().map(str::to_string));
+            .and_then(|value| value.as_ref()?.data.get("text/plain")?.as_str().map(str::to_string));
         if counted {
             self.history.add(count, &request.code, output);
         }
         let content = match outcome {
             Ok(value) => {
-                if let Some(data) = value.filter(|_| !silent) {
+                if let Some(Bundle { data, metadata }) = value.filter(|_| !silent) {
                     let content =
-                        json!({"execution_count": count, "data": data, "metadata": {}, "transient": {}});
+                        json!({"execution_count": count, "data": data, "metadata": metadata, "transient": {}});
                     self.publish("execute_result", content, message);
                 }
                 json!({"status": "ok", "execution_count": count, "payload": [], "user_expressions": {}})
@@ -385,12 +435,12 @@ impl Kernel {
                 let name = if stream == Stream::Out { "stdout" } else { "stderr" };
                 self.publish("stream", json!({"name": name, "text": text}), parent);
             }
-            Event::Display(data, id) => {
-                let content = json!({"data": data, "metadata": {}, "transient": transient(&id)});
+            Event::Display(Bundle { data, metadata }, id) => {
+                let content = json!({"data": data, "metadata": metadata, "transient": transient(&id)});
                 self.publish("display_data", content, parent);
             }
-            Event::Update(data, id) => {
-                let content = json!({"data": data, "metadata": {}, "transient": transient(&Some(id))});
+            Event::Update(Bundle { data, metadata }, id) => {
+                let content = json!({"data": data, "metadata": metadata, "transient": transient(&Some(id))});
                 self.publish("update_display_data", content, parent);
             }
             Event::Clear { wait } => self.publish("clear_output", json!({"wait": wait}), parent),

@@ -4,7 +4,26 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// A value in several forms, by MIME type.
-pub type Bundle = Map<String, Value>;
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct Bundle {
+    #[serde(default)]
+    pub data: Map<String, Value>,
+    /// How to show it, by MIME type.
+    #[serde(default)]
+    pub metadata: Map<String, Value>,
+}
+
+impl Bundle {
+    pub fn text(text: &str) -> Bundle {
+        [("text/plain".to_string(), text.into())].into_iter().collect()
+    }
+}
+
+impl FromIterator<(String, Value)> for Bundle {
+    fn from_iter<T: IntoIterator<Item = (String, Value)>>(forms: T) -> Bundle {
+        Bundle { data: forms.into_iter().collect(), metadata: Map::new() }
+    }
+}
 
 /// One thing that was printed.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +96,7 @@ struct Block {
 
 impl Parser {
     pub fn new(token: &str) -> Parser {
-        Parser { mark: format!("\u{1}{token} "), buffer: Vec::new(), block: None, bundle: Bundle::new() }
+        Parser { mark: format!("\u{1}{token} "), buffer: Vec::new(), block: None, bundle: Bundle::default() }
     }
 
     /// What these bytes complete. A marked line may begin anywhere in a line: text without a newline may precede it.
@@ -124,10 +143,10 @@ impl Parser {
                 return;
             }
             if let Some(Block { mime, lines }) = self.block.take() {
-                if self.bundle.contains_key(&mime) {
+                if self.bundle.data.contains_key(&mime) {
                     self.flush_bundle(pieces);
                 }
-                self.bundle.insert(mime.clone(), value_of(&mime, lines.join("\n")));
+                self.bundle.data.insert(mime.clone(), value_of(&mime, lines.join("\n")));
             }
             return;
         }
@@ -149,7 +168,7 @@ impl Parser {
     }
 
     fn message(&mut self, message: Value, pieces: &mut Vec<Piece>) {
-        let data = || message["data"].as_object().cloned().unwrap_or_default();
+        let data = || serde_json::from_value::<Bundle>(message.clone()).unwrap_or_default();
         let id = || message["id"].as_str().map(str::to_string);
         let op = message["op"].as_str().unwrap_or_default();
         if op != "panic" && op != "early_return" {
@@ -182,7 +201,7 @@ impl Parser {
     }
 
     fn flush_bundle(&mut self, pieces: &mut Vec<Piece>) {
-        if !self.bundle.is_empty() {
+        if !self.bundle.data.is_empty() {
             pieces.push(Piece::Result(std::mem::take(&mut self.bundle)));
         }
     }
@@ -251,7 +270,7 @@ mod tests {
             \u{1}U {\"op\":\"clear\"}\n\u{1}T {\"op\":\"clear\",\"wait\":true}\nlastEVCXR_PANIC_NOTIFICATION\n\
             EVCXR_INPUT_REQUEST:Name?\n\u{1}T {\"op\":\"done\"}\n";
         let mut first = bundle("text/plain", "one\ntwo");
-        first.extend(bundle("text/html", "<b>"));
+        first.data.extend(bundle("text/html", "<b>").data);
         let expected = vec![
             text("plain é\nno newline"),
             Piece::Display(bundle("text/plain", "a"), Some("7".to_string())),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Figure, interactive};
 use crate::error::Result;
@@ -78,8 +78,11 @@ fn content(figure: Result<Figure>) -> Content {
 
 fn bundle(figure: &Figure) -> Result<Content> {
     let mut content = notebook::text(figure.to_text());
-    content.insert("application/vnd.plotly.v1+json".into(), interactive::draw(&figure.scene)?);
-    content.insert("image/png".into(), Value::String(STANDARD.encode(figure.to_png()?)));
+    content.data.insert("application/vnd.plotly.v1+json".into(), interactive::draw(&figure.scene)?);
+    content.data.insert("image/png".into(), Value::String(STANDARD.encode(figure.to_png()?)));
+    // The picture has more pixels than it takes up.
+    let (width, height) = figure.size();
+    content.metadata.insert("image/png".into(), json!({"width": width, "height": height}));
     Ok(content)
 }
 
@@ -109,17 +112,21 @@ mod tests {
     #[test]
     fn a_figure_is_shown_as_plotly_png_and_text() {
         let named = Named::from_vec("scores", vec![1.0], vec![Axis::plain("head", 1)]).unwrap();
-        let content = content(named.figure());
-        let mimes: Vec<&String> = content.keys().collect();
+        let figure = named.figure().unwrap();
+        let (width, height) = figure.size();
+        let Content { data, metadata } = content(Ok(figure));
+        let mimes: Vec<&String> = data.keys().collect();
         assert_eq!(mimes, ["application/vnd.plotly.v1+json", "image/png", "text/plain"]);
-        assert!(content["application/vnd.plotly.v1+json"]["data"].is_array());
-        assert!(content["text/plain"].as_str().unwrap().contains("scores"));
+        assert_eq!(metadata["image/png"], json!({"width": width, "height": height}));
+        assert!(data["application/vnd.plotly.v1+json"]["data"].is_array());
+        assert!(data["text/plain"].as_str().unwrap().contains("scores"));
     }
 
     #[test]
     fn where_there_is_no_figure_the_reason_is_shown() {
-        let content = content(Figure::new(Vec::new()));
-        assert_eq!(content.keys().collect::<Vec<_>>(), ["text/plain"]);
-        assert!(content["text/plain"].as_str().unwrap().contains("no views"));
+        let Content { data, metadata } = content(Figure::new(Vec::new()));
+        assert_eq!(data.keys().collect::<Vec<_>>(), ["text/plain"]);
+        assert!(metadata.is_empty());
+        assert!(data["text/plain"].as_str().unwrap().contains("no views"));
     }
 }
