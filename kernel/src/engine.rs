@@ -378,7 +378,11 @@ impl Shared {
             }
             Piece::Begin => {
                 drop(cell);
-                self.enter(Phase::Running);
+                let mut phase = self.phase();
+                // What the start itself runs is no cell.
+                if *phase == Phase::Compiling {
+                    *phase = Phase::Running;
+                }
             }
             Piece::Done => {
                 cell.done[stream as usize] = true;

@@ -289,7 +289,7 @@ summary { cursor: pointer; color: var(--soft); font-size: 0.9em; }
 .ansi-cyan-bg { background: #bfe3ec; color: #111; } .ansi-white-bg { background: #eceff2; color: #111; }
 figure { margin: 14px calc((100% - max(100%, min(100vw - 48px, 1180px))) / 2) 6px; display: flex;
   justify-content: safe center; overflow-x: auto; }
-figure > .plot, figure > img, figure > noscript > img { flex: none; background: #fff; border-radius: 6px; }
+figure > .plot, figure > img, figure > noscript > img { flex: none; background: #fff; border-radius: 6px; overflow: hidden; }
 figure > img { max-width: 100%; height: auto; flex: 0 1 auto; }
 .plot.chooses .scatterlayer { cursor: pointer; }
 iframe.html { display: block; width: 100%; height: 160px; margin: 10px 0 0; border: 1px solid var(--rule); border-radius: 6px; background: #fff; }

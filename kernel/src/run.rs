@@ -244,8 +244,8 @@ mod tests {
         assert_eq!(check(&out, &[path.clone(), PathBuf::from("b.ipynb")]), Ok(()));
         let same = check(&out, &[path.clone(), PathBuf::from("x/a.ipynb")]).unwrap_err();
         assert!(same.contains("would both become"), "{same}");
-        let own = check(folder.path(), &[path.clone()]).unwrap_err();
+        let own = check(folder.path(), std::slice::from_ref(&path)).unwrap_err();
         assert!(own.contains("leave --out out"), "{own}");
-        assert!(check(&path, &[path.clone()]).unwrap_err().contains("is a file"));
+        assert!(check(&path, std::slice::from_ref(&path)).unwrap_err().contains("is a file"));
     }
 }

@@ -244,7 +244,8 @@ impl Template {
 
     /// Whether sessions start at once, because all is built.
     pub fn is_ready() -> Result<bool> {
-        let key = key(&Toolchain::find()?, &Source::find())?;
+        let source = Source::find();
+        let key = key(&Toolchain::find(&source)?, &source)?;
         Ok(ready(&cache_folder()?.join("templates").join(key)).is_some())
     }
 
