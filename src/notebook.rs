@@ -44,7 +44,9 @@ enum Message<'a> {
         content: &'a Content,
     },
     Result(&'a Content),
-    Clear { wait: bool },
+    Clear {
+        wait: bool,
+    },
 }
 
 /// Shows content in mid-cell, under an id by which it can be updated.
@@ -114,7 +116,9 @@ fn blocks(message: &Message) -> String {
         format!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT\n")
     };
     match message {
-        Message::Display { content, .. } | Message::Result(content) => content.data.iter().map(block).collect(),
+        Message::Display { content, .. } | Message::Result(content) => {
+            content.data.iter().map(block).collect()
+        }
         Message::Update { .. } | Message::Clear { .. } => String::new(),
     }
 }

@@ -233,8 +233,8 @@ mod tests {
     #[test]
     fn a_bar_in_characters_and_in_safe_html() {
         let content = content("<b>heads</b>", 12, 48, Duration::from_secs(4));
-        assert_eq!(content["text/plain"], "<b>heads</b> ━━━━──────────── 12/48 · 3.0/s · 12 s left");
-        let html = content["text/html"].as_str().unwrap();
+        assert_eq!(content.data["text/plain"], "<b>heads</b> ━━━━──────────── 12/48 · 3.0/s · 12 s left");
+        let html = content.data["text/html"].as_str().unwrap();
         assert!(html.contains("width:25.0%") && html.contains("&lt;b&gt;heads"), "{html}");
         assert!(!html.contains("<b>") && !html.contains('\n'), "{html}");
     }
@@ -243,7 +243,7 @@ mod tests {
     fn a_bar_of_no_steps_or_too_many_is_a_bar() {
         for (done, steps) in [(0, 0), (7, 5)] {
             let content = content("heads", done, steps, Duration::from_secs(1));
-            assert_eq!(content["text/plain"].as_str().unwrap().matches(['━', '─']).count(), 16);
+            assert_eq!(content.data["text/plain"].as_str().unwrap().matches(['━', '─']).count(), 16);
         }
     }
 }

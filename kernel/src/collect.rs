@@ -84,7 +84,7 @@ impl Shown {
         match self {
             Shown::Text(_, text) => text.is_empty(),
             Shown::Display(bundle, _) | Shown::Result(bundle, _) => {
-                bundle.values().all(|value| match value {
+                bundle.data.values().all(|value| match value {
                     Value::Null => true,
                     Value::String(text) => text.is_empty(),
                     Value::Array(items) => items.is_empty(),

@@ -1,5 +1,6 @@
 //! Runs cells, one after the other, on a thread of its own: evcxr compiles them, a child process runs them.
 
+use std::collections::BTreeSet;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -384,6 +385,7 @@ impl Shared {
                     *phase = Phase::Running;
                 }
             }
+            Piece::Gone => cell.done[stream as usize] = true,
             Piece::Done => {
                 cell.done[stream as usize] = true;
                 if cell.done == [true, true] {
@@ -441,6 +443,11 @@ struct Worker {
     prepared: std::collections::BTreeMap<String, String>,
     sources: source::Sources,
     session: Session,
+    /// What completion does not offer.
+    hidden: BTreeSet<String>,
+    token: String,
+    /// Where the child's output and errors go.
+    pipes: [PipeWriter; 2],
 }
 
 impl Worker {
@@ -457,6 +464,7 @@ impl Worker {
         let token = format!("{:016x}{:016x}", crate::random(), crate::random());
         relay(shared, Stream::Out, out, &token);
         relay(shared, Stream::Err, err, &token);
+        let pipes = [out_end.try_clone()?, err_end.try_clone()?];
         let mut command = Command::new(std::env::current_exe()?);
         child::prepare(
             &mut command,
@@ -479,7 +487,18 @@ impl Worker {
             .collect();
         context.execute(&format!("{dependencies}{PRELUDE}")).map_err(|error| error.to_string())?;
         let sources = source::Sources::new(&session.folder);
-        Ok(Worker { shared: shared.clone(), context, prepared: template.dependencies, sources, session })
+        let hidden = std::fs::read(template.folder.join("hidden.json")).ok();
+        let hidden = hidden.and_then(|names| serde_json::from_slice(&names).ok()).unwrap_or_default();
+        Ok(Worker {
+            shared: shared.clone(),
+            context,
+            prepared: template.dependencies,
+            sources,
+            session,
+            hidden,
+            token,
+            pipes,
+        })
     }
 
     fn serve(&mut self, incoming: &Receiver<Request>) {
@@ -518,6 +537,9 @@ impl Worker {
                 input_reader: &|request| ask(&request.prompt, request.is_password).unwrap_or_default(),
             },
         );
+        if let Err(evcxr::Error::SubprocessTerminated(_)) = result {
+            self.wait_for_output();
+        }
         let mut cell = shared.cell();
         let panic = cell.panic.take();
         let failure = match result {
@@ -562,6 +584,23 @@ impl Worker {
         }
     }
 
+    /// The pipes outlive the process that filled them: what it printed last is still on its way.
+    fn wait_for_output(&mut self) {
+        let gone = format!("\u{1}{} {{\"op\":\"gone\"}}\n", self.token);
+        for pipe in &mut self.pipes {
+            let _ = pipe.write_all(gone.as_bytes());
+        }
+        for _ in 0..100 {
+            let mut cell = self.shared.cell();
+            if cell.done == [true, true] {
+                cell.done = [false, false];
+                return;
+            }
+            drop(cell);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn complete(&mut self, code: &str, at: usize) -> Completions {
         let Ok(found) = self.context.completions(code, at) else {
             return Completions { items: Vec::new(), range: at..at };
@@ -571,7 +610,9 @@ impl Worker {
             // What is more than a name is a piece of code to fill in, which Jupyter cannot.
             let name = item.code.split(['(', ' ', '\n', '{', ';']).next().unwrap_or_default().to_string();
             let is_name = item.kind == "magic" || !item.code[name.len()..].starts_with([' ', '\n', '{']);
-            if is_name && !name.is_empty() && items.iter().all(|known| known.text != name) {
+            // The user's own names are shown, whatever they are.
+            let hidden = self.hidden.contains(&name) && !self.sources.mentions(&name);
+            if is_name && !hidden && !name.is_empty() && items.iter().all(|known| known.text != name) {
                 let signature = (item.label != name).then_some(item.label);
                 items.push(Completion { text: name, kind: item.kind, signature });
             }

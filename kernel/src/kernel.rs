@@ -189,8 +189,12 @@ async fn read<S: SocketRecv>(connection: &mut zmq::Connection<S>) -> Result<Jupy
 /// Clients may leave out what the protocol has a default for.
 fn with_defaults(kind: &str, mut content: Value) -> Value {
     let defaults = match kind {
-        "history_request" => json!({"n": 1000, "unique": false, "output": false, "raw": true, "session": 0, "start": 0, "stop": 0, "pattern": "*"}),
-        "execute_request" => json!({"silent": false, "store_history": true, "allow_stdin": true, "stop_on_error": true}),
+        "history_request" => {
+            json!({"n": 1000, "unique": false, "output": false, "raw": true, "session": 0, "start": 0, "stop": 0, "pattern": "*"})
+        }
+        "execute_request" => {
+            json!({"silent": false, "store_history": true, "allow_stdin": true, "stop_on_error": true})
+        }
         "inspect_request" => json!({"detail_level": 0}),
         "shutdown_request" => json!({"restart": false}),
         _ => return content,
@@ -299,7 +303,8 @@ impl Kernel {
         } else if let (Content::UnknownMessage(unknown), Some(kind)) =
             (&message.content, message.header.msg_type.strip_suffix("_request"))
         {
-            let why = unknown.content["unreadable"].as_str().unwrap_or("this kernel does not know such a request");
+            let why =
+                unknown.content["unreadable"].as_str().unwrap_or("this kernel does not know such a request");
             let content = json!({"status": "error", "ename": "request", "evalue": why, "traceback": []});
             let _ = self.shell.send(reply(&format!("{kind}_reply"), content, message));
         }
@@ -392,8 +397,7 @@ impl Kernel {
         let content = match outcome {
             Ok(value) => {
                 if let Some(Bundle { data, metadata }) = value.filter(|_| !silent) {
-                    let content =
-                        json!({"execution_count": count, "data": data, "metadata": metadata, "transient": {}});
+                    let content = json!({"execution_count": count, "data": data, "metadata": metadata, "transient": {}});
                     self.publish("execute_result", content, message);
                 }
                 json!({"status": "ok", "execution_count": count, "payload": [], "user_expressions": {}})

@@ -13,6 +13,7 @@ mod install;
 mod kernel;
 mod lab;
 mod markdown;
+mod names;
 mod notebook;
 mod output;
 mod page;
@@ -35,9 +36,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use install::Place;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 

@@ -46,6 +46,8 @@ pub enum Piece {
     Begin,
     /// The cell is done, and all it printed to this stream has come.
     Done,
+    /// The process that ran the cell is gone, and all it printed to this stream has come.
+    Gone,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -117,15 +119,12 @@ impl Parser {
         pieces
     }
 
-    /// What is left at the end of a cell or of the process.
+    /// What is left when the process is gone.
     pub fn finish(&mut self) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let rest = std::mem::take(&mut self.buffer);
-        if let Some(block) = self.block.take() {
-            self.text(&format!("{}{}", block.lines.join("\n"), String::from_utf8_lossy(&rest)), &mut pieces);
-        } else {
-            self.text(&String::from_utf8_lossy(&rest), &mut pieces);
-        }
+        let begun = self.block.take().map(|block| block.lines.join("\n")).unwrap_or_default();
+        self.text(&format!("{begun}{}", String::from_utf8_lossy(&rest)), &mut pieces);
         self.flush_bundle(&mut pieces);
         pieces
     }
@@ -185,6 +184,10 @@ impl Parser {
             }
             ("panic", _) => pieces.push(Piece::Panic(serde_json::from_value(message).unwrap_or_default())),
             ("done", _) => pieces.push(Piece::Done),
+            ("gone", _) => {
+                pieces.extend(self.finish());
+                pieces.push(Piece::Gone);
+            }
             _ => {}
         }
     }

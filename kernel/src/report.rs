@@ -46,6 +46,11 @@ pub fn compilation(errors: &[evcxr::CompilationError], sources: &Sources) -> Fai
         } else {
             traceback.extend(in_cells(rendered.trim_end(), sources).lines().map(str::to_string));
         }
+        if error.level() == "help" {
+            // What rustc says of code that evcxr wrote: that a value cannot be kept under a type it can name.
+            let keep = "the type of a variable cannot be written here: give the variable a type, or put the code in braces";
+            traceback.push(format!("{RED}error{PLAIN}{BOLD}: {keep}{PLAIN}"));
+        }
         if let Some(hint) = hint(error) {
             traceback.push(format!("  {BLUE}={PLAIN} {BOLD}help{PLAIN}: {hint}"));
         }

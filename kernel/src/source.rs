@@ -43,6 +43,11 @@ impl Sources {
         let _ = fs::write(self.folder.join(CELL), number.to_string());
     }
 
+    /// Whether a cell has this name in it.
+    pub fn mentions(&self, name: &str) -> bool {
+        self.cells.values().any(|code| code.contains(name))
+    }
+
     /// The user's line behind a line of what was compiled: a cell is compiled together with the items of earlier ones.
     pub fn place(&self, file: &str, line: usize) -> Option<Place> {
         let number = cell_of(file)?;

@@ -3,7 +3,7 @@
 //! A template is a folder named by a fingerprint of all that it depends on: compiler, evcxr, lock file, and the crate's
 //! own source. It is built under a lock and counts only once the file `ready` is in it, which is written last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader};
@@ -12,10 +12,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::Result;
-use crate::tools;
+use crate::{Result, names, tools};
 
 const EVCXR: &str = "0.22.0";
+/// A template that was built in another way is another template.
+const HOW: [&str; 2] = [include_str!("template.rs"), include_str!("names.rs")];
 const SESSION_SOURCE: &str = include_str!("../session/lib.rs");
 /// Crates that a cell can ask for without a build: in the version and with the features that headlight has them.
 const BESIDE: [&str; 4] = ["candle-core", "plotly", "tokenizers", "evcxr_input"];
@@ -193,6 +194,8 @@ pub fn cache_folder() -> Result<PathBuf> {
     std::env::var_os("HEADLIGHT_CACHE")
         .map(PathBuf::from)
         .or_else(|| dirs::cache_dir().map(|folder| folder.join("headlight")))
+        // Notebooks run in their own folders.
+        .and_then(|folder| std::path::absolute(folder).ok())
         .ok_or_else(|| "no folder for caches; set HEADLIGHT_CACHE to one".into())
 }
 
@@ -269,7 +272,7 @@ fn ready(folder: &Path) -> Option<BTreeMap<String, String>> {
 
 fn key(toolchain: &Toolchain, source: &Source) -> Result<String> {
     let mut hasher = DefaultHasher::new();
-    (&toolchain.version, &toolchain.rustc, EVCXR, SESSION_SOURCE, PROFILE, BESIDE).hash(&mut hasher);
+    (&toolchain.version, &toolchain.rustc, EVCXR, SESSION_SOURCE, HOW).hash(&mut hasher);
     (env!("CARGO_PKG_VERSION"), source.describe(), source.lock()).hash(&mut hasher);
     for file in source.files()? {
         file.hash(&mut hasher);
@@ -322,6 +325,8 @@ fn build(
     let metadata = self::metadata(&ctx, toolchain)?;
     compile(&ctx, folder, target, toolchain, &metadata, progress)?;
     tools::keep_artifacts(&folder.join("call.json"), target, folder)?;
+    progress("looking through what cells can name");
+    fs::write(folder.join("hidden.json"), serde_json::to_vec(&hidden_names(&metadata, toolchain))?)?;
     fs::write(folder.join("metadata.json"), serde_json::to_vec(&metadata)?)?;
     // As cargo reads them, so that what evcxr writes can be compared.
     let parsed = dependencies
@@ -457,6 +462,16 @@ pub fn pruned(mut metadata: Value, asked_for: &BTreeMap<String, String>) -> Valu
         }
     }
     metadata
+}
+
+fn hidden_names(metadata: &Value, toolchain: &Toolchain) -> BTreeSet<String> {
+    let of = ["headlight-session", "headlight", "candle-core"].into_iter().filter_map(|name| {
+        let package = packages(metadata).find(|package| package["name"] == name)?;
+        Some(Path::new(package["manifest_path"].as_str()?).parent()?.join("src"))
+    });
+    let library = toolchain.sysroot.join("lib/rustlib/src/rust/library");
+    let public = ["core", "alloc", "std"].map(|name| library.join(name).join("src"));
+    names::hidden(&of.collect::<Vec<PathBuf>>(), &public)
 }
 
 /// Templates of other sources or compilers, unless a kernel still runs from them.
