@@ -171,6 +171,9 @@ def work_in_lab(page, server, shots):
     card.click()
     notebook = Notebook(page, shots)
     notebook.cells.first.locator(".cm-content").wait_for(timeout=60000)
+    # Lab drops a cell that is run before it has heard of its kernel.
+    page.get_by_text(f"{KERNEL} | Idle").wait_for(timeout=60000)
+    page.wait_for_timeout(500)
 
     began = time.monotonic()
     first = notebook.start(FOUR)
@@ -310,7 +313,7 @@ def main():
                 notebook.cells.insert(0, nbformat.v4.new_markdown_cell("From elsewhere."))
                 nbformat.write(notebook, root / "Untrusted.ipynb")
                 open_and_count(context, server, "Untrusted.ipynb", shots / "11-untrusted.png", lambda page: plots(page).count())
-            with Server(root, folder / "without", disabled=["jupyterlab-plotly", "@jupyter-widgets/jupyterlab-manager"]) as server:
+            with Server(root, folder / "without", disabled=["jupyterlab-plotly"]) as server:
                 # Without the extension of plotly, pictures take the figures' place.
                 open_and_count(context, server, "Untrusted.ipynb", shots / "12-without-plotly.png", lambda page: pictures(page).count())
             html = folder / "page.html"

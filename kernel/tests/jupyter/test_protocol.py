@@ -156,10 +156,15 @@ def test_a_panic_in_a_function_of_an_earlier_cell_names_its_line(kernel):
 
 
 def test_a_panic_that_is_caught_is_no_error(kernel):
-    outcome = kernel.ok('let joined = std::thread::spawn(|| { panic!("elsewhere"); }).join();\njoined.is_err()')
+    outcome = kernel.ok('std::thread::spawn(|| { panic!("elsewhere"); }).join().is_err()')
     assert outcome.result == "true"
     assert "elsewhere" in outcome.err
     assert kernel.ok('std::panic::catch_unwind(|| { panic!("caught") }).is_err()').result == "true"
+
+
+def test_a_type_that_cannot_be_kept_is_told(kernel):
+    outcome = kernel.fails('let joined = std::thread::spawn(|| { panic!("x"); }).join();')
+    assert re.search(r"type|E0\d+", outcome.traceback), f"nobody can know from this what is wrong: {outcome.traceback}"
 
 
 def test_a_question_mark_that_returns_an_error_is_an_error(kernel):
