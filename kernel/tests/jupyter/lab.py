@@ -145,8 +145,25 @@ class Notebook:
 
 
 def plots(where):
-    """The figures that are drawn by plotly, with something in them."""
-    return where.locator(".js-plotly-plot:has(.main-svg)")
+    """The figures that are drawn by plotly: it may show the picture that came along until the mouse is over it."""
+    return where.locator('.jp-RenderedPlotly:is(:has(.main-svg), :has(img.plot-img[src]))')
+
+
+def check_drawn(page, where):
+    """Each figure fits in its cell, and is plotly's once the mouse is over it."""
+    for at in range(plots(where).count()):
+        figure = plots(where).nth(at)
+        figure.scroll_into_view_if_needed()
+        inner, outer = figure.evaluate(
+            "e => [Math.max(...[...e.querySelectorAll('.main-svg, img')].map(one => one.getBoundingClientRect().width)), e.parentElement.clientWidth]"
+        )
+        if inner > outer + 1:
+            CUT_OFF.append(f"figure {at + 1} is {inner:.0f} wide in a cell of {outer:.0f}")
+        figure.hover(position={"x": 60, "y": 60})
+        figure.locator(".main-svg").first.wait_for(timeout=20000)
+
+
+CUT_OFF = []
 
 
 def pictures(where):
@@ -186,6 +203,8 @@ def work_in_lab(page, server, shots):
     page.set_viewport_size({"width": 1200, "height": 2600})
     page.wait_for_timeout(1500)
     notebook.shot("03-four-figures")
+    check_drawn(page, first)
+    notebook.shot("03b-four-figures-under-the-mouse")
     page.set_viewport_size({"width": 1200, "height": 1000})
 
     slow = notebook.start(SLOW)
@@ -300,12 +319,14 @@ def main():
         page = context.new_page()
         failures = []
         page.on("pageerror", lambda error: failures.append(str(error)))
+        page.on("requestfailed", lambda request: failures.append(f"{request.url}: {request.failure}"))
         try:
             with Server(root, folder / "state") as server:
                 try:
                     work_in_lab(page, server, shots)
                 except BaseException:
                     page.screenshot(path=shots / "failed.png")
+                    print(*failures, sep="\n", file=sys.stderr)
                     raise
                 page.close()
                 notebook = check_file(root / "Untitled.ipynb")
@@ -332,6 +353,7 @@ def main():
     asked = sorted({url for url in outside if "cdnjs.cloudflare.com" not in url and "mathjax" not in url.lower()})
     print(f"asked of the network, in vain: {asked or 'nothing'}")
     print(f"errors in the page: {failures or 'none'}")
+    assert not CUT_OFF, f"figures are cut off: {CUT_OFF}"
     print(f"all is well; look at {shots}")
 
 
