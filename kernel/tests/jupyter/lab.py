@@ -164,6 +164,8 @@ def check_drawn(page, where):
 
 
 CUT_OFF = []
+# Four of the loop, what was generated, and one after the stop.
+FIGURES = 6
 
 
 def pictures(where):
@@ -176,6 +178,13 @@ def until(page, what, found, seconds):
         assert time.monotonic() < end, f"{what}: not within {seconds} s"
         page.wait_for_timeout(100)
     return value
+
+
+def until_count(page, what, count, wanted, seconds):
+    try:
+        until(page, what, lambda: count() == wanted, seconds)
+    except AssertionError:
+        raise AssertionError(f"{what}: {count()} where {wanted} should be") from None
 
 
 def work_in_lab(page, server, shots):
@@ -197,7 +206,7 @@ def work_in_lab(page, server, shots):
     page.wait_for_timeout(1200)
     notebook.shot("02-first-cell-waits")
     notebook.end(first, 240)
-    until(page, "four figures of plotly", lambda: plots(first).count() == 4, 30)
+    until_count(page, "four figures of plotly", plots(first).count, 4, 30)
     print(f"four figures after {time.monotonic() - began:.1f} s from a new notebook")
     assert [line for line in first.locator(".jp-OutputArea").inner_text().splitlines() if line.startswith("the cat sat the cat")]
     page.set_viewport_size({"width": 1200, "height": 2600})
@@ -237,7 +246,7 @@ def work_in_lab(page, server, shots):
     after = notebook.run("model.dims().n_heads")
     assert re.search(r"^\d+$", after.locator(".jp-OutputArea-executeResult .jp-OutputArea-output").inner_text().strip())
     figure = notebook.run('slow.run_with_cache("the cat sat")?.pattern(0)?')
-    until(page, "a figure after the stop", lambda: plots(figure).count() == 1, 30)
+    until_count(page, "figures after the stop", plots(figure).count, 1, 30)
     figure.scroll_into_view_if_needed()
     notebook.shot("07-stopped-and-used")
 
@@ -265,7 +274,7 @@ def work_in_lab(page, server, shots):
     page.keyboard.press("Control+s")
     page.wait_for_timeout(2500)
     page.goto(f"{server.url}/lab/tree/Untitled.ipynb", timeout=60000)
-    until(page, "the figures after a reload", lambda: plots(page).count() == 5, 60)
+    until_count(page, "figures after a reload", plots(page).count, FIGURES, 30)
     page.wait_for_timeout(1000)
     page.screenshot(path=shots / "10-reloaded.png")
 
@@ -275,7 +284,7 @@ def check_file(file):
     nbformat.validate(notebook)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     figures = [output for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
-    assert len(figures) == 5, f"{len(figures)} figures were saved"
+    assert len(figures) == FIGURES, f"{len(figures)} figures were saved"
     assert all("image/png" in figure.data and "text/plain" in figure.data for figure in figures)
     assert notebook.metadata.language_info.name == "rust"
     assert "signature" not in notebook.metadata
@@ -286,7 +295,7 @@ def open_and_count(context, server, name, shot, count):
     page = context.new_page()
     page.set_viewport_size({"width": 1200, "height": 2600})
     page.goto(f"{server.url}/lab/tree/{name}?reset", timeout=60000)
-    until(page, f"the figures of {name}", lambda: count(page) == 5, 60)
+    until_count(page, f"figures of {name}", lambda: count(page), FIGURES, 30)
     page.wait_for_timeout(1500)
     page.screenshot(path=shot)
     page.close()
@@ -346,7 +355,7 @@ def main():
             page.wait_for_timeout(2500)
             drawn = pictures(page).evaluate_all("all => all.filter(one => one.complete && one.naturalWidth > 100).length")
             page.screenshot(path=shots / "13-nbconvert.png")
-            assert drawn + plots(page).count() == 5, f"{drawn} pictures in the page that nbconvert writes"
+            assert drawn + plots(page).count() == FIGURES, f"{drawn} pictures in the page that nbconvert writes"
         finally:
             context.close()
     # nbconvert's pages ask for scripts that figures do not need.
