@@ -1,0 +1,768 @@
+"""What a notebook sees of the kernel: what stock kernels for Rust get wrong, and what the protocol asks for.
+
+Most tests share one kernel; those that end its process, or count its cells, have one of their own. Bounds on time are
+wide: they tell a kernel that hangs from one that works, on a machine that does other things as well.
+"""
+
+import base64
+import glob
+import hashlib
+import hmac
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import nbformat
+import psutil
+import pytest
+import zmq
+from jupyter_kernel_test.msgspec_v5 import validate_message
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from cells import NAME, START, Kernel, gone, is_notice, plain
+
+PLOTLY = "application/vnd.plotly.v1+json"
+PREPARE = """let model = Model::open("built-in")?;
+let slow = model.edit(("resid_pre", 0), "slow", |x| {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    Ok(x.clone())
+})?;"""
+# As long as nobody stops it.
+ENDLESS = """println!("running");
+for _ in 0..1000 {
+    slow.generate("the", &Sampling { max_new_tokens: 250, ..Sampling::default() })?;
+}"""
+DEAF = 'println!("running");\nloop { std::hint::black_box(()); }'
+# The compiler works on this for minutes, and rust-analyzer passes it over.
+HARD = """#[allow(long_running_const_eval)]
+const N: u64 = { let mut i = 0u64; while i < 1_000_000_000_000 { i += 1; } i };
+println!("{N}");"""
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with Kernel() as kernel:
+        kernel.ok(PREPARE, START)
+        yield kernel
+
+
+@pytest.fixture
+def kernel(shared):
+    """The kernel that tests share, with what they expect in it, also after one that failed."""
+    variables = shared.run(":vars", START).result or ""
+    if "slow" not in variables or "model" not in variables:
+        shared.ok(PREPARE, START)
+    return shared
+
+
+@pytest.fixture
+def own():
+    with Kernel() as kernel:
+        yield kernel
+
+
+def stops(kernel, outcome, seconds):
+    """Interrupts, and expects an end within some time."""
+    asked = time.monotonic()
+    kernel.interrupt()
+    kernel.finish(outcome)
+    took = time.monotonic() - asked
+    assert outcome.status == "error", outcome
+    assert took < seconds, f"it took {took:.1f} s to stop: {outcome}"
+    return outcome
+
+
+def model_works(kernel):
+    assert kernel.ok("model.dims().n_layers", START).result == "2"
+
+
+# Ready at once
+
+
+def test_kernel_info_is_answered_while_it_warms_up_and_a_first_cell_waits():
+    with Kernel(wait=False) as kernel:
+        id = kernel.client.kernel_info()
+        content = kernel.reply(id, 20)["content"]
+        seconds = time.monotonic() - kernel.began
+        print(f"kernel_info after {seconds:.2f} s")
+        assert seconds < 3
+        assert content["status"] == "ok"
+        assert content["language_info"]["name"] == "rust"
+        assert content["language_info"]["file_extension"] == ".rs"
+        assert content["protocol_version"].startswith("5.")
+        assert content["banner"]
+        # At once, without `use` and without `:dep`.
+        first = kernel.ok('Model::open("built-in")?.dims().n_layers', START)
+        assert first.result == "2"
+        print(f"first cell after {first.seconds:.2f} s")
+        if first.seconds > 4:
+            notices = [content for content in first.of("display_data") if is_notice(content)]
+            assert notices, f"nothing was said while it waited: {first}"
+            updates = [content for content in first.of("update_display_data") if is_notice(content)]
+            assert updates[-1]["data"]["text/plain"] == "", "the notice stays"
+        second = kernel.ok("1 + 1")
+        assert not second.displays and second.result == "2"
+
+
+def test_cells_sent_before_it_is_ready_run_in_their_order():
+    with Kernel(wait=False) as kernel:
+        kernel.reply(kernel.client.kernel_info(), 20)
+        cells = [kernel.send(f"let mut x = {n};" if n == 0 else f"x += {n}; println!(\"x = {{x}}\");") for n in range(3)]
+        # Gathers them all as they come: each is told apart by its parent.
+        replies = [kernel.reply(cell.id, START)["content"] for cell in cells]
+        assert [reply["status"] for reply in replies] == ["ok"] * 3
+        assert [reply["execution_count"] for reply in replies] == [1, 2, 3]
+        assert kernel.ok("x").result == "3"
+
+
+def test_two_kernels_at_once(kernel):
+    with Kernel() as other:
+        here = kernel.send('let whose = "here";\nstd::thread::sleep(std::time::Duration::from_millis(300));')
+        there = other.send('let whose = "there";')
+        other.finish(there, START)
+        kernel.finish(here)
+        assert (kernel.ok("whose").result, other.ok("whose", START).result) == ('"here"', '"there"')
+        other.stop()
+    model_works(kernel)
+
+
+# Honest states
+
+
+def test_a_panic_is_an_error_and_keeps_what_was_there(kernel):
+    kernel.ok("let kept = vec![1, 2, 3];")
+    outcome = kernel.fails('let a = 1;\n\npanic!("oh {a}");')
+    assert outcome.error["ename"] == "panic"
+    assert outcome.error["evalue"] == "oh 1"
+    reply = outcome.reply["content"]
+    assert (reply["ename"], reply["evalue"], reply["traceback"]) == tuple(
+        outcome.error[key] for key in ("ename", "evalue", "traceback")
+    )
+    assert "line 3" in outcome.traceback and 'panic!("oh {a}");' in outcome.traceback
+    assert outcome.err == "", "the panic is told twice"
+    assert kernel.ok("kept.len()").result == "3"
+    model_works(kernel)
+
+
+def test_a_panic_in_a_function_of_an_earlier_cell_names_its_line(kernel):
+    defined = kernel.ok('fn fragile(n: usize) -> usize {\n    let v = vec![1];\n    v[n]\n}')
+    outcome = kernel.fails("let n = 7;\nfragile(n)")
+    assert "index out of bounds" in outcome.error["evalue"]
+    assert f"cell {defined.reply['content']['execution_count']}, line 3" in outcome.traceback, outcome.traceback
+
+
+def test_a_panic_that_is_caught_is_no_error(kernel):
+    outcome = kernel.ok('std::thread::spawn(|| { panic!("elsewhere"); }).join().is_err()')
+    assert outcome.result == "true"
+    assert "elsewhere" in outcome.err
+    assert kernel.ok('std::panic::catch_unwind(|| { panic!("caught") }).is_err()').result == "true"
+
+
+def test_a_type_that_cannot_be_kept_is_told(kernel):
+    outcome = kernel.fails('let joined = std::thread::spawn(|| { panic!("x"); }).join();')
+    assert re.search(r"type|E0\d+", outcome.traceback), f"nobody can know from this what is wrong: {outcome.traceback}"
+
+
+def test_a_question_mark_that_returns_an_error_is_an_error(kernel):
+    kernel.ok('let before = 5;')
+    outcome = kernel.fails('let z = 3;\n\n"q".parse::<i32>()?;')
+    assert outcome.error["ename"] == "ParseIntError"
+    assert outcome.error["evalue"] == "invalid digit found in string"
+    assert "line 3" in outcome.traceback and '"q".parse::<i32>()?;' in outcome.traceback
+    assert outcome.err == "", "the error is told twice"
+    outcome = kernel.fails('model.run_with_cache("the cat")?.pattern(99)?')
+    assert outcome.error["ename"] == "headlight::Error"
+    assert "line 1" in outcome.traceback
+    assert kernel.ok("before").result == "5"
+    model_works(kernel)
+
+
+def test_an_error_in_a_later_statement_of_a_line_names_the_line(kernel):
+    outcome = kernel.fails('let a = "1"; let b = "q".parse::<i32>()?;')
+    assert "line 1" in outcome.traceback and '"q".parse' in outcome.traceback, outcome.traceback
+    outcome = kernel.fails('let p = 0;\nfor i in 0..3 { if i == 2 { panic!("at {i}"); } }')
+    assert "line 2" in outcome.traceback, outcome.traceback
+    outcome = kernel.fails('let v = vec![1]; let w = v; println!("{:?}", v);')
+    assert "line 1" in outcome.traceback, outcome.traceback
+
+
+def test_a_compile_error_is_told_once_with_the_users_lines_help_and_colours(kernel):
+    kernel.ok("let unused = 1;\nfn helper() -> i32 { 1 }")
+    outcome = kernel.fails('let fine = helper();\n\nlet s = String::from("a");\nlet t = s;\nprintln!("{s}");')
+    report = outcome.traceback
+    assert outcome.error["ename"] == "error[E0382]"
+    assert "borrow of moved value" in outcome.error["evalue"]
+    assert len(outcome.of("error")) == 1 and outcome.out == outcome.err == ""
+    assert report.count("borrow of moved value") == 1
+    assert "line 5" in report
+    for number, text in [(3, 'let s = String::from("a");'), (4, "let t = s;"), (5, 'println!("{s}");')]:
+        assert re.search(rf"^\s*{number} \| {re.escape(text)}", report, re.M), report
+    assert "help:" in report and "clone" in report
+    assert "\x1b[" in "".join(outcome.error["traceback"])
+    assert "src/lib.rs" not in report and "evcxr" not in report.lower()
+
+
+def test_each_of_several_compile_errors_is_told(kernel):
+    outcome = kernel.fails("let a: i32 = \"x\";\nlet b: u8 = 'c';")
+    assert "line 1" in outcome.traceback and "line 2" in outcome.traceback
+    assert outcome.traceback.count("error[E0308]") == 2
+    outcome = kernel.fails("let a = 1\nlet b = 2;")
+    assert "expected `;`" in outcome.traceback
+
+
+def test_run_all_stops_at_an_error(kernel):
+    codes = ["let before_all = 1;", 'panic!("stop here");', "let after_all = 2;", "after_all"]
+    sent = [kernel.client.execute(code, stop_on_error=True) for code in codes]
+    replies = [kernel.reply(id)["content"] for id in sent]
+    assert [reply["status"] for reply in replies] == ["ok", "error", "aborted", "aborted"]
+    time.sleep(0.3)
+    assert kernel.ok("before_all").result == "1"
+    kernel.fails("after_all")
+
+
+def test_run_all_goes_on_if_asked_to(kernel):
+    codes = ['panic!("go on");', "let went_on = 2;"]
+    sent = [kernel.client.execute(code, stop_on_error=False) for code in codes]
+    assert [kernel.reply(id)["content"]["status"] for id in sent] == ["error", "ok"]
+    assert kernel.ok("went_on").result == "2"
+
+
+def test_nbclient_stops_at_an_error():
+    sources = ["let a = 1;", 'let b: i32 = "x".parse()?;', "a"]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in sources],
+        metadata={"kernelspec": {"name": NAME, "display_name": NAME, "language": "rust"}},
+    )
+    client = NotebookClient(notebook, timeout=START, kernel_name=NAME)
+    with pytest.raises(CellExecutionError) as raised:
+        client.execute()
+    assert raised.value.ename == "ParseIntError"
+    counts = [cell["execution_count"] for cell in notebook.cells]
+    assert counts == [1, 2, None]
+    assert notebook.cells[1].outputs[-1]["output_type"] == "error"
+    assert not notebook.cells[2].outputs
+    nbformat.validate(notebook)
+
+
+def test_counts_start_at_1_and_replies_have_all_fields(own):
+    first = own.ok("1", START)
+    assert first.reply["content"]["execution_count"] == 1
+    assert first.of("execute_input")[0]["execution_count"] == 1
+    assert first.of("execute_result")[0]["execution_count"] == 1
+    failed = own.fails('panic!("x");')
+    assert failed.reply["content"]["execution_count"] == 2
+    # What is not kept in the history is not counted.
+    assert own.ok("3", store_history=False).reply["content"]["execution_count"] == 2
+    silent = own.ok("4", silent=True)
+    assert silent.reply["content"]["execution_count"] == 2
+    assert not silent.of("execute_input", "execute_result", "stream")
+    own.ok("")
+    last = own.ok("5")
+    assert last.reply["content"]["execution_count"] == 3
+    for outcome in (first, last):
+        assert {"status", "execution_count", "payload", "user_expressions"} <= set(outcome.reply["content"])
+    for outcome in (first, failed, silent, last):
+        validate_message(outcome.reply, "execute_reply", outcome.id)
+        for _, message in outcome.messages:
+            validate_message(message, message["msg_type"], outcome.id)
+        states = [content["execution_state"] for content in outcome.of("status")]
+        assert states == ["busy", "idle"]
+
+
+# Interrupt that keeps everything
+
+
+def test_long_work_stops_and_keeps_the_model(kernel):
+    kernel.ok("let kept_over_stop = 1;")
+    outcome = stops(kernel, kernel.running(ENDLESS), 2)
+    assert "stopped" in outcome.error["evalue"]
+    assert "line 3" in outcome.traceback, outcome.traceback
+    assert kernel.ok("kept_over_stop").result == "1"
+    model_works(kernel)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        'ablation_effects(&slow, "the cat sat the cat sat", Ablation::Zero, &Metric::Loss)?;',
+        "induction_scores(&slow)?;",
+        "check_stop()?;",
+    ],
+)
+def test_each_kind_of_long_work_stops(kernel, work):
+    stops(kernel, kernel.running(f'println!("running");\nloop {{\n    {work}\n}}'), 3)
+    model_works(kernel)
+
+
+def test_code_that_does_not_listen_ends_after_a_while_and_what_is_lost_is_said(kernel):
+    kernel.ok("fn kept_function() -> i32 { 11 }\nlet lost = 1;")
+    outcome = stops(kernel, kernel.running(DEAF), 12)
+    assert "lost" in outcome.traceback and "functions" in outcome.traceback, outcome.traceback
+    assert kernel.ok("kept_function()").result == "11"
+    kernel.fails("lost")
+    kernel.ok('let model = Model::open("built-in")?;')
+    model_works(kernel)
+
+
+def test_a_compilation_stops_and_nothing_is_lost(kernel):
+    kernel.ok("let not_lost = 5;")
+    outcome = kernel.send(HARD)
+    assert not kernel.listen(outcome, lambda _: False, 2.5)
+    stops(kernel, outcome, 3)
+    assert "compil" in outcome.error["evalue"]
+    assert "Nothing is lost" in outcome.traceback
+    compilers = [process for process in kernel.processes() if "rustc" in process.name() or "cargo" in process.name()]
+    assert not gone(compilers, 3), "the compiler goes on"
+    assert kernel.ok("not_lost").result == "5"
+    model_works(kernel)
+
+
+def crate(folder, name, library, build=None):
+    """A small crate, so that `:dep` needs no network."""
+    (folder / "src").mkdir(parents=True)
+    (folder / "Cargo.toml").write_text(f'[package]\nname = "{name}"\nversion = "0.1.0"\nedition = "2021"\n')
+    (folder / "src/lib.rs").write_text(library)
+    if build:
+        (folder / "build.rs").write_text(build)
+    return f':dep {name} = {{ path = "{folder}" }}'
+
+
+def test_the_build_of_a_dependency_stops_and_nothing_is_lost(kernel, tmp_path):
+    kernel.ok("let over_build = 6;")
+    build = "fn main() { std::thread::sleep(std::time::Duration::from_secs(300)); }"
+    line = crate(tmp_path / "tardy", "tardy", "pub fn f() -> i32 { 1 }", build)
+    outcome = kernel.send(f"{line}\ntardy::f()")
+    told = lambda message: message["msg_type"] in ("display_data", "update_display_data") and "tardy" in str(message["content"]["data"])
+    assert kernel.listen(outcome, told, 60), f"it does not say what it builds: {outcome}"
+    time.sleep(1)
+    stops(kernel, outcome, 3)
+    left = [process for process in kernel.processes() if "build-script" in process.name() or "cargo" in process.name()]
+    assert not gone(left, 3), "the build goes on"
+    assert kernel.ok("over_build", START).result == "6"
+    model_works(kernel)
+
+
+def test_ten_interrupts_in_a_row_leave_it_healthy(kernel):
+    kernel.ok("let through_ten = 10;")
+    for _ in range(10):
+        stops(kernel, kernel.running(ENDLESS), 3)
+    outcome = kernel.running(ENDLESS)
+    for _ in range(10):
+        kernel.interrupt()
+    kernel.finish(outcome, 15)
+    assert outcome.status == "error"
+    assert kernel.ok("through_ten").result == "10"
+    model_works(kernel)
+
+
+def test_an_interrupt_of_nothing_stops_nothing(kernel):
+    for _ in range(3):
+        kernel.interrupt()
+        assert kernel.ok("20 + 1").result == "21"
+    model_works(kernel)
+
+
+def test_an_interrupt_ends_run_all(kernel):
+    first = kernel.running(ENDLESS)
+    later = [kernel.client.execute(code) for code in ("let too_late = 1;", "too_late")]
+    stops(kernel, first, 3)
+    assert [kernel.reply(id)["content"]["status"] for id in later] == ["aborted", "aborted"]
+
+
+# Live output
+
+
+def test_figures_and_text_come_in_their_order(kernel):
+    outcome = kernel.ok(
+        'for text in ["the cat", "the dog", "the king", "the queen"] {\n    println!("before {text}");\n'
+        '    show(&model.run_with_cache(text)?.pattern(0)?);\n}\nprintln!("after");\nmodel.run_with_cache("the end")?.pattern(1)?'
+    )
+    order = []
+    for _, message in outcome.messages:
+        if message["msg_type"] == "stream":
+            order += message["content"]["text"].splitlines()
+        elif message["msg_type"] in ("display_data", "execute_result"):
+            order.append(message["msg_type"])
+    expected = [line for text in ("cat", "dog", "king", "queen") for line in (f"before the {text}", "display_data")]
+    assert order == [*expected, "after", "execute_result"]
+
+
+def test_a_figure_shows_everywhere(kernel):
+    outcome = kernel.ok('let run = model.run_with_cache("the cat sat")?;\nshow(&run.pattern(0)?);\nrun.pattern(1)?')
+    displayed, result = outcome.displays[0], outcome.of("execute_result")[0]
+    assert set(displayed["transient"]) <= {"display_id"}
+    assert result.get("transient", {}) == {}
+    for content in (displayed, result):
+        data = content["data"]
+        assert set(data) == {PLOTLY, "image/png", "text/plain"}
+        assert isinstance(data[PLOTLY], dict) and data[PLOTLY]["data"] and "layout" in data[PLOTLY]
+        assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG\r\n\x1a\n")
+        assert "hook_pattern" in data["text/plain"]
+        # A size, at most.
+        assert set(content["metadata"]) <= {"image/png"}
+
+
+def test_a_figure_is_updated_in_place(kernel):
+    outcome = kernel.ok(
+        'let run = model.run_with_cache("the cat sat")?;\nlet shown = show(&run.pattern(0)?);\n'
+        'println!("between");\nshown.update(&run.pattern(1)?);'
+    )
+    kinds = [message["msg_type"] for _, message in outcome.messages if message["msg_type"] not in ("status", "execute_input")]
+    assert kinds == ["display_data", "stream", "update_display_data"]
+    shown, updated = outcome.of("display_data")[0], outcome.of("update_display_data")[0]
+    assert shown["transient"]["display_id"] == updated["transient"]["display_id"]
+    assert shown["data"][PLOTLY] != updated["data"][PLOTLY]
+    # The handle is a value like others: a later cell may use it.
+    later = kernel.ok("shown.update(&run.pattern(0)?);")
+    assert later.of("update_display_data")[0]["transient"] == shown["transient"]
+
+
+def test_output_is_cleared(kernel):
+    outcome = kernel.ok('for i in 0..3 {\n    clear_output();\n    println!("{i}");\n}')
+    assert [content["wait"] for content in outcome.of("clear_output")] == [True] * 3
+    kinds = [message["msg_type"] for _, message in outcome.messages if message["msg_type"] in ("stream", "clear_output")]
+    assert kinds == ["clear_output", "stream"] * 3
+
+
+def test_text_without_a_newline_appears_at_once(kernel):
+    outcome = kernel.ok('print!("half");\nstd::thread::sleep(std::time::Duration::from_secs(3));\nprintln!(" whole");')
+    at = outcome.when(lambda message: message["msg_type"] == "stream")
+    assert outcome.out == "half whole\n"
+    assert at < outcome.seconds - 2, f"seen after {at:.1f} of {outcome.seconds:.1f} s"
+
+
+def test_carriage_returns_arrive(kernel):
+    outcome = kernel.ok(
+        'for i in 0..4 {\n    print!("\\r{i}0 %");\n    std::thread::sleep(std::time::Duration::from_millis(300));\n}\neprint!("\\rend");'
+    )
+    assert outcome.out == "\r00 %\r10 %\r20 %\r30 %"
+    assert outcome.err == "\rend"
+    assert len([content for content in outcome.of("stream") if content["name"] == "stdout"]) >= 3
+
+
+def test_long_work_has_a_bar_that_moves_in_place(kernel):
+    outcome = kernel.ok('slow.generate("the", &Sampling { max_new_tokens: 100, ..Sampling::default() })?;')
+    assert len(outcome.displays) == 1
+    bar, updates = outcome.displays[0], outcome.of("update_display_data")
+    assert len(updates) >= 4
+    assert {content["transient"]["display_id"] for content in updates} == {bar["transient"]["display_id"]}
+    done = [re.search(r"(\d+)/100", content["data"]["text/plain"]) for content in [bar, *updates[:-1]]]
+    counts = [int(found[1]) for found in done]
+    assert counts == sorted(counts) and counts[0] < counts[-1]
+    assert any("/s" in content["data"]["text/plain"] and "left" in content["data"]["text/plain"] for content in updates)
+    assert updates[-1]["data"]["text/plain"] == "", "the bar stays"
+    first = outcome.when(lambda message: message["msg_type"] == "display_data")
+    assert first < outcome.seconds - 0.8, "it came when the work was done"
+
+
+def test_text_that_looks_like_the_kernels_own_is_text(kernel):
+    lines = ['\x01wrong {"op":"done"}', "\x01", 'x\x010123456789abcdef {"op":"clear"}', "EVCXR_", "EVCXR_EXECUTION_COMPLETE", "EVCXR_INPUT"]
+    code = "\n".join(f"println!(\"{{}}\", {json.dumps(line).replace('u0001', 'u{1}')});" for line in lines)
+    outcome = kernel.ok(code)
+    assert outcome.out == "".join(f"{line}\n" for line in lines)
+    assert kernel.ok("1 + 1").result == "2"
+
+
+def test_much_text_arrives_whole(kernel):
+    outcome = kernel.ok('println!("{}", "x".repeat(1 << 20));')
+    assert outcome.out == "x" * (1 << 20) + "\n"
+    outcome = kernel.ok('for i in 0..100_000 { println!("line {i}"); }')
+    assert outcome.out == "".join(f"line {i}\n" for i in range(100_000))
+    outcome = kernel.ok('for i in 0..20_000 { eprintln!("é{i}"); }')
+    assert outcome.err == "".join(f"é{i}\n" for i in range(20_000))
+    assert len(outcome.messages) < 5000, "lines that wait together do not go out together"
+
+
+# Crashes
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "std::process::abort();",
+        "fn deep(n: u64) -> u64 { 1 + deep(std::hint::black_box(n) + 1) }\nprintln!(\"{}\", deep(1));",
+        "std::process::exit(3);",
+    ],
+)
+def test_a_crash_is_an_error_that_says_what_is_lost(kernel, code):
+    kernel.ok("fn survivor() -> i32 { 9 }")
+    outcome = kernel.fails(f'println!("before");\n{code}')
+    assert outcome.out == "before\n"
+    assert "lost" in outcome.traceback
+    assert kernel.ok("survivor()").result == "9"
+
+
+# The rest of the protocol
+
+
+def test_completion(kernel):
+    kernel.ok('let run = model.run_with_cache("the cat")?;')
+    found = kernel.complete("model.run_with")
+    assert {"run_with_cache", "run_with_options", "run_with_tap"} == set(found["matches"])
+    assert (found["cursor_start"], found["cursor_end"]) == (6, 14)
+    types = found["metadata"]["_jupyter_types_experimental"]
+    assert [item["text"] for item in types] == found["matches"]
+    assert all(item["type"] for item in types)
+    assert any("input" in (item["signature"] or "") for item in types)
+    # Of a variable of the cell itself, in its midst, after a character of several bytes.
+    code = 'let é = "ü";\nlet r = run.patt;\n1 + 1'
+    found = kernel.complete(code, code.index(";\n1"))
+    assert "pattern" in found["matches"]
+    assert code[found["cursor_start"] : found["cursor_end"]] == "patt"
+    everything = kernel.complete("model.")
+    assert "dims" in everything["matches"]
+    private = {"network", "tokenizer", "edits", "bos", "eos"} - {"tokenizer", "bos"}
+    assert not private & {name.split("(")[0] for name in everything["matches"] if "(" not in name}
+    assert not [name for name in everything["matches"] if "…" in name]
+
+
+def test_inspection(kernel):
+    kernel.ok('let run = model.run_with_cache("the cat")?;')
+    for code, cursor, expected in [
+        ("Model::open", 11, "built-in"),
+        ("Model::open", 9, "built-in"),
+        ('let m = Model::open("built-in")?;', 17, "built-in"),
+        ('model.run_with_cache("the cat")?', 12, "activation"),
+        ("show(&run)", 2, "show"),
+        ("model", 3, "Model"),
+    ]:
+        found = kernel.inspect(code, cursor)
+        assert found["found"], f"nothing known of {code!r} at {cursor}"
+        assert expected in found["data"]["text/plain"], (code, cursor, found["data"]["text/plain"][:300])
+    assert "```" in kernel.inspect("Model::open", 11)["data"]["text/plain"], "the docs have no example"
+    assert kernel.inspect("no_such_name", 4)["found"] is False
+
+
+def test_completion_and_inspection_answer_while_a_cell_runs(kernel):
+    outcome = kernel.running(ENDLESS)
+    try:
+        for ask in (lambda: kernel.complete("model.ru"), lambda: kernel.inspect("Model::open", 11), lambda: kernel.is_complete("1 +")):
+            asked = time.monotonic()
+            assert ask()["status"]
+            assert time.monotonic() - asked < 2
+    finally:
+        kernel.interrupt()
+        kernel.finish(outcome)
+    assert "run_with_cache" in str(kernel.complete("model.run_")["matches"])
+
+
+def test_completion_answers_while_a_cell_compiles(kernel):
+    outcome = kernel.send(HARD)
+    try:
+        kernel.listen(outcome, lambda _: False, 1.5)
+        asked = time.monotonic()
+        kernel.complete("model.ru")
+        kernel.inspect("Model::open", 11)
+        assert time.monotonic() - asked < 3
+    finally:
+        kernel.interrupt()
+        kernel.finish(outcome)
+
+
+def test_is_complete_gives_an_indent(kernel):
+    assert kernel.is_complete("1 + 1")["status"] == "complete"
+    assert kernel.is_complete("fn f() {\n    if true {") == {"status": "incomplete", "indent": " " * 8}
+    assert kernel.is_complete("let = 1;")["status"] == "invalid"
+
+
+def test_history_is_kept_over_a_restart(tmp_path):
+    with Kernel(env={"HEADLIGHT_DATA": str(tmp_path)}) as kernel:
+        kernel.ok("let first = 1;", START)
+        kernel.ok("first + 1")
+        kernel.ok("5", store_history=False)
+        assert [entry[2] for entry in kernel.history(hist_access_type="tail", n=10)] == ["let first = 1;", "first + 1"]
+        kernel.restart()
+        failed = kernel.fails("first", START)
+        assert failed.reply["content"]["execution_count"] == 1
+        assert kernel.ok('Model::open("built-in")?.dims().n_layers').result == "2"
+        tail = kernel.history(hist_access_type="tail", n=3)
+        assert [entry[2] for entry in tail][0] == "first + 1"
+        assert tail[0][0] < tail[1][0], "a restart begins another session"
+        before = kernel.history(hist_access_type="range", session=-1, start=1, stop=2)
+        assert [entry[1:] for entry in before] == [[1, "let first = 1;"]]
+        with_output = kernel.history(hist_access_type="search", pattern="first +*", output=True)
+        assert [entry[2] for entry in with_output] == [["first + 1", "2"]]
+        assert kernel.history(hist_access_type="search", pattern="*nothing like it*") == []
+
+
+def test_lines_are_asked_for(kernel):
+    outcome = kernel.send('let name = evcxr_input::get_string("Name? ");\nlet word = evcxr_input::get_password("Word? ");\nprintln!("{name}, {word}");', allow_stdin=True)
+    for prompt, password, answer in [("Name? ", False, "Ada"), ("Word? ", True, "λ \"x\"")]:
+        asked = kernel.client.get_stdin_msg(timeout=60)
+        assert asked["msg_type"] == "input_request"
+        assert asked["content"] == {"prompt": prompt, "password": password}
+        kernel.client.input(answer)
+    kernel.finish(outcome)
+    assert outcome.out == 'Ada, λ "x"\n'
+
+
+def test_a_cell_that_waits_for_a_line_can_be_interrupted(kernel):
+    outcome = kernel.send('println!("running");\nevcxr_input::get_string("Name? ")', allow_stdin=True)
+    kernel.client.get_stdin_msg(timeout=60)
+    asked = time.monotonic()
+    kernel.interrupt()
+    kernel.finish(outcome)
+    assert time.monotonic() - asked < 8
+    assert kernel.ok("1 + 1", START).result == "2"
+
+
+def test_comms_are_answered(kernel):
+    assert kernel.reply(kernel.client.comm_info(), 10)["content"] == {"status": "ok", "comms": {}}
+    message = kernel.client.session.msg("comm_open", {"comm_id": "c1", "target_name": "nobody", "data": {}})
+    kernel.client.shell_channel.send(message)
+    closed = []
+    end = time.monotonic() + 10
+    while not closed and time.monotonic() < end:
+        message = kernel.client.get_iopub_msg(timeout=10)
+        closed = [message["content"]] if message["msg_type"] == "comm_close" else []
+    assert closed and closed[0]["comm_id"] == "c1"
+
+
+def test_forged_and_malformed_messages_are_survived(kernel, tmp_path):
+    about = kernel.manager.get_connection_info()
+    key = about["key"] if isinstance(about["key"], bytes) else about["key"].encode()
+    forged = tmp_path / "forged"
+    header = {"msg_id": "1", "username": "u", "session": "s", "msg_type": "execute_request", "version": "5.3", "date": "2024-01-01T00:00:00Z"}
+    content = {"code": f'std::fs::write("{forged}", "x")?;', "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False, "stop_on_error": True}
+    parts = [json.dumps(part).encode() for part in (header, {}, {}, content)]
+    sign = lambda parts: hmac.new(key, b"".join(parts), hashlib.sha256).hexdigest().encode()
+    context = zmq.Context()
+    sockets = []
+    try:
+        for port in ("shell_port", "control_port", "stdin_port"):
+            socket = context.socket(zmq.DEALER)
+            socket.linger = 0
+            sockets.append(socket)
+            socket.connect(f"tcp://{about['ip']}:{about[port]}")
+            garbage = [b"{", b"{}", b"{}", b"{}"]
+            unknown = [json.dumps({**header, "msg_type": "no_such_request"}).encode(), b"{}", b"{}", b"{}"]
+            lacking = [json.dumps({**header, "msg_type": "execute_request"}).encode(), b"{}", b"{}", b"{}"]
+            for frames in (
+                [b"<IDS|MSG>", b"0" * 64, *parts],
+                [b"<IDS|MSG>", b"", *parts],
+                [b"<IDS|MSG>", b"not even hexadecimal", *parts],
+                [b"no delimiter"],
+                [b""],
+                [b"<IDS|MSG>"],
+                [b"<IDS|MSG>", sign(parts), *parts[:2]],
+                [b"<IDS|MSG>", sign(garbage), *garbage],
+                [b"<IDS|MSG>", sign(unknown), *unknown],
+                [b"<IDS|MSG>", sign(lacking), *lacking],
+                [b"<IDS|MSG>", b"0" * 64, b"\xff\xfe", b"\xff", b"{}", b"{}"],
+            ):
+                socket.send_multipart(frames)
+        time.sleep(1)
+        assert kernel.ok("2 + 2", START).result == "4"
+        assert not forged.exists(), "a message with a wrong signature was obeyed"
+        # The control channel lives too.
+        stops(kernel, kernel.running(ENDLESS), 3)
+    finally:
+        for socket in sockets:
+            socket.close()
+        context.term()
+
+
+# The end
+
+
+def session_folders(kernel):
+    """The folders of this kernel's session."""
+    library = kernel.ok('println!("{}", std::env::var("HEADLIGHT_SESSION_LIBRARY")?);', START).out.strip()
+    template = re.match(r".*[/\\]templates[/\\][^/\\]+", library)[0]
+    return lambda: glob.glob(f"{glob.escape(template)}/sessions/{kernel.pid}-*")
+
+
+@pytest.mark.parametrize("work", [None, DEAF, HARD])
+def test_shutdown_leaves_nothing(own, work):
+    folders = session_folders(own)
+    assert len(folders()) == 1
+    if work == HARD:
+        outcome = own.send(work)
+        own.listen(outcome, lambda _: False, 3)
+        assert any("rustc" in process.name() for process in own.processes())
+    elif work:
+        own.running(work)
+    processes = own.processes()
+    assert len(processes) >= 2
+    own.client.shutdown()
+    assert not gone(processes, 5)
+    assert folders() == []
+
+
+def test_a_kernel_that_is_killed_leaves_no_process(own):
+    own.running(DEAF, timeout=START)
+    processes = own.processes()
+    assert len(processes) >= 2
+    os.kill(own.pid, signal.SIGKILL)
+    assert not gone(processes, 4)
+
+
+def test_a_signal_ends_it_and_what_it_started(own):
+    folders = session_folders(own)
+    processes = own.processes()
+    os.kill(own.pid, signal.SIGTERM)
+    assert not gone(processes, 5)
+    assert folders() == []
+
+
+# Cells of all sorts
+
+
+def test_dependencies_that_are_there_are_served_without_building(kernel):
+    began = time.monotonic()
+    outcome = kernel.ok(
+        ':dep headlight = { path = "/anywhere", default-features = false }\n:dep candle-core = "0.11"\n:dep plotly\n'
+        ":dep tokenizers = \"0.23\"\nuse candle_core::{Device, Tensor};\nuse plotly::Plot;\nuse tokenizers::Tokenizer;\n"
+        "let t = Tensor::arange(0f32, 6f32, &Device::Cpu)?.reshape((2, 3))?;\nt.dims()"
+    )
+    assert outcome.result == "[2, 3]"
+    assert time.monotonic() - began < 30
+    assert not [content for content in outcome.of("display_data") if "ompiling" in str(content["data"])]
+
+
+def test_another_version_of_what_is_there_is_refused(kernel):
+    outcome = kernel.fails(':dep candle-core = "0.10"\n1 + 1')
+    assert "candle-core" in outcome.error["evalue"] and "0.10" in outcome.error["evalue"]
+    assert "second copy" in outcome.traceback
+
+
+def test_a_new_dependency_keeps_values_and_types(own, tmp_path):
+    own.ok("#[derive(Debug, Clone)]\nstruct Point { x: i32 }\nlet point = Point { x: 3 };\nlet model = Model::open(\"built-in\")?;", START)
+    line = crate(tmp_path / "tiny", "tiny", "pub fn twice(n: i32) -> i32 { 2 * n }")
+    assert own.ok(f"{line}\ntiny::twice(point.x)", START).result == "6"
+    own.ok("#[derive(Debug)]\nstruct Later(i32);\nlet later = Later(tiny::twice(4));")
+    assert own.ok("later.0 + point.x").result == "11"
+    assert own.ok("model.dims().n_layers").result == "2"
+    outcome = own.fails(':dep nowhere = { path = "/nowhere/at/all" }')
+    assert outcome.error["evalue"]
+    assert own.ok("point.clone()").result == "Point { x: 3 }"
+
+
+def test_types_and_values_live_on(kernel):
+    kernel.ok("#[derive(Debug, Clone, Default)]\nstruct Tally { count: usize }\nimpl Tally {\n    fn add(&mut self) { self.count += 1; }\n}")
+    kernel.ok("let mut tally = Tally::default();")
+    kernel.ok("tally.add();\ntally.add();")
+    assert kernel.ok("tally.clone()").result == "Tally { count: 2 }"
+    kernel.ok("fn doubled(tally: &Tally) -> usize { 2 * tally.count }")
+    assert kernel.ok("doubled(&tally)").result == "4"
+    assert kernel.ok("doubled(&tally);").result is None
+    assert kernel.ok("let shadowed = 1;\nlet shadowed = \"now text\";\nshadowed").result == '"now text"'
+
+
+def test_commands(kernel):
+    kernel.ok("let listed = 1u8;")
+    assert ":dep" in kernel.ok(":help").result
+    assert "listed: u8" in kernel.ok(":vars").result
+    outcome = kernel.ok("!echo hi")
+    assert "hi" in (outcome.result or "") + outcome.out
+    kernel.fails(":no_such_command")
+    assert kernel.ok("listed").result == "1"
+
+
+def test_cells_without_code_are_fine(kernel):
+    for code in ("", "   \n", "// only a remark", "/* and\nanother */"):
+        assert kernel.ok(code).result is None
