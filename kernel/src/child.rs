@@ -53,6 +53,7 @@ pub fn prepare(
         .env("PATH", &session.path)
         .env_remove(tools::SESSION)
         .env_remove("RUSTC")
+        .env_remove("RUST_SRC_PATH")
         .env_remove("EVCXR_TMPDIR")
         .env_remove("EVCXR_CONFIG_DIR");
     match &session.cargo_home {

@@ -613,7 +613,8 @@ impl Worker {
             // The user's own names are shown, whatever they are.
             let hidden = self.hidden.contains(&name) && !self.sources.mentions(&name);
             if is_name && !hidden && !name.is_empty() && items.iter().all(|known| known.text != name) {
-                let signature = (item.label != name).then_some(item.label);
+                let arguments = item.code[name.len()..].trim_end_matches(';');
+                let signature = arguments.starts_with('(').then(|| arguments.to_string());
                 items.push(Completion { text: name, kind: item.kind, signature });
             }
         }
@@ -624,12 +625,12 @@ impl Worker {
     fn inspect(&mut self, code: &str, at: usize) -> Option<(String, String)> {
         let (start, end) = source::name_around(code, at)?;
         let (all, alone) = (&code[..end], &code[start..end]);
-        [all.to_string(), format!("{all}("), alone.to_string(), format!("{alone}(")].iter().find_map(
-            |tried| {
-                let found = self.context.hover_at(tried, tried.len()).ok();
-                found.filter(|(text, _)| text != "No documentation found")
-            },
-        )
+        let tries = [all.to_string(), format!("{all}("), alone.to_string(), format!("{alone}(")];
+        let (text, html) = tries.iter().find_map(|tried| {
+            let found = self.context.hover_at(tried, tried.len()).ok();
+            found.filter(|(text, _)| text != "No documentation found")
+        })?;
+        Some((source::as_shown(&text), source::as_shown(&html)))
     }
 }
 

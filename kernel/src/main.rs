@@ -12,6 +12,7 @@ mod history;
 mod install;
 mod kernel;
 mod lab;
+mod library;
 mod markdown;
 mod names;
 mod notebook;

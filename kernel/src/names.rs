@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ra_ap_syntax::ast::{self, AstNode, HasName, HasVisibility};
-use ra_ap_syntax::{Edition, SourceFile, SyntaxNode};
+use ra_ap_syntax::{Edition, SourceFile, SyntaxKind, SyntaxNode};
 
 /// Names that are private in each of these folders of source where they are declared, and public in none of them nor
 /// in those of `public`.
@@ -39,6 +39,16 @@ fn for_each_file(folder: &Path, with: &mut dyn FnMut(&str)) {
 fn sort(text: &str, private: &mut BTreeSet<String>, public: &mut BTreeSet<String>) {
     let file = SourceFile::parse(text, Edition::Edition2024);
     for node in file.syntax_node().descendants() {
+        // What a macro is told to declare, or an item to show elsewhere, may be public.
+        if ast::MacroCall::can_cast(node.kind()) || ast::Use::can_cast(node.kind()) {
+            let tokens = node.descendants_with_tokens().filter_map(|part| part.into_token());
+            public.extend(
+                tokens
+                    .filter(|token| token.kind() == SyntaxKind::IDENT)
+                    .map(|token| token.text().to_string()),
+            );
+            continue;
+        }
         let Some((name, is_public)) = declared(&node) else { continue };
         let names = if is_public { &mut *public } else { &mut *private };
         names.insert(name);
@@ -93,7 +103,8 @@ mod tests {
     #[test]
     fn only_what_is_private_everywhere_is_hidden() {
         let text = "pub struct A { pub shown: i32, inner: i32 }\nimpl A { pub fn open() {} fn checked() {} pub(crate) fn near() {} fn len(&self) {} }\n\
-            trait T { fn asked(); }\nimpl T for A { fn asked() {} }\nenum E { One { x: i32 } }\nmod deep {}\nfn inner() {}";
+            trait T { fn asked(); }\nimpl T for A { fn asked() {} }\nenum E { One { x: i32 } }\nmod deep {}\nfn inner() {}\n\
+            fn made() {}\nmake! { made }";
         let folder = tempfile::tempdir().unwrap();
         let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
         std::fs::create_dir_all(ours.join("below")).unwrap();

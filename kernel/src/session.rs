@@ -58,6 +58,9 @@ impl Session {
             std::env::set_var("CARGO_HOME", folder.join("tools"));
             std::env::set_var(tools::SESSION, &folder);
             std::env::set_var("RUSTC", &toolchain.rustc);
+            if let Some(library) = template.library() {
+                std::env::set_var("RUST_SRC_PATH", library);
+            }
             std::env::set_var("EVCXR_TMPDIR", &folder);
             // The user's own settings are for evcxr's own kernel.
             std::env::set_var("EVCXR_CONFIG_DIR", folder.join("config"));

@@ -194,6 +194,15 @@ fn not_newer(wanted: &[&str], have: &[&str]) -> bool {
     (0..3).map(|at| number(wanted, at)).le((0..3).map(|at| number(have, at)))
 }
 
+/// Documentation without the lines of its examples that rustdoc hides.
+pub fn as_shown(documentation: &str) -> String {
+    // A heading is of words.
+    let is_code = |text: &str| text.contains([';', '(', '{', '}', ':']);
+    let hidden = |line: &str| line == "#" || line.strip_prefix("# ").is_some_and(is_code);
+    let lines: Vec<&str> = documentation.lines().filter(|line| !hidden(line)).collect();
+    lines.join("\n")
+}
+
 /// The name at a byte of the code, with the path or the calls that lead to it: where they start and where it ends.
 pub fn name_around(code: &str, at: usize) -> Option<(usize, usize)> {
     let bytes = code.as_bytes();
@@ -255,6 +264,12 @@ mod tests {
         ] {
             assert!(with_prepared(line, &prepared).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn hidden_lines_of_examples_are_left_out() {
+        let docs = "Opens.\n# Errors\nNone.\n# use a::b;\nlet x = 1;\n# Ok::<(), E>(())\n#\n";
+        assert_eq!(as_shown(docs), "Opens.\n# Errors\nNone.\nlet x = 1;");
     }
 
     #[test]

@@ -12,11 +12,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{Result, names, tools};
+use crate::{Result, library, names, tools};
 
 const EVCXR: &str = "0.22.0";
 /// A template that was built in another way is another template.
-const HOW: [&str; 2] = [include_str!("template.rs"), include_str!("names.rs")];
+const HOW: [&str; 3] = [include_str!("template.rs"), include_str!("names.rs"), include_str!("library.rs")];
 const SESSION_SOURCE: &str = include_str!("../session/lib.rs");
 /// Crates that a cell can ask for without a build: in the version and with the features that headlight has them.
 const BESIDE: [&str; 4] = ["candle-core", "plotly", "tokenizers", "evcxr_input"];
@@ -260,6 +260,12 @@ impl Template {
             .ok_or_else(|| "the template lacks its library; run headlight-kernel install".into())
     }
 
+    /// The standard library's source, as rust-analyzer is to read it; none if it is not installed.
+    pub fn library(&self) -> Option<PathBuf> {
+        let library = self.folder.join("library");
+        library.join("core/src/lib.rs").exists().then_some(library)
+    }
+
     pub fn sessions(&self) -> PathBuf {
         self.folder.join("sessions")
     }
@@ -326,6 +332,8 @@ fn build(
     compile(&ctx, folder, target, toolchain, &metadata, progress)?;
     tools::keep_artifacts(&folder.join("call.json"), target, folder)?;
     progress("looking through what cells can name");
+    let library = toolchain.sysroot.join("lib/rustlib/src/rust/library");
+    library::slim(&library, &folder.join("library"))?;
     fs::write(folder.join("hidden.json"), serde_json::to_vec(&hidden_names(&metadata, toolchain))?)?;
     fs::write(folder.join("metadata.json"), serde_json::to_vec(&metadata)?)?;
     // As cargo reads them, so that what evcxr writes can be compared.
@@ -438,14 +446,16 @@ fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// What rust-analyzer needs to know the types of cells: headlight, candle's tensors and what the cells ask for; not the two
-/// hundred crates below, which it would take seconds to read.
-pub fn pruned(mut metadata: Value, asked_for: &BTreeMap<String, String>) -> Value {
+/// hundred crates of the template below these, which it would take seconds to read.
+pub fn pruned(mut metadata: Value, template: &Value, asked_for: &BTreeMap<String, String>) -> Value {
     let shown = ["ctx", "headlight-session", "headlight", "candle-core"];
-    let keep = |name: &str| shown.contains(&name) || asked_for.contains_key(name);
-    let kept: Vec<Value> = packages(&metadata)
-        .filter(|package| package["name"].as_str().is_some_and(keep))
-        .map(|package| package["id"].clone())
-        .collect();
+    let below: BTreeSet<&str> = packages(template).filter_map(|package| package["id"].as_str()).collect();
+    let keep = |package: &&Value| {
+        let name = package["name"].as_str().unwrap_or_default();
+        let new = !below.contains(package["id"].as_str().unwrap_or_default());
+        shown.contains(&name) || asked_for.contains_key(name) || new
+    };
+    let kept: Vec<Value> = packages(&metadata).filter(keep).map(|package| package["id"].clone()).collect();
     if let Some(packages) = metadata["packages"].as_array_mut() {
         packages.retain(|package| kept.contains(&package["id"]));
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::Result;
 
@@ -236,30 +237,64 @@ impl Session {
             return Ok(ExitCode::FAILURE);
         }
         keep_artifacts(file, &self.known.target, &self.folder)?;
+        self.keep_library(file)?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// A session goes on with the library that it began with: a copy would be another one, with other statics.
+    fn keep_library(&self, file: &Path) -> Result<()> {
+        let mut call: Call = serde_json::from_slice(&std::fs::read(file)?)?;
+        let original: Call = serde_json::from_slice(&std::fs::read(self.known.template.join("call.json"))?)?;
+        let library = |call: &Call| call.arguments.iter().position(|word| word.starts_with("headlight="));
+        if let (Some(copy), Some(first)) = (library(&call), library(&original)) {
+            let (copied, known) = (Path::new(&call.arguments[copy]), Path::new(&original.arguments[first]));
+            if copied.file_name() == known.file_name() {
+                call.arguments[copy] = original.arguments[first].clone();
+            }
+        }
+        Ok(std::fs::write(file, serde_json::to_vec(&call)?)?)
     }
 
     fn metadata(&self, arguments: &[OsString], words: &[&str]) -> Result<ExitCode> {
         let manifest = Manifest::read(&self.folder.join("Cargo.toml"))?;
-        if !manifest.is_within(&self.known.dependencies) {
-            if manifest.is_validation() {
-                notice(&self.folder, "looking up the dependency");
-            }
-            return self.hand_on(&self.known.cargo, arguments);
-        }
+        let known = manifest.is_within(&self.known.dependencies);
         if manifest.is_validation() {
-            return Ok(ExitCode::SUCCESS);
+            return if known { Ok(ExitCode::SUCCESS) } else { self.validate(arguments) };
         }
-        let metadata = serde_json::from_slice(&std::fs::read(self.known.template.join("metadata.json"))?)?;
-        let mut metadata = crate::template::pruned(metadata, &manifest.dependencies);
+        let template = std::fs::read_to_string(self.known.template.join("metadata.json"))?;
+        // The crate of the cell is here, not where the template was built.
+        let there = self.known.template.join("ctx").to_string_lossy().into_owned();
+        let template: Value =
+            serde_json::from_str(&template.replace(&there, &self.folder.to_string_lossy()))?;
+        let metadata = if known {
+            template.clone()
+        } else {
+            let mut command = self.real(&self.known.cargo, arguments);
+            let output = command.stderr(Stdio::inherit()).output()?;
+            if !output.status.success() {
+                return Ok(ExitCode::FAILURE);
+            }
+            serde_json::from_slice(&output.stdout)?
+        };
+        let mut metadata = crate::template::pruned(metadata, &template, &manifest.dependencies);
         if words.contains(&"--no-deps") {
-            metadata["resolve"] = serde_json::Value::Null;
+            metadata["resolve"] = Value::Null;
         }
-        let metadata = metadata.to_string();
-        let template = self.known.template.join("ctx").to_string_lossy().into_owned();
-        let metadata = metadata.replace(&template, &self.folder.to_string_lossy());
-        std::io::stdout().lock().write_all(metadata.as_bytes())?;
+        std::io::stdout().lock().write_all(metadata.to_string().as_bytes())?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// evcxr tries a new dependency alone; the versions that are locked for all the others must outlive that.
+    fn validate(&self, arguments: &[OsString]) -> Result<ExitCode> {
+        notice(&self.folder, "looking up the dependency");
+        let folder = self.folder.join("validate");
+        std::fs::create_dir_all(&folder)?;
+        for file in ["Cargo.toml", "Cargo.lock"] {
+            std::fs::copy(self.folder.join(file), folder.join(file))?;
+        }
+        let mut command = self.real(&self.known.cargo, arguments);
+        command.current_dir(folder);
+        become_command(command)
     }
 
     /// Whoever wants to stop the compilation finds the process group here.

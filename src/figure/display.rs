@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{Figure, interactive};
+use super::{Figure, interactive, png};
 use crate::error::Result;
 use crate::notebook::{self, Content};
 use crate::view::Drawn;
@@ -77,10 +77,11 @@ fn content(figure: Result<Figure>) -> Content {
 }
 
 fn bundle(figure: &Figure) -> Result<Content> {
+    // As large as it is shown: JupyterLab's extension for Plotly shows it first, pixel for pixel.
+    let still = png::render(&figure.to_svg(), 1.0)?;
     let mut content = notebook::text(figure.to_text());
     content.data.insert("application/vnd.plotly.v1+json".into(), interactive::draw(&figure.scene)?);
-    content.data.insert("image/png".into(), Value::String(STANDARD.encode(figure.to_png()?)));
-    // The picture has more pixels than it takes up.
+    content.data.insert("image/png".into(), Value::String(STANDARD.encode(still)));
     let (width, height) = figure.size();
     content.metadata.insert("image/png".into(), json!({"width": width, "height": height}));
     Ok(content)

@@ -130,7 +130,7 @@ impl Figure {
 
     /// The picture as a PNG file's bytes.
     pub fn to_png(&self) -> Result<Vec<u8>> {
-        png::render(&self.to_svg())
+        png::render(&self.to_svg(), png::SHARP)
     }
 
     /// The picture as an SVG document.

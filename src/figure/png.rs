@@ -10,10 +10,10 @@ use resvg::usvg::{Options, Tree};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Pixels of the PNG for a pixel of the layout: text stays crisp on dense screens.
-const SHARP: f32 = 2.0;
+pub(super) const SHARP: f32 = 2.0;
 
-/// Draws an SVG document at twice its size.
-pub(super) fn render(svg: &str) -> Result<Vec<u8>> {
+/// Draws an SVG document, with so many pixels for one of its own.
+pub(super) fn render(svg: &str, scale: f32) -> Result<Vec<u8>> {
     let fontdb = if svg.chars().all(in_own_fonts) { own_fonts() } else { all_fonts() };
     let options = Options { fontdb, font_family: "Hack".to_string(), ..Options::default() };
     let failed = |message: &str| {
@@ -21,10 +21,10 @@ pub(super) fn render(svg: &str) -> Result<Vec<u8>> {
     };
     let tree =
         Tree::from_str(svg, &options).map_err(|error| failed("its SVG was refused").caused_by(error))?;
-    let (w, h) = (tree.size().width() * SHARP, tree.size().height() * SHARP);
+    let (w, h) = (tree.size().width() * scale, tree.size().height() * scale);
     let mut pixmap = Pixmap::new(w.ceil() as u32, h.ceil() as u32)
         .ok_or_else(|| failed("it is too large").help("draw fewer views in one figure"))?;
-    resvg::render(&tree, Transform::from_scale(SHARP, SHARP), &mut pixmap.as_mut());
+    resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixmap.as_mut());
     pixmap.encode_png().map_err(|error| failed("its pixels were refused").caused_by(error))
 }
 
