@@ -227,7 +227,7 @@ impl Session {
         if let Some(stderr) = child.stderr.take() {
             for line in BufReader::new(stderr).lines() {
                 let line = line?;
-                if is_progress(&line) {
+                if is_progress(&line) && !line.contains("Compiling ctx ") {
                     notice(&self.folder, line.trim());
                 }
                 eprintln!("{line}");
