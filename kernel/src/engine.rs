@@ -15,7 +15,7 @@ use crate::output::{Bundle, EarlyReturn, PANICKED, Panic, Parser, Piece, RETURNE
 use crate::report::{self, Failure};
 use crate::session::Session;
 use crate::template::{self, Template};
-use crate::{child, source};
+use crate::{child, names, source};
 
 /// How long code that does not listen may go on after an interrupt.
 const GRACE: Duration = Duration::from_secs(4);
@@ -611,10 +611,15 @@ impl Worker {
             let name = item.code.split(['(', ' ', '\n', '{', ';']).next().unwrap_or_default().to_string();
             let is_name = item.kind == "magic" || !item.code[name.len()..].starts_with([' ', '\n', '{']);
             // The user's own names are shown, whatever they are.
-            let hidden = self.hidden.contains(&name) && !self.sources.mentions(&name);
+            let arguments = item.code[name.len()..].trim_end_matches(';');
+            let signature = arguments.starts_with('(').then(|| arguments.to_string());
+            let listed = match (&signature, item.kind) {
+                (Some(arguments), _) => names::of_function(&name, arguments),
+                (None, "instance") => names::of_field(&name),
+                _ => name.clone(),
+            };
+            let hidden = self.hidden.contains(&listed) && !self.sources.mentions(&name);
             if is_name && !hidden && !name.is_empty() && items.iter().all(|known| known.text != name) {
-                let arguments = item.code[name.len()..].trim_end_matches(';');
-                let signature = arguments.starts_with('(').then(|| arguments.to_string());
                 items.push(Completion { text: name, kind: item.kind, signature });
             }
         }

@@ -42,8 +42,20 @@ const DOCUMENTED: [&str; 27] = [
     "std/src/time.rs",
 ];
 
-const ATTRIBUTES: [&str; 9] =
-    ["stable(", "unstable(", "rustc_", "must_use", "inline", "cold", "track_caller", "doc = ", "doc("];
+/// Others of the compiler's own say what a macro or a type is.
+const ATTRIBUTES: [&str; 11] = [
+    "stable(",
+    "unstable(",
+    "rustc_const_stable",
+    "rustc_const_unstable",
+    "rustc_diagnostic_item",
+    "rustc_inherit_overflow_checks",
+    "rustc_allow_const_fn_unstable",
+    "must_use",
+    "inline",
+    "cold",
+    "doc = ",
+];
 
 /// Copies the source, without what is not needed.
 pub fn slim(library: &Path, to: &Path) -> Result<()> {
@@ -102,8 +114,8 @@ mod tests {
     #[test]
     fn types_stay_and_comments_go() {
         let source = "//! Of a module.\n#![stable(feature = \"x\")]\n/// Of a function.\n    #[inline]\n#[cfg(unix)]\n\
-            #[rustc_const_stable(\n    feature = \"y\",\n)]\npub fn f() {} // kept\n// gone\n";
-        let code = "#[cfg(unix)]\n#[rustc_const_stable(\n    feature = \"y\",\n)]\npub fn f() {} // kept\n";
+            #[rustc_builtin_macro]\n#[rustc_const_stable(\n    feature = \"y\",\n)]\npub fn f() {} // kept\n// gone\n";
+        let code = "#[cfg(unix)]\n#[rustc_builtin_macro]\n#[rustc_const_stable(\n    feature = \"y\",\n)]\npub fn f() {} // kept\n";
         assert_eq!(slimmed(source, false), code);
         assert_eq!(slimmed(source, true), format!("//! Of a module.\n/// Of a function.\n{code}"));
     }

@@ -7,17 +7,40 @@ use std::path::{Path, PathBuf};
 use ra_ap_syntax::ast::{self, AstNode, HasName, HasVisibility};
 use ra_ap_syntax::{Edition, SourceFile, SyntaxKind, SyntaxNode};
 
-/// Names that are private in each of these folders of source where they are declared, and public in none of them nor
-/// in those of `public`.
+/// How a field is listed: fields are often called what something else is called.
+pub fn of_field(name: &str) -> String {
+    format!(".{name}")
+}
+
+/// How a function is listed, by its arguments as completion shows them.
+pub fn of_function(name: &str, arguments: &str) -> String {
+    let arguments = arguments.trim_start_matches('(').trim_end_matches(')');
+    let own = ["&mut self", "&self", "mut self", "self"].iter().find_map(|own| arguments.strip_prefix(own));
+    format!("{name}({})", own.unwrap_or(arguments).trim_start_matches([',', ' ']))
+}
+
+#[derive(Default)]
+struct Declared {
+    private: BTreeSet<String>,
+    public: BTreeSet<String>,
+    /// What macros are told to declare and items show elsewhere: it may be public.
+    mentioned: BTreeSet<String>,
+}
+
+/// What is private in each of these folders of source where it is declared, and public in none of them nor in those of
+/// `public`.
 pub fn hidden(of: &[PathBuf], public: &[PathBuf]) -> BTreeSet<String> {
-    let (mut private, mut shown) = (BTreeSet::new(), BTreeSet::new());
-    for folder in of {
-        for_each_file(folder, &mut |text| sort(text, &mut private, &mut shown));
-    }
-    for folder in public {
-        for_each_file(folder, &mut |text| sort(text, &mut BTreeSet::new(), &mut shown));
-    }
-    private.difference(&shown).cloned().collect()
+    let (mut ours, mut theirs) = (Declared::default(), Declared::default());
+    of.iter().for_each(|folder| for_each_file(folder, &mut |text| ours.read(text)));
+    public.iter().for_each(|folder| for_each_file(folder, &mut |text| theirs.read(text)));
+    let name =
+        |listed: &str| listed.trim_start_matches('.').split('(').next().unwrap_or_default().to_string();
+    let is_shown = |listed: &String| {
+        ours.public.contains(listed)
+            || theirs.public.contains(listed)
+            || ours.mentioned.contains(&name(listed))
+    };
+    ours.private.iter().filter(|listed| !is_shown(listed)).cloned().collect()
 }
 
 fn for_each_file(folder: &Path, with: &mut dyn FnMut(&str)) {
@@ -36,26 +59,23 @@ fn for_each_file(folder: &Path, with: &mut dyn FnMut(&str)) {
     }
 }
 
-fn sort(text: &str, private: &mut BTreeSet<String>, public: &mut BTreeSet<String>) {
-    let file = SourceFile::parse(text, Edition::Edition2024);
-    for node in file.syntax_node().descendants() {
-        // What a macro is told to declare, or an item to show elsewhere, may be public.
-        if ast::MacroCall::can_cast(node.kind()) || ast::Use::can_cast(node.kind()) {
-            let tokens = node.descendants_with_tokens().filter_map(|part| part.into_token());
-            public.extend(
-                tokens
-                    .filter(|token| token.kind() == SyntaxKind::IDENT)
-                    .map(|token| token.text().to_string()),
-            );
-            continue;
+impl Declared {
+    fn read(&mut self, text: &str) {
+        let file = SourceFile::parse(text, Edition::Edition2024);
+        for node in file.syntax_node().descendants() {
+            if ast::MacroCall::can_cast(node.kind()) || ast::Use::can_cast(node.kind()) {
+                let tokens = node.descendants_with_tokens().filter_map(|part| part.into_token());
+                let names = tokens.filter(|token| token.kind() == SyntaxKind::IDENT);
+                self.mentioned.extend(names.map(|token| token.text().to_string()));
+            } else if let Some((listed, is_public)) = declared(&node) {
+                let list = if is_public { &mut self.public } else { &mut self.private };
+                list.insert(listed);
+            }
         }
-        let Some((name, is_public)) = declared(&node) else { continue };
-        let names = if is_public { &mut *public } else { &mut *private };
-        names.insert(name);
     }
 }
 
-/// The name that an item declares, and whether it is public.
+/// What an item declares, as it is listed, and whether it is public.
 fn declared(node: &SyntaxNode) -> Option<(String, bool)> {
     fn of<N: HasName + HasVisibility>(item: N) -> Option<(String, bool)> {
         let public = item.visibility().is_some_and(|visibility| visibility.syntax().text() == "pub");
@@ -63,7 +83,12 @@ fn declared(node: &SyntaxNode) -> Option<(String, bool)> {
     }
     let node = node.clone();
     if let Some(item) = ast::Fn::cast(node.clone()) {
-        of(item)
+        let parameters = item.param_list().into_iter().flat_map(|list| list.params());
+        let names: Vec<String> = parameters
+            .map(|parameter| parameter.pat().map(|name| name.syntax().text().to_string()).unwrap_or_default())
+            .collect();
+        let arguments = names.join(", ").replace("mut ", "");
+        of(item).map(|(name, public)| (of_function(&name, &arguments), public))
     } else if let Some(item) = ast::Const::cast(node.clone()) {
         of(item)
     } else if let Some(item) = ast::Static::cast(node.clone()) {
@@ -81,7 +106,7 @@ fn declared(node: &SyntaxNode) -> Option<(String, bool)> {
     } else if let Some(item) = ast::RecordField::cast(node.clone()) {
         let of_variant =
             item.syntax().ancestors().nth(2).is_some_and(|above| ast::Variant::can_cast(above.kind()));
-        of(item).map(|(name, public)| (name, public || of_variant))
+        of(item).map(|(name, public)| (of_field(&name), public || of_variant))
     } else {
         ast::Variant::cast(node).and_then(|variant| Some((variant.name()?.text().to_string(), true)))
     }
@@ -102,7 +127,7 @@ mod tests {
 
     #[test]
     fn only_what_is_private_everywhere_is_hidden() {
-        let text = "pub struct A { pub shown: i32, inner: i32 }\nimpl A { pub fn open() {} fn checked() {} pub(crate) fn near() {} fn len(&self) {} }\n\
+        let text = "pub struct A { pub shown: i32, inner: i32 }\nimpl A { pub fn open() {} fn checked(&self, mut a: i32, b: u8) {} pub(crate) fn near() {} fn len(&self) {} }\n\
             trait T { fn asked(); }\nimpl T for A { fn asked() {} }\nenum E { One { x: i32 } }\nmod deep {}\nfn inner() {}\n\
             fn made() {}\nmake! { made }";
         let folder = tempfile::tempdir().unwrap();
@@ -112,6 +137,8 @@ mod tests {
         std::fs::write(ours.join("below/lib.rs"), text).unwrap();
         std::fs::write(theirs.join("lib.rs"), "pub fn len() {} fn open() {}").unwrap();
         let names: Vec<String> = hidden(&[ours], &[theirs]).into_iter().collect();
-        assert_eq!(names, ["E", "T", "checked", "deep", "inner", "near"]);
+        assert_eq!(names, [".inner", "E", "T", "checked(a, b)", "deep", "inner()", "near()"]);
+        assert_eq!(of_function("checked", "(&self, a, b)"), "checked(a, b)");
+        assert_eq!(of_function("len", "(&self)"), "len()");
     }
 }

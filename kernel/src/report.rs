@@ -163,7 +163,7 @@ fn in_cells(report: &str, sources: &Sources) -> String {
             if let Some((at, arrow)) =
                 ["--> ", "::: "].iter().find_map(|arrow| Some((line.find(arrow)?, arrow)))
             {
-                let place = line[at + arrow.len()..].trim_start_matches(|c: char| c == ' ').to_string();
+                let place = line[at + arrow.len()..].trim_start_matches(' ').to_string();
                 // rustc closes its colour between the arrow and the path.
                 let path = without_colours(&place);
                 let mut parts = path.rsplitn(3, ':');
