@@ -63,7 +63,10 @@ impl Declared {
     fn read(&mut self, text: &str) {
         let file = SourceFile::parse(text, Edition::Edition2024);
         for node in file.syntax_node().descendants() {
-            if ast::MacroCall::can_cast(node.kind()) || ast::Use::can_cast(node.kind()) {
+            if let Some(shown) = ast::UseTree::cast(node.clone()) {
+                let last = shown.path().and_then(|path| path.segment()?.name_ref());
+                self.mentioned.extend(last.map(|name| name.text().to_string()));
+            } else if makes_items(&node) {
                 let tokens = node.descendants_with_tokens().filter_map(|part| part.into_token());
                 let names = tokens.filter(|token| token.kind() == SyntaxKind::IDENT);
                 self.mentioned.extend(names.map(|token| token.text().to_string()));
@@ -73,6 +76,18 @@ impl Declared {
             }
         }
     }
+}
+
+/// Whether it is a macro where items stand.
+fn makes_items(node: &SyntaxNode) -> bool {
+    let of_items = [
+        SyntaxKind::SOURCE_FILE,
+        SyntaxKind::ITEM_LIST,
+        SyntaxKind::ASSOC_ITEM_LIST,
+        SyntaxKind::MACRO_ITEMS,
+    ];
+    let above = node.parent().map(|above| above.kind());
+    ast::MacroCall::can_cast(node.kind()) && above.is_some_and(|above| of_items.contains(&above))
 }
 
 /// What an item declares, as it is listed, and whether it is public.
