@@ -314,6 +314,7 @@ impl Engine {
 
     /// Ends all that it started. The program ends after this.
     pub fn quit(&self) {
+        template::stop_build();
         self.shared.stop_compiler();
         self.shared.signal_child(true);
         if let Some(folder) = self.shared.folder.get() {

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use serde_json::Value;
 
@@ -30,6 +31,9 @@ overflow-checks = false
 [profile.dev.build-override]
 opt-level = 0
 "#;
+
+/// The process of the build that is under way, if one is.
+static BUILDING: AtomicU32 = AtomicU32::new(0);
 
 /// Where the crate comes from that cells use.
 pub enum Source {
@@ -241,7 +245,7 @@ impl Template {
             fs::remove_dir_all(&folder)?;
             return Err("the source of headlight changed while it was built; try again".into());
         }
-        remove_others(&templates, &key);
+        remove_earlier(&templates, &folder);
         Ok(Template { folder, target, dependencies, toolchain })
     }
 
@@ -302,6 +306,7 @@ fn build(
         fs::create_dir_all(folder.join(part))?;
     }
     fs::write(folder.join(".cargo/config.toml"), PROFILE)?;
+    fs::write(folder.join("source"), source.describe())?;
     let session = folder.join("session");
     fs::write(session.join("src/lib.rs"), SESSION_SOURCE)?;
     fs::write(
@@ -392,7 +397,8 @@ fn compile(
     progress: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let of = packages(metadata).count();
-    let mut child = Command::new(&toolchain.cargo)
+    let mut command = Command::new(&toolchain.cargo);
+    command
         .current_dir(ctx)
         .args(["build", "--target", &toolchain.host, "--message-format=json"])
         .env("CARGO_TARGET_DIR", target)
@@ -406,8 +412,12 @@ fn compile(
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+        .stderr(Stdio::piped());
+    // A group of its own, so that what cargo starts ends with it.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut child = command.spawn()?;
+    BUILDING.store(child.id(), SeqCst);
     let stdout = child.stdout.take().ok_or("cargo has no output")?;
     // Compiler errors, if headlight itself does not build.
     let rendered = std::thread::spawn(move || {
@@ -434,11 +444,23 @@ fn compile(
         }
     }
     let status = child.wait()?;
+    BUILDING.store(0, SeqCst);
     let rendered = rendered.join().unwrap_or_default();
     if !status.success() {
         return Err(format!("headlight could not be built ({status}):\n{log}{rendered}").into());
     }
     Ok(())
+}
+
+/// Ends a build that is under way; the next kernel begins it again.
+pub fn stop_build() {
+    #[cfg(unix)]
+    if let Ok(group) = i32::try_from(BUILDING.swap(0, SeqCst))
+        && group > 1
+    {
+        // SAFETY: a signal to the group that cargo was started in.
+        unsafe { libc::kill(-group, libc::SIGTERM) };
+    }
 }
 
 fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
@@ -484,12 +506,13 @@ fn hidden_names(metadata: &Value, toolchain: &Toolchain) -> BTreeSet<String> {
     names::hidden(&of.collect::<Vec<PathBuf>>(), &public)
 }
 
-/// Templates of other sources or compilers, unless a kernel still runs from them.
-fn remove_others(templates: &Path, key: &str) {
+/// Earlier templates of the same source, unless a kernel still runs from them.
+fn remove_earlier(templates: &Path, latest: &Path) {
+    let source = |template: &Path| fs::read_to_string(template.join("source")).ok();
     let Ok(entries) = fs::read_dir(templates) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let other = path.is_dir() && path.file_name().is_some_and(|name| name != key);
-        if other && !crate::session::any_alive(&path.join("sessions")) {
+        let earlier = path.is_dir() && path != latest && source(&path) == source(latest);
+        if earlier && !crate::session::any_alive(&path.join("sessions")) {
             let _ = fs::remove_dir_all(&path);
             let _ = fs::remove_file(path.with_extension("lock"));
         }
