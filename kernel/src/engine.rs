@@ -286,6 +286,11 @@ impl Engine {
             return;
         }
         shared.interrupted.store(true, SeqCst);
+        if cfg!(not(unix)) {
+            // Nothing gentler is known there.
+            shared.killed.store(true, SeqCst);
+            return shared.signal_child(true);
+        }
         std::thread::spawn(move || {
             let mut asked: Option<Instant> = None;
             while shared.serial.load(SeqCst) == serial && shared.waiting.load(SeqCst) > 0 {
@@ -467,21 +472,15 @@ impl Worker {
         relay(shared, Stream::Err, err, &token);
         let pipes = [out_end.try_clone()?, err_end.try_clone()?];
         let mut command = Command::new(std::env::current_exe()?);
-        child::prepare(
-            &mut command,
-            &template,
-            &session,
-            &token,
-            [out_end.into(), err_end.into(), control_end.into()],
-        )?;
+        child::prepare(&mut command, &template, &session, &token, (out_end, err_end, control_end))?;
         let evaluation = evcxr::EvalContext::with_subprocess_command(command);
         let (mut evaluation, outputs) = evaluation.map_err(|error| error.to_string())?;
         evaluation.set_opt_level("0").map_err(|error| error.to_string())?;
         let mut context = CommandContext::with_eval_context(evaluation);
         let _ = shared.child.set(context.process_handle());
-        // Nothing of a cell comes this way; what does is evcxr's own.
-        std::thread::spawn(move || for _ in outputs.stdout {});
-        std::thread::spawn(move || for _ in outputs.stderr {});
+        let [mut out, mut err] = [pipes[0].try_clone()?, pipes[1].try_clone()?];
+        std::thread::spawn(move || outputs.stdout.iter().for_each(|line| child::pass_on(&line, &mut out)));
+        std::thread::spawn(move || outputs.stderr.iter().for_each(|line| child::pass_on(&line, &mut err)));
         let dependencies: String = template::AT_ONCE
             .iter()
             .filter_map(|name| Some(format!(":dep {name} = {}\n", template.dependencies.get(*name)?)))

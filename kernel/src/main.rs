@@ -1,7 +1,7 @@
 //! A Jupyter kernel for Rust in which headlight is ready at once.
 
 mod ansi;
-#[cfg(unix)]
+#[cfg_attr(not(unix), path = "child_elsewhere.rs")]
 mod child;
 mod collect;
 mod completeness;
@@ -94,12 +94,9 @@ fn main() -> ExitCode {
     if tools::is_rustc_wrapper() {
         return tools::wrap_rustc();
     }
-    #[cfg(unix)]
     if std::env::var_os(child::IS_CHILD).is_some() {
         child::run();
     }
-    #[cfg(not(unix))]
-    evcxr::runtime_hook();
     let done = match Cli::parse().verb {
         Verb::Install(place) => install::install(&place.into()).map(|()| ExitCode::SUCCESS),
         Verb::Uninstall(place) => install::uninstall(&place.into()).map(|()| ExitCode::SUCCESS),
