@@ -9,6 +9,7 @@ use crate::Result;
 use crate::install::{self, Place};
 use crate::run::{self, RunArgs};
 use crate::template::{Source, Template};
+use crate::tools::become_command;
 
 /// The versions that this release was tried with.
 const JUPYTERLAB: &str = "jupyterlab==4.6.6";
@@ -145,6 +146,7 @@ fn open(place: &Path, root: &Path) -> Result<ExitCode> {
     println!("Opening {} in JupyterLab; Ctrl-C ends it.", place.display());
     let mut command = Command::new(&lab.jupyter);
     command.arg("lab").arg(place);
+    // So that Ctrl-C reaches nothing else.
     become_command(command)
 }
 
@@ -321,20 +323,6 @@ fn step(command: &mut Command) -> Result<()> {
         return Err(format!("{shown} failed ({status}); is there a network? What it said is above").into());
     }
     Ok(())
-}
-
-/// This process becomes the command, so that Ctrl-C reaches nothing else.
-fn become_command(mut command: Command) -> Result<ExitCode> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::process::CommandExt;
-        Err(command.exec().into())
-    }
-    #[cfg(not(unix))]
-    {
-        let code = command.status()?.code().unwrap_or(1);
-        Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
-    }
 }
 
 #[cfg(test)]

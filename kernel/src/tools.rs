@@ -445,7 +445,7 @@ impl Manifest {
 }
 
 /// This process becomes the command, where the system can do that.
-fn become_command(mut command: Command) -> Result<ExitCode> {
+pub fn become_command(mut command: Command) -> Result<ExitCode> {
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt;
