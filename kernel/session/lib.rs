@@ -66,6 +66,13 @@ pub fn headlight_early_return<E>(_: &E, message: &str) {
     say(&token, &told);
 }
 
+/// Called where a cell has caught its own panic.
+pub fn headlight_panicked() {
+    if let Ok(token) = std::env::var("HEADLIGHT_KERNEL") {
+        say(&token, &serde_json::json!({"op": "panicked"}));
+    }
+}
+
 fn tell(token: &str, panic: &std::panic::PanicHookInfo) {
     let payload = panic.payload();
     let message = payload
@@ -98,9 +105,6 @@ pub mod variables {
     use std::any::Any;
     use std::collections::HashMap;
     use std::sync::Arc;
-
-    pub const VARIABLE_CHANGED_TYPE: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
-    pub const USER_ERROR_OCCURRED: &str = "EVCXR_ERROR_OCCURRED";
 
     #[derive(Default)]
     pub struct VariableStore {
@@ -150,7 +154,9 @@ pub mod variables {
 
     fn told_lost(name: &str) -> bool {
         eprintln!("The type of the variable {name} was redefined, so its value is lost.");
-        println!("{VARIABLE_CHANGED_TYPE}{name}");
+        if let Ok(token) = std::env::var("HEADLIGHT_KERNEL") {
+            super::say(&token, &serde_json::json!({"op": "changed", "name": name}));
+        }
         false
     }
 

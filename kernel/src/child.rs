@@ -120,7 +120,7 @@ fn run_cells() -> Result<()> {
     let evcxr = take_over_output()?;
     follow_parent();
     let token = std::env::var(TOKEN)?;
-    let begin = format!("\u{1}{token} {{\"op\":\"begin\"}}\n");
+    let begin = format!("\u{1}{token} {{\"op\":\"begin\",\"process\":{}}}\n", std::process::id());
     let done = format!("\u{1}{token} {{\"op\":\"done\"}}\n");
     let mut kept = Vec::new();
     let mut calls = None;
@@ -140,7 +140,18 @@ fn run_cells() -> Result<()> {
             .and_then(|rest| rest.rsplit_once(' '))
             .ok_or_else(|| format!("evcxr sent {line:?}"))?;
         // SAFETY: compiled by this session from a cell, with the signature that evcxr gives all of them.
-        let library = unsafe { Library::open(Some(path), RTLD_NOW)? };
+        let library = match unsafe { Library::open(Some(path), RTLD_NOW) } {
+            Ok(library) => library,
+            Err(error) => {
+                let why = serde_json::json!({"op": "panic", "thread": "main", "message": format!("the cell could not be loaded: {error:?}")});
+                write_all(
+                    1,
+                    &format!("{begin}\u{1}{token} {why}\n\u{1}{token} {{\"op\":\"panicked\"}}\n{done}"),
+                )?;
+                write_all(2, &done)?;
+                continue;
+            }
+        };
         let cell = unsafe { *library.get::<Cell>(function.as_bytes())? };
         // After a `:dep` a cell may be linked to a newer session library than the first one.
         calls = Calls::of(&library).or(calls);
@@ -180,14 +191,20 @@ fn take_over_output() -> Result<std::thread::JoinHandle<()>> {
         libc::close(out);
         libc::close(err);
         libc::fcntl(control, libc::F_SETFD, libc::FD_CLOEXEC);
+        // For programs that a cell starts.
         std::env::remove_var(PIPES);
+        std::env::remove_var(IS_CHILD);
         (File::from_raw_fd(evcxr), File::from_raw_fd(control))
     };
     Ok(std::thread::spawn(move || {
         let mut evcxr = evcxr;
+        let process_id = std::process::id().to_string();
         for line in BufReader::new(control).lines() {
             let Ok(line) = line else { break };
-            if writeln!(evcxr, "{line}").is_err() {
+            // What was for a process before this one is of no use.
+            let own =
+                line.split_once(' ').filter(|(process, _)| *process == process_id).map(|(_, line)| line);
+            if own.is_some_and(|line| writeln!(evcxr, "{line}").is_err()) {
                 break;
             }
         }

@@ -27,6 +27,9 @@ pub fn of(code: &str) -> Completeness {
         .map(|line| if line.trim_start().starts_with([':', '!']) { "" } else { line })
         .collect::<Vec<_>>()
         .join("\n");
+    if crate::source::is_too_deep(&rust) {
+        return Completeness::Invalid;
+    }
     if rust.trim().is_empty() {
         return Completeness::Complete;
     }

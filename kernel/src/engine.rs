@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io::{PipeReader, PipeWriter, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Child, Command};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use crate::{child, names, source};
 
 /// How long code that does not listen may go on after an interrupt.
 const GRACE: Duration = Duration::from_secs(4);
+/// How long the page waits for what it asks beside cells.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The first cell of every session. After the imports it has evcxr learn that `?` occurs, and rust-analyzer look up what
 /// the user's first cell would else wait for. None of the variables stays.
 const PRELUDE: &str = r#"use headlight::prelude::*;
@@ -111,6 +114,10 @@ struct Shared {
     waiting: AtomicUsize,
     interrupted: AtomicBool,
     killed: AtomicBool,
+    /// The compiler was ended by an interrupt.
+    stopped: AtomicBool,
+    /// The process that runs the cell: control lines are for it alone.
+    process: AtomicU64,
     /// Counts cells: an interrupt that waits knows by it whether its cell is still the one.
     serial: AtomicUsize,
 }
@@ -156,17 +163,23 @@ impl Engine {
             waiting: AtomicUsize::new(0),
             interrupted: AtomicBool::new(false),
             killed: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            process: AtomicU64::new(0),
             serial: AtomicUsize::new(0),
         });
         let engine = Engine { requests, shared: shared.clone() };
-        std::thread::spawn(move || match Worker::new(&shared) {
-            Ok(mut worker) => {
-                shared.enter(Phase::Idle);
-                worker.serve(&incoming);
-            }
-            Err(error) => {
-                shared.enter(Phase::Broken);
-                refuse(&incoming, &error.to_string());
+        std::thread::spawn(move || {
+            match catch_unwind(AssertUnwindSafe(|| Worker::new(&shared)))
+                .unwrap_or_else(|_| Err("evcxr failed".into()))
+            {
+                Ok(mut worker) => {
+                    shared.enter(Phase::Idle);
+                    worker.serve(&incoming);
+                }
+                Err(error) => {
+                    shared.enter(Phase::Broken);
+                    refuse(&incoming, &error.to_string());
+                }
             }
         });
         engine
@@ -234,7 +247,7 @@ impl Engine {
 
     /// Whether it can answer at once.
     pub fn is_idle(&self) -> bool {
-        *self.shared.phase() == Phase::Idle
+        *self.shared.phase() == Phase::Idle && self.shared.waiting.load(SeqCst) == 0
     }
 
     /// What it still does before it can run a first cell.
@@ -253,11 +266,12 @@ impl Engine {
     /// What could stand at a byte of the code; nothing while a cell runs.
     pub fn complete(&self, code: &str, at: usize) -> Completions {
         let (reply, completions) = channel();
-        if !self.is_idle() {
-            return Completions { items: Vec::new(), range: at..at };
+        let nothing = || Completions { items: Vec::new(), range: at..at };
+        if !self.is_idle() || source::is_too_deep(code) {
+            return nothing();
         }
         let _ = self.requests.send(Request::Complete { code: code.to_string(), at, reply });
-        completions.recv().unwrap_or_default()
+        completions.recv_timeout(PATIENCE).unwrap_or_else(|_| nothing())
     }
 
     /// What is known of the name at a byte of the code, as text and as HTML.
@@ -274,8 +288,11 @@ impl Engine {
         if let Some(busy) = busy {
             return Some((busy.clone(), busy));
         }
+        if source::is_too_deep(code) {
+            return None;
+        }
         self.requests.send(Request::Inspect { code: code.to_string(), at, reply }).ok()?;
-        found.recv().ok()?
+        found.recv_timeout(PATIENCE).ok()?
     }
 
     /// Stops the cell that compiles or runs: gently, if its code listens; else, after a while, with its process.
@@ -309,8 +326,8 @@ impl Engine {
                         Some(_) => {}
                     },
                     // It is about to begin, or just ending.
-                    Phase::Idle => {}
-                    Phase::Starting(_) | Phase::Broken => return,
+                    Phase::Idle | Phase::Starting(_) => {}
+                    Phase::Broken => return,
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -356,7 +373,9 @@ impl Shared {
     fn tell_evcxr(&self, line: &str) {
         let mut control = self.control.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(control) = control.as_mut() {
-            let _ = control.write_all(format!("{line}\n").as_bytes());
+            // A process that is gone may have left its lines unread.
+            let process = self.process.load(SeqCst);
+            let _ = control.write_all(format!("{process} {line}\n").as_bytes());
         }
     }
 
@@ -383,8 +402,10 @@ impl Shared {
                 drop(cell);
                 self.tell_evcxr(&line);
             }
-            Piece::Begin => {
+            Piece::Begin(process) => {
                 drop(cell);
+                self.process.store(process, SeqCst);
+                self.forget_compiler();
                 let mut phase = self.phase();
                 // What the start itself runs is no cell.
                 if *phase == Phase::Compiling {
@@ -410,12 +431,21 @@ impl Shared {
             std::fs::read_to_string(folder.join("compiler")).ok().and_then(|id| id.trim().parse().ok());
         if let Some(group) = group.filter(|group: &i32| *group > 1) {
             // SAFETY: a signal to the group that the stand-in for cargo made of itself for this cell.
-            unsafe { libc::kill(-group, libc::SIGKILL) };
+            if unsafe { libc::kill(-group, libc::SIGKILL) } == 0 {
+                self.stopped.store(true, SeqCst);
+            }
         }
     }
 
     #[cfg(not(unix))]
     fn stop_compiler(&self) {}
+
+    /// Its id may be another's by and by.
+    fn forget_compiler(&self) {
+        if let Some(folder) = self.folder.get() {
+            let _ = std::fs::remove_file(folder.join("compiler"));
+        }
+    }
 
     fn signal_child(&self, kill: bool) {
         let Some(child) = self.child.get() else { return };
@@ -473,7 +503,12 @@ impl Worker {
         let pipes = [out_end.try_clone()?, err_end.try_clone()?];
         let mut command = Command::new(std::env::current_exe()?);
         child::prepare(&mut command, &template, &session, &token, (out_end, err_end, control_end))?;
+        // evcxr reads an evcxr.toml of the folder that it is in; that is for its own kernel.
+        let here = std::env::current_dir()?;
+        command.current_dir(&here);
+        std::env::set_current_dir(session.folder.join("config"))?;
         let evaluation = evcxr::EvalContext::with_subprocess_command(command);
+        std::env::set_current_dir(here)?;
         let (mut evaluation, outputs) = evaluation.map_err(|error| error.to_string())?;
         evaluation.set_opt_level("0").map_err(|error| error.to_string())?;
         let mut context = CommandContext::with_eval_context(evaluation);
@@ -506,7 +541,9 @@ impl Worker {
             match request {
                 Request::Execute { cancelled, .. } if cancelled.load(SeqCst) => {}
                 Request::Execute { code, number, sink, ask, reply, .. } => {
-                    let outcome = self.execute(&code, number, sink, &ask);
+                    let run = AssertUnwindSafe(|| self.execute(&code, number, sink, &ask));
+                    let outcome = catch_unwind(run).unwrap_or_else(|_| Err(report::failed()));
+                    self.shared.forget_compiler();
                     self.shared.enter(Phase::Idle);
                     self.shared.serial.fetch_add(1, SeqCst);
                     let _ = reply.send(outcome);
@@ -526,9 +563,13 @@ impl Worker {
         shared.killed.store(false, SeqCst);
         *shared.cell() = Cell { sink: Some(sink), ..Cell::default() };
         let folder = self.session.folder.clone();
-        let _ = std::fs::remove_file(folder.join("compiler"));
+        shared.forget_compiler();
+        shared.stopped.store(false, SeqCst);
         let _ = std::fs::write(folder.join("notices"), "");
         shared.enter(Phase::Compiling);
+        if source::is_too_deep(code) {
+            return Err(report::other("brackets are nested deeper than 256 times"));
+        }
         let code = source::with_prepared(code, &self.prepared)?;
         self.sources.begin(number, &code);
         let result = self.context.execute_with_callbacks(
@@ -544,7 +585,7 @@ impl Worker {
         let panic = cell.panic.take();
         let failure = match result {
             Err(evcxr::Error::CompilationErrors(_) | evcxr::Error::Message(_))
-                if shared.interrupted.load(SeqCst) =>
+                if shared.stopped.load(SeqCst) =>
             {
                 Some(report::stopped_compiling())
             }

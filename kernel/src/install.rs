@@ -82,13 +82,18 @@ pub fn install(place: &Place) -> Result<()> {
 /// Takes the kernel away, and all that was built for it.
 pub fn uninstall(place: &Place) -> Result<()> {
     let folder = place.folder()?;
-    if folder.join("kernel.json").exists() {
-        std::fs::remove_dir_all(&folder)?;
-        println!("removed {}", folder.display());
-    } else {
+    let Ok(specification) = std::fs::read(folder.join("kernel.json")) else {
         println!("no kernel in {}", folder.display());
-    }
-    let cache = template::cache_folder()?;
+        return Ok(());
+    };
+    let specification: serde_json::Value = serde_json::from_slice(&specification).unwrap_or_default();
+    std::fs::remove_dir_all(&folder)?;
+    println!("removed {}", folder.display());
+    // Where it was built, if that was said at its installation.
+    let cache = match specification["env"]["HEADLIGHT_CACHE"].as_str() {
+        Some(cache) => PathBuf::from(cache),
+        None => template::cache_folder()?,
+    };
     match template::remove_all(&cache)? {
         true => println!("removed what was built in {}", cache.display()),
         false => println!("kept {}: a kernel runs from it", cache.display()),

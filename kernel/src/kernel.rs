@@ -376,7 +376,8 @@ impl Kernel {
             true => Ok(None),
             false => self.engine.execute(
                 &request.code,
-                count.max(1),
+                // What is not counted is no cell that one could be sent back to.
+                if counted { count } else { 0 },
                 Arc::new(move |event| {
                     if !silent {
                         shown.show(event, &of_shown);

@@ -68,7 +68,7 @@ fn headless(place: &Path, args: &LabArgs, root: &Path) -> Result<ExitCode> {
         "headlight is built already, so that each notebook starts in a few seconds".to_string()
     } else {
         format!(
-            "headlight is first built for notebooks, from {}, which takes about five minutes on two cores; \
+            "headlight is first built for notebooks, from {}, which takes about four minutes on two cores; \
              later runs start from it in a few seconds",
             Source::find().describe()
         )

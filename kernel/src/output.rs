@@ -42,8 +42,8 @@ pub enum Piece {
     EarlyReturn(EarlyReturn),
     /// A line that evcxr waits for.
     Control(String),
-    /// The cell was compiled, and runs.
-    Begin,
+    /// The cell was compiled, and runs in the process with this id.
+    Begin(u64),
     /// The cell is done, and all it printed to this stream has come.
     Done,
     /// The process that ran the cell is gone, and all it printed to this stream has come.
@@ -78,9 +78,11 @@ pub struct Location {
 
 const BLOCK_BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
 const BLOCK_END: &str = "EVCXR_END_CONTENT";
+/// What evcxr itself reads. Of these a cell prints only the last as it is; the others it tells under the token.
 pub const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
 pub const RETURNED_EARLY: &str = "EVCXR_ERROR_OCCURRED";
-const CONTROL: [&str; 4] = [PANICKED, RETURNED_EARLY, "EVCXR_VARIABLE_CHANGED_TYPE:", "EVCXR_INPUT_REQUEST"];
+const CHANGED: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
+const ASKS: &str = "EVCXR_INPUT_REQUEST";
 
 /// Takes a stream of bytes apart, in whatever portions it comes.
 pub struct Parser {
@@ -133,12 +135,7 @@ impl Parser {
         let content = line.strip_suffix('\n').unwrap_or(line);
         if let Some(block) = &mut self.block {
             if content != BLOCK_END {
-                if content.ends_with(PANICKED) {
-                    self.block = None;
-                    pieces.push(Piece::Control(PANICKED.to_string()));
-                } else {
-                    block.lines.push(content.to_string());
-                }
+                block.lines.push(content.to_string());
                 return;
             }
             if let Some(Block { mime, lines }) = self.block.take() {
@@ -178,9 +175,15 @@ impl Parser {
             ("update", Some(id)) => pieces.push(Piece::Update(data(), id)),
             ("result", _) => pieces.push(Piece::Result(data())),
             ("clear", _) => pieces.push(Piece::Clear { wait: message["wait"].as_bool().unwrap_or(false) }),
-            ("begin", _) => pieces.push(Piece::Begin),
+            ("begin", _) => pieces.push(Piece::Begin(message["process"].as_u64().unwrap_or(0))),
+            ("panicked", _) => pieces.push(Piece::Control(PANICKED.to_string())),
+            ("changed", _) => {
+                let name = message["name"].as_str().unwrap_or_default();
+                pieces.push(Piece::Control(format!("{CHANGED}{name}")));
+            }
             ("early_return", _) => {
                 pieces.push(Piece::EarlyReturn(serde_json::from_value(message).unwrap_or_default()));
+                pieces.push(Piece::Control(RETURNED_EARLY.to_string()));
             }
             ("panic", _) => pieces.push(Piece::Panic(serde_json::from_value(message).unwrap_or_default())),
             ("done", _) => pieces.push(Piece::Done),
@@ -210,7 +213,7 @@ impl Parser {
     }
 
     fn markers(&self) -> impl Iterator<Item = &str> {
-        CONTROL.into_iter().chain([BLOCK_BEGIN, self.mark.as_str()])
+        [ASKS, BLOCK_BEGIN, self.mark.as_str()].into_iter()
     }
 
     /// How much of a line that has not ended yet can be shown: up to where a marker begins or may be about to.
@@ -270,7 +273,7 @@ mod tests {
         let stream = "plain é\nno newline\u{1}T {\"op\":\"display\",\"data\":{\"text/plain\":\"a\"},\"id\":\"7\"}\n\
             \rEVCXR and EVCXR_\nEVCXR_BEGIN_CONTENT text/plain\none\ntwo\nEVCXR_END_CONTENT\n\
             EVCXR_BEGIN_CONTENT text/html\n<b>\nEVCXR_END_CONTENT\nEVCXR_BEGIN_CONTENT text/plain\nb\nEVCXR_END_CONTENT\n\
-            \u{1}U {\"op\":\"clear\"}\n\u{1}T {\"op\":\"clear\",\"wait\":true}\nlastEVCXR_PANIC_NOTIFICATION\n\
+            \u{1}U {\"op\":\"clear\"}\n\u{1}T {\"op\":\"clear\",\"wait\":true}\nEVCXR_PANIC_NOTIFICATION\nlast\u{1}T {\"op\":\"panicked\"}\n\
             EVCXR_INPUT_REQUEST:Name?\n\u{1}T {\"op\":\"done\"}\n";
         let mut first = bundle("text/plain", "one\ntwo");
         first.data.extend(bundle("text/html", "<b>").data);
@@ -282,7 +285,7 @@ mod tests {
             Piece::Result(bundle("text/plain", "b")),
             text("\u{1}U {\"op\":\"clear\"}\n"),
             Piece::Clear { wait: true },
-            text("last"),
+            text("EVCXR_PANIC_NOTIFICATION\nlast"),
             Piece::Control(PANICKED.to_string()),
             Piece::Control("EVCXR_INPUT_REQUEST:Name?".to_string()),
             Piece::Done,

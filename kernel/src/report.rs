@@ -102,7 +102,7 @@ pub fn other(message: &str) -> Failure {
 
 pub fn other_version(name: &str, wanted: &str, have: &str) -> Failure {
     let more = vec![format!(
-        "A second copy of {name} would have other types than headlight's. Leave the line out, or ask for a version that agrees."
+        "A second copy of {name} would have other types than headlight's. Leave the line out, or ask for a version that agrees, as headlight has it."
     )];
     Failure::new("error", &format!("this kernel has {name} = {have}; the cell asks for {wanted}"), more)
 }
@@ -116,7 +116,13 @@ pub fn not_started(why: &str) -> Failure {
 }
 
 pub fn gone() -> Failure {
-    not_started("its engine has stopped")
+    failed()
+}
+
+/// A fault of the kernel itself.
+pub fn failed() -> Failure {
+    let more = vec!["If it happens again, restart the kernel.".to_string()];
+    Failure::new("error", "the kernel failed at this cell", more)
 }
 
 fn shown(at: Option<&Location>, sources: &Sources) -> Vec<String> {

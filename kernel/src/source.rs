@@ -9,6 +9,23 @@ use crate::report::{self, Failure};
 use crate::template::AT_ONCE;
 
 const CELL: &str = "cell";
+const PANICKED: &str = "println!(\"EVCXR_PANIC_NOTIFICATION\");";
+const EARLY: &str = "println!(\"{}\", evcxr_internal_runtime::USER_ERROR_OCCURRED);";
+/// Deeper brackets than anybody writes; parsers of Rust call themselves for each.
+const DEEPEST: usize = 256;
+
+/// Whether brackets are nested so deep that parsing would end the kernel.
+pub fn is_too_deep(code: &str) -> bool {
+    let mut depth = 0usize;
+    code.chars().any(|c| {
+        match c {
+            '(' | '[' | '{' | '<' => depth += 1,
+            ')' | ']' | '}' | '>' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEEPEST
+    })
+}
 
 /// A line that the user wrote.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +113,7 @@ pub fn stage(folder: &Path) -> Result<String> {
     let path = folder.join(&file);
     fs::create_dir_all(path.parent().unwrap_or(folder))?;
     let source = fs::read_to_string(folder.join("src/lib.rs"))?;
-    fs::write(path, with_shared_variables(&with_early_returns_told(&source)))?;
+    fs::write(path, with_panics_told(&with_shared_variables(&with_early_returns_told(&source))))?;
     Ok(file)
 }
 
@@ -110,7 +127,18 @@ fn with_early_returns_told(source: &str) -> String {
     };
     let format = &told[print + "eprintln!(".len()..end];
     let call = format!("::headlight::headlight_early_return(&error, &format!({format}, error));");
-    format!("{before}{}{call}{}", &told[..print], &told[end + ", error);".len()..])
+    let after = told[end + ", error);".len()..].replacen(EARLY, "", 1);
+    format!("{before}{}{call}{after}", &told[..print])
+}
+
+/// What evcxr prints to itself when a cell has panicked could be printed by anybody; this is told under the token.
+fn with_panics_told(source: &str) -> String {
+    match source.rfind(PANICKED) {
+        Some(at) => {
+            format!("{}::headlight::headlight_panicked();{}", &source[..at], &source[at + PANICKED.len()..])
+        }
+        None => source.to_string(),
+    }
 }
 
 /// evcxr gives each cell its own copy of the code that keeps variables; the session's library has it compiled.
@@ -138,8 +166,12 @@ pub fn with_prepared(
     prepared: &BTreeMap<String, String>,
 ) -> std::result::Result<String, Failure> {
     let mut lines = Vec::new();
+    // Commands stand before the code; later lines may be within a text.
+    let mut in_code = false;
     for line in code.lines() {
-        let Some(dependency) = line.trim_start().strip_prefix(":dep ") else {
+        let text = line.trim_start();
+        in_code |= !(text.is_empty() || text.starts_with([':', '!']) || text.starts_with("//"));
+        let Some(dependency) = text.strip_prefix(":dep ").filter(|_| !in_code) else {
             lines.push(line.to_string());
             continue;
         };
@@ -314,6 +346,14 @@ mod tests {
         assert_eq!(place(8), Some((2, 4)));
         assert_eq!(place(1), None);
         assert_eq!(sources.place("/rustc/library/core/src/option.rs", 3), None);
+    }
+
+    #[test]
+    fn what_could_be_printed_by_anybody_is_told_otherwise() {
+        let source = format!("user({PANICKED:?});\n{PANICKED}\n}}");
+        let told = with_panics_told(&source);
+        assert_eq!(told, format!("user({PANICKED:?});\n::headlight::headlight_panicked();\n}}"));
+        assert!(is_too_deep(&"{".repeat(300)) && !is_too_deep(&"{}".repeat(300)));
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Source {
     fn dependency(&self) -> String {
         match self {
             Source::Checkout(folder) => {
-                format!("{{ path = {:?}, default-features = false }}", folder.to_string_lossy())
+                format!("{{ path = {}, default-features = false }}", quoted(folder))
             }
             Source::Release => {
                 format!("{{ version = \"={}\", default-features = false }}", env!("CARGO_PKG_VERSION"))
@@ -96,6 +96,11 @@ impl Source {
         }
         Ok(files)
     }
+}
+
+/// A path as TOML has it.
+fn quoted(path: &Path) -> String {
+    toml::Value::String(path.to_string_lossy().into_owned()).to_string()
 }
 
 fn version_of(folder: &Path) -> Option<String> {
@@ -221,7 +226,12 @@ impl Template {
         let toolchain = Toolchain::find(&source)?;
         let cache = cache_folder()?;
         let templates = cache.join("templates");
-        fs::create_dir_all(&templates)?;
+        fs::create_dir_all(&templates).map_err(|error| {
+            format!(
+                "{} cannot be made: {error}; set HEADLIGHT_CACHE to a folder that can",
+                templates.display()
+            )
+        })?;
         let key = key(&toolchain, &source)?;
         let folder = templates.join(&key);
         let target = cache.join(format!("target-{:016x}", fingerprint(&[&toolchain.version])));
@@ -325,7 +335,7 @@ fn build(
     }
     let mut dependencies = BTreeMap::from([(
         "headlight".to_string(),
-        format!("{{ package = \"headlight-session\", path = {:?} }}", session.to_string_lossy()),
+        format!("{{ package = \"headlight-session\", path = {} }}", quoted(&session)),
     )]);
     write_manifest(&ctx, &dependencies)?;
     let metadata = metadata(&ctx, toolchain)?;
@@ -416,6 +426,15 @@ fn compile(
     // A group of its own, so that what cargo starts ends with it.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    #[cfg(target_os = "linux")]
+    // SAFETY: a call that is allowed between fork and exec.
+    unsafe {
+        use std::os::unix::process::CommandExt;
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
+        });
+    }
     let mut child = command.spawn()?;
     BUILDING.store(child.id(), SeqCst);
     let stdout = child.stdout.take().ok_or("cargo has no output")?;

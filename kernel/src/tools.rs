@@ -84,12 +84,17 @@ pub fn wrap_rustc() -> ExitCode {
 }
 
 fn wrap() -> Result<ExitCode> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args_os().skip(1);
     let program = PathBuf::from(arguments.next().ok_or("cargo named no rustc")?);
-    let mut arguments: Vec<String> = arguments.collect();
+    let mut arguments: Vec<String> = arguments
+        .map(|word| word.into_string().map_err(|word| format!("{word:?} is not UTF-8").into()))
+        .collect::<Result<_>>()?;
     let of_cell = arguments.windows(2).any(|pair| pair[0] == "--crate-name" && pair[1] == "ctx");
     if of_cell {
-        let environment = std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG")).collect();
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()))
+            .filter(|(name, _)| name.starts_with("CARGO_PKG"))
+            .collect();
         let call = Call { program: program.clone(), arguments: arguments.clone(), environment };
         let file = std::env::var_os(RECORD).ok_or("nowhere to note the call")?;
         let empty = Path::new(&file).with_extension("rs");
@@ -269,6 +274,7 @@ impl Session {
         let metadata = if known {
             template.clone()
         } else {
+            self.note_process()?;
             let mut command = self.real(&self.known.cargo, arguments);
             let output = command.stderr(Stdio::inherit()).output()?;
             if !output.status.success() {
@@ -292,6 +298,7 @@ impl Session {
         for file in ["Cargo.toml", "Cargo.lock"] {
             std::fs::copy(self.folder.join(file), folder.join(file))?;
         }
+        self.note_process()?;
         let mut command = self.real(&self.known.cargo, arguments);
         command.current_dir(folder);
         become_command(command)
