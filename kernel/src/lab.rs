@@ -146,6 +146,14 @@ fn open(place: &Path, root: &Path) -> Result<ExitCode> {
     println!("Opening {} in JupyterLab; Ctrl-C ends it.", place.display());
     let mut command = Command::new(&lab.jupyter);
     command.arg("lab").arg(place);
+    #[cfg(unix)]
+    // SAFETY: cannot fail.
+    if unsafe { libc::geteuid() } == 0 {
+        println!(
+            "You are root, as in a container; JupyterLab, which asks for other users, is started all the same."
+        );
+        command.arg("--allow-root");
+    }
     // So that Ctrl-C reaches nothing else.
     become_command(command)
 }
