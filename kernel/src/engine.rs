@@ -16,7 +16,7 @@ use crate::output::{Bundle, EarlyReturn, PANICKED, Panic, Parser, Piece, RETURNE
 use crate::report::{self, Failure};
 use crate::session::Session;
 use crate::template::{self, Template};
-use crate::{child, names, source};
+use crate::{child, lock, names, source};
 
 /// How long code that does not listen may go on after an interrupt.
 const GRACE: Duration = Duration::from_secs(4);
@@ -205,7 +205,7 @@ impl Engine {
         let outcome = loop {
             match sent.and_then(|()| outcome.recv_timeout(Duration::from_millis(50))) {
                 Ok(outcome) => break outcome,
-                Err(RecvTimeoutError::Disconnected) => break Err(report::gone()),
+                Err(RecvTimeoutError::Disconnected) => break Err(report::failed()),
                 Err(RecvTimeoutError::Timeout) => sent = Ok(()),
             }
             if self.is_interrupted() && matches!(*self.shared.phase(), Phase::Starting(_)) {
@@ -347,7 +347,7 @@ impl Engine {
 
 impl Shared {
     fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.phase)
     }
 
     fn enter(&self, phase: Phase) {
@@ -355,7 +355,7 @@ impl Shared {
     }
 
     fn cell(&self) -> MutexGuard<'_, Cell> {
-        self.cell.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.cell)
     }
 
     fn notice(&self) -> Option<String> {
@@ -371,7 +371,7 @@ impl Shared {
 
     /// Sends a line to evcxr, by way of the child.
     fn tell_evcxr(&self, line: &str) {
-        let mut control = self.control.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut control = lock(&self.control);
         if let Some(control) = control.as_mut() {
             // A process that is gone may have left its lines unread.
             let process = self.process.load(SeqCst);
@@ -449,7 +449,7 @@ impl Shared {
 
     fn signal_child(&self, kill: bool) {
         let Some(child) = self.child.get() else { return };
-        let mut child = child.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut child = lock(child);
         if kill {
             let _ = child.kill();
             return;
@@ -496,7 +496,7 @@ impl Worker {
         let (out, out_end) = std::io::pipe()?;
         let (err, err_end) = std::io::pipe()?;
         let (control_end, control) = std::io::pipe()?;
-        *shared.control.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(control);
+        *lock(&shared.control) = Some(control);
         let token = format!("{:016x}{:016x}", crate::random(), crate::random());
         relay(shared, Stream::Out, out, &token);
         relay(shared, Stream::Err, err, &token);
@@ -563,6 +563,7 @@ impl Worker {
         shared.killed.store(false, SeqCst);
         *shared.cell() = Cell { sink: Some(sink), ..Cell::default() };
         let folder = self.session.folder.clone();
+        // Completion may have looked up a dependency since the last cell.
         shared.forget_compiler();
         shared.stopped.store(false, SeqCst);
         let _ = std::fs::write(folder.join("notices"), "");
@@ -594,7 +595,7 @@ impl Worker {
                 Some(report::terminated(&how, shared.killed.load(SeqCst)))
             }
             Err(error) => Some(report::other(&error.to_string())),
-            Ok(_) if cell.panicked => Some(report::panic(&panic.clone().unwrap_or_default(), &self.sources)),
+            Ok(_) if cell.panicked => Some(report::panic(&panic.unwrap_or_default(), &self.sources)),
             Ok(_) if cell.returned_early => {
                 Some(report::early_return(&cell.early.take().unwrap_or_default(), &self.sources))
             }

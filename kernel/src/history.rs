@@ -86,7 +86,7 @@ impl History {
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        crate::lock(&self.entries)
     }
 }
 

@@ -17,7 +17,8 @@ use crate::engine::{Completions, Engine, Event, Stream};
 use crate::history::History;
 use crate::output::Bundle;
 use crate::report::Failure;
-use crate::{Result, completeness};
+use crate::stop::{Signal, Signals};
+use crate::{Result, completeness, lock};
 
 /// Runs a kernel until it is told to shut down.
 pub fn serve(connection_file: &Path) -> Result<()> {
@@ -124,14 +125,14 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
 
     let gone = end_of_parent();
     tokio::pin!(gone);
-    let mut terminated = Signals::new()?;
+    let mut signals = Signals::new()?;
     loop {
         let message = tokio::select! {
             message = read(&mut control) => next_message(message).await,
             () = &mut gone => break,
-            interrupt = terminated.next() => match interrupt {
-                true => { engine.interrupt(); continue }
-                false => break,
+            signal = signals.next() => match signal {
+                Signal::Interrupt => { engine.interrupt(); continue }
+                Signal::Terminate => break,
             },
         };
         let Some(message) = message else { continue };
@@ -534,10 +535,6 @@ fn at_least_0(n: i32) -> usize {
     usize::try_from(n).unwrap_or(0)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 /// Waits until whoever started this kernel is gone, if it told who it is.
 async fn end_of_parent() {
     #[cfg(unix)]
@@ -550,43 +547,4 @@ async fn end_of_parent() {
         return;
     }
     std::future::pending().await
-}
-
-/// What the system asks of the process.
-struct Signals {
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Signals> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            Ok(Signals {
-                interrupt: signal(SignalKind::interrupt())?,
-                terminate: signal(SignalKind::terminate())?,
-            })
-        }
-        #[cfg(not(unix))]
-        Ok(Signals {})
-    }
-
-    /// True for an interrupt of the cell, false for the end of the kernel.
-    async fn next(&mut self) -> bool {
-        #[cfg(unix)]
-        {
-            tokio::select! {
-                _ = self.interrupt.recv() => true,
-                _ = self.terminate.recv() => false,
-            }
-        }
-        #[cfg(not(unix))]
-        {
-            let _ = tokio::signal::ctrl_c().await;
-            true
-        }
-    }
 }

@@ -115,10 +115,6 @@ pub fn not_started(why: &str) -> Failure {
     )
 }
 
-pub fn gone() -> Failure {
-    failed()
-}
-
 /// A fault of the kernel itself.
 pub fn failed() -> Failure {
     let more = vec!["If it happens again, restart the kernel.".to_string()];

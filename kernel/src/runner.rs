@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nbformat::v4::{Cell, Notebook};
 
 use crate::collect::Collected;
 use crate::engine::{Engine, Outcome, Sink};
+use crate::lock;
 use crate::notebook::{self, has_tag};
 use crate::report::Failure;
 use crate::steps::Steps;
@@ -158,10 +159,6 @@ fn failure(name: &str, value: &str, outcome: Outcome) -> Failure {
     let mut traceback = vec![format!("\u{1b}[1;31m{name}\u{1b}[0m\u{1b}[1m: {value}\u{1b}[0m")];
     traceback.extend(outcome.err().into_iter().flat_map(|failure| failure.traceback));
     Failure { name: name.to_string(), value: value.to_string(), traceback }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The error as a reader in a terminal, or of a log, is told it.

@@ -33,7 +33,7 @@ impl Stop {
         };
         std::thread::spawn(move || {
             runtime.block_on(async {
-                let alone = signals.next().await;
+                let alone = signals.next().await == Signal::Terminate;
                 noted.alone.store(alone, SeqCst);
                 noted.wanted.store(true, SeqCst);
                 let Some(engine) = engine else {
@@ -82,15 +82,24 @@ fn terminate(child: &mut Child) {
     let _ = child.kill();
 }
 
+/// What the system asks of the process.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Signal {
+    /// Ctrl-C, which reaches all processes of a terminal.
+    Interrupt,
+    /// To this process alone.
+    Terminate,
+}
+
 #[cfg(unix)]
-struct Signals {
+pub struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
 impl Signals {
-    fn new() -> Result<Signals> {
+    pub fn new() -> Result<Signals> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
@@ -98,26 +107,26 @@ impl Signals {
         })
     }
 
-    /// Waits for the next; true if it came to this process alone.
-    async fn next(&mut self) -> bool {
+    /// Waits for the next.
+    pub async fn next(&mut self) -> Signal {
         tokio::select! {
-            _ = self.interrupt.recv() => false,
-            _ = self.terminate.recv() => true,
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Signal::Terminate,
         }
     }
 }
 
 #[cfg(windows)]
-struct Signals(tokio::signal::windows::CtrlC);
+pub struct Signals(tokio::signal::windows::CtrlC);
 
 #[cfg(windows)]
 impl Signals {
-    fn new() -> Result<Signals> {
+    pub fn new() -> Result<Signals> {
         Ok(Signals(tokio::signal::windows::ctrl_c()?))
     }
 
-    async fn next(&mut self) -> bool {
+    pub async fn next(&mut self) -> Signal {
         self.0.recv().await;
-        false
+        Signal::Interrupt
     }
 }
