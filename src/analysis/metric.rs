@@ -58,18 +58,7 @@ type CustomMetric = dyn Fn(&Named) -> Result<f32> + Send + Sync;
 
 impl fmt::Debug for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |position: &Option<usize>| position.map(|p| format!(" at {p}")).unwrap_or_default();
-        match self {
-            Metric::Loss => f.write_str("loss"),
-            Metric::LossFrom(position) => write!(f, "loss from {position} on"),
-            Metric::LogitDiff { correct, incorrect, position } => {
-                write!(f, "logit difference {correct} - {incorrect}{}", at(position))
-            }
-            Metric::LogProb { token, position } => write!(f, "log-probability of {token}{}", at(position)),
-            Metric::Kl => f.write_str("KL divergence"),
-            Metric::InductionScore(head) => write!(f, "induction score of {head}"),
-            Metric::Custom(name, _) => f.write_str(name),
-        }
+        f.write_str(&self.said(|id| id.to_string()))
     }
 }
 
@@ -115,6 +104,29 @@ impl Metric {
         metric: impl Fn(&Named) -> Result<f32> + Send + Sync + 'static,
     ) -> Metric {
         Metric::Custom(name.into(), Arc::new(metric))
+    }
+
+    /// In words, with the text of its tokens.
+    pub(super) fn described(&self, model: &Model) -> String {
+        self.said(|id| model.labels(&[id]).first().map_or_else(|| id.to_string(), |text| format!("{text:?}")))
+    }
+
+    fn said(&self, token_said: impl Fn(u32) -> String) -> String {
+        let at = |position: &Option<usize>| position.map(|p| format!(" at {p}")).unwrap_or_default();
+        match self {
+            Metric::Loss => "loss".to_string(),
+            Metric::LossFrom(position) => format!("loss from {position} on"),
+            Metric::LogitDiff { correct, incorrect, position } => {
+                let (correct, incorrect) = (token_said(*correct), token_said(*incorrect));
+                format!("logit difference {correct} - {incorrect}{}", at(position))
+            }
+            Metric::LogProb { token, position } => {
+                format!("log-probability of {}{}", token_said(*token), at(position))
+            }
+            Metric::Kl => "KL divergence".to_string(),
+            Metric::InductionScore(head) => format!("induction score of {head}"),
+            Metric::Custom(name, _) => name.clone(),
+        }
     }
 
     /// Fails if the metric cannot be had of this model and input.
