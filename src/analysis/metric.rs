@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
+use super::sweep::sweep;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
-use crate::model::{Model, Tokens};
+use crate::model::{Input, Model, Tokens};
 use crate::named::{Axis, Named};
 use crate::network::ops::log_sum_exp;
 use crate::progress;
@@ -104,6 +105,23 @@ impl Metric {
         metric: impl Fn(&Named) -> Result<f32> + Send + Sync + 'static,
     ) -> Metric {
         Metric::Custom(name.into(), Arc::new(metric))
+    }
+
+    /// The metric of a model on an input; [`Kl`](Metric::Kl), which compares, is 0.
+    ///
+    /// Fails for a token, a head or a position that the model or the input does not have.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// let metric = Metric::log_prob(&model, " sat")?;
+    /// let without = model.ablate(head(0, 5), Ablation::Zero)?;
+    /// let text = "the cat sat on the mat, the cat";
+    /// println!("{:.2} with it, {:.2} without", metric.measure(&model, text)?, metric.measure(&without, text)?);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn measure(&self, model: &Model, input: impl Into<Input>) -> Result<f64> {
+        Ok(sweep("measuring", model, &[], &input.into(), self)?.clean)
     }
 
     /// In words, with the text of its tokens.
