@@ -4,16 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 
 use candle_core::Device;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::Model;
 use super::tokenizer::Tokenizer;
+use super::{Build, Model};
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::network::Network;
 use crate::network::gpt2::{Config, Gpt2};
 use crate::network::weights::Weights;
 
@@ -104,8 +102,11 @@ fn assemble(
         )
         .help("say what it is, as \"model_type\": \"gpt2\""));
     };
-    let network: Arc<dyn Network> = match architecture {
-        "gpt2" => Arc::new(Gpt2::load(&parse::<Config>(config_path, config)?, weights)?),
+    let build = match architecture {
+        "gpt2" => {
+            let config: Config = parse(config_path, config)?;
+            Build::new(move |weights| Gpt2::load(&config, weights))
+        }
         other => {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -114,6 +115,7 @@ fn assemble(
             .help("known architectures: gpt2"));
         }
     };
+    let network = build.network(weights)?;
     let d_vocab = network.dims().d_vocab;
     let tokenizer = tokenizer(d_vocab)?;
     let bos = header.bos_token_id.or_else(|| tokenizer.end_of_text());
@@ -133,7 +135,7 @@ fn assemble(
             .help(format!("token ids are 0 to {}", d_vocab - 1)));
         }
     }
-    Ok(Model::assembled(name, network, tokenizer, bos, eos))
+    Ok(Model::assembled(name, network, build, tokenizer, bos, eos))
 }
 
 fn architecture(header: &Header) -> Option<&str> {

@@ -446,6 +446,8 @@ impl Gpt2 {
             let bias = get(&format!("{name}.bias"), &[m])?;
             Ok(Norm { eps: config.layer_norm_epsilon, gain_and_bias: Some((gain, bias)) })
         };
+        let w_e = get("wte.weight", &[v, m])?;
+        let w_pos = get("wpe.weight", &[dims.n_ctx, m])?;
         let mut blocks = Vec::new();
         for l in 0..dims.n_layers {
             let get = |name: &str, shape: &[usize]| get(&format!("h.{l}.{name}"), shape);
@@ -473,14 +475,12 @@ impl Gpt2 {
                 },
             });
         }
-        let w_e = get("wte.weight", &[v, m])?;
         let w_u = if weights.has("lm_head.weight") || !config.tie_word_embeddings {
             weights.get("lm_head.weight", &[v, m])?.t()?
         } else {
             w_e.t()?
         };
         let b_u = Tensor::zeros(v, DType::F32, w_e.device())?;
-        let w_pos = get("wpe.weight", &[dims.n_ctx, m])?;
         Ok(Gpt2 { dims, w_e, w_pos, blocks, ln_final: norm("ln_f")?, w_u, b_u })
     }
 
