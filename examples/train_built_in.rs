@@ -119,6 +119,7 @@ fn options(args: &Args) -> TrainingOptions {
         batch: args.batch_tokens / N_CTX,
         steps: args.steps,
         warm_up: 200,
+        deviation: 0.02,
         learning_rate: args.learning_rate,
         evaluate_every: EVALUATE_EVERY,
         seed: args.seed,

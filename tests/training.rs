@@ -7,8 +7,10 @@ fn small() -> TrainingOptions {
     TrainingOptions {
         d_model: 32,
         d_mlp: 32,
+        d_vocab: 64,
         n_ctx: 32,
         batch: 4,
+        deviation: 0.02,
         evaluate_every: 10,
         ..TrainingOptions::default()
     }
@@ -115,15 +117,16 @@ fn the_curve_agrees_with_the_analyses() -> Result<()> {
 #[test]
 fn options_that_cannot_be_say_why() {
     type Change = fn(&mut TrainingOptions);
-    let cases: [(Change, &[&str]); 11] = [
+    let cases: [(Change, &[&str]); 12] = [
         (|o| o.n_layers = 0, &["n_layers = 0", "at least 1"]),
         (|o| o.n_heads = 0, &["n_heads = 0", "at least 1"]),
         (|o| o.n_heads = 5, &["d_model = 32", "n_heads = 5", "d_model = 35"]),
-        (|o| o.d_vocab = 3, &["d_vocab = 3", "at least 5"]),
+        (|o| o.d_vocab = 3, &["d_vocab = 3", "at least 9"]),
         (|o| o.n_ctx = 8, &["n_ctx = 8", "said twice"]),
         (|o| o.batch = 0, &["batch = 0"]),
         (|o| o.evaluate_every = 0, &["evaluate_every = 0"]),
         (|o| o.learning_rate = f64::NAN, &["learning_rate = NaN", "small positive"]),
+        (|o| o.deviation = 0.0, &["deviation = 0", "small positive"]),
         (|o| o.d_model = 1 << 40, &["weights", "smaller"]),
         (|o| o.batch = usize::MAX, &["numbers in one tensor", "smaller"]),
         (|o| o.steps = 0, &["steps = 0"]),

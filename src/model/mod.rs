@@ -23,6 +23,7 @@ pub use run::{Run, RunOptions};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::named::{Axis, Named};
+use crate::network::initial::DEVIATION;
 use crate::network::weights::Weights;
 use crate::network::{Dims, Network, Start, Tap};
 use tokenizer::Tokenizer;
@@ -176,7 +177,7 @@ impl Model {
             )
             .help("take random weights first, then edit"));
         }
-        let weights = Weights::random(seed, self.dims().n_layers, self.device());
+        let weights = Weights::random(seed, DEVIATION, self.dims().n_layers, self.device());
         let network = self.build.network(&weights)?;
         let name = self.name.strip_suffix(FOLDED).unwrap_or(&self.name);
         Ok(Model { name: format!("{name}, random weights"), network, ..self.clone() })

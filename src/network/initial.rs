@@ -1,5 +1,5 @@
 //! Weights before any training, as GPT-2 begins (Radford et al. 2019, section 2.3): drawn from a normal distribution of
-//! deviation 0.02, divided by the root of the number of layers that write into the residual stream where a weight is one
+//! deviation 0.02 (or another), divided by the root of the number of layers that write into the residual stream where a weight is one
 //! of those. Gains of norms are 1, biases 0.
 
 use candle_core::{Device, Tensor};
@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::Result;
 
-const DEVIATION: f64 = 0.02;
+/// GPT-2's.
+pub(crate) const DEVIATION: f64 = 0.02;
 
 /// The weights that write into the residual stream, by the ends of their names.
 const WRITING: [&str; 5] =
@@ -17,13 +18,14 @@ const WRITING: [&str; 5] =
 /// Draws each weight when it is asked for: an architecture says by its loading what it needs.
 pub(super) struct Initial {
     rng: ChaCha8Rng,
+    deviation: f64,
     n_layers: usize,
     drawn: Vec<(String, Tensor)>,
 }
 
 impl Initial {
-    pub(super) fn new(seed: u64, n_layers: usize) -> Initial {
-        Initial { rng: ChaCha8Rng::seed_from_u64(seed), n_layers, drawn: Vec::new() }
+    pub(super) fn new(seed: u64, deviation: f64, n_layers: usize) -> Initial {
+        Initial { rng: ChaCha8Rng::seed_from_u64(seed), deviation, n_layers, drawn: Vec::new() }
     }
 
     pub(super) fn draw(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
@@ -35,7 +37,7 @@ impl Initial {
                 // Attention and MLP of each layer write.
                 let writers =
                     if WRITING.iter().any(|end| name.ends_with(end)) { 2 * self.n_layers } else { 1 };
-                let deviation = DEVIATION / (writers as f64).sqrt();
+                let deviation = self.deviation / (writers as f64).sqrt();
                 (0..count).map(|_| (self.normal() * deviation) as f32).collect()
             }
         };

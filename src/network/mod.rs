@@ -2,7 +2,7 @@
 
 pub mod fold;
 pub mod gpt2;
-mod initial;
+pub(crate) mod initial;
 pub(crate) mod ops;
 pub mod weights;
 

@@ -41,9 +41,9 @@ impl Weights {
         Weights { entries, ..Weights::empty("the given tensors", &device) }
     }
 
-    /// Whatever weight is asked for, drawn as GPT-2's are before any training.
-    pub(crate) fn random(seed: u64, n_layers: usize, device: &Device) -> Weights {
-        let initial = Some(RefCell::new(Initial::new(seed, n_layers)));
+    /// Whatever weight is asked for, drawn as GPT-2's are before any training, if need be with another deviation.
+    pub(crate) fn random(seed: u64, deviation: f64, n_layers: usize, device: &Device) -> Weights {
+        let initial = Some(RefCell::new(Initial::new(seed, deviation, n_layers)));
         Weights { initial, ..Weights::empty("a random model", device) }
     }
 

@@ -60,7 +60,7 @@ impl Training {
                 .caused_by(error)
                 .help("use the defaults")
         })?;
-        let weights = Weights::random(options.seed, options.n_layers, &Device::Cpu);
+        let weights = Weights::random(options.seed, options.deviation, options.n_layers, &Device::Cpu);
         Gpt2::load(&config, &weights)?;
         let mut training = Training {
             options: *options,
@@ -72,7 +72,7 @@ impl Training {
         Ok(training)
     }
 
-    /// Makes so many steps, each on new random tokens that repeat, and evaluates as often as the options say. It shows
+    /// Makes so many steps, each on new sequences of [the options' kind](TrainingOptions), and evaluates as often as the options say. It shows
     /// how far it is. Where it is stopped, calling it again goes on.
     pub fn run(&mut self, steps: usize) -> Result<()> {
         let progress = Progress::new("training", steps);
@@ -138,7 +138,8 @@ impl Training {
     /// text, all of one length, it measures the loss too; there may be none.
     pub fn evaluate(&mut self, text: &[Vec<u32>]) -> Result<()> {
         let model = self.model()?;
-        let length = ((self.options.n_ctx - 1) / 2).min(LONGEST_UNIT);
+        // Few tokens of a unit should be the same.
+        let length = ((self.options.n_ctx - 1) / 2).min(self.options.d_vocab / 2).min(LONGEST_UNIT);
         let repeats = RepeatedTokens { length, batch: EVALUATED, seed: EVALUATION_SEED };
         let wanted = RunOptions::only([Site::Pattern, Site::UnembedOut]);
         let run = model.run_with_options(repeats.ids(&model)?, &wanted)?;
