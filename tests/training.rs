@@ -11,6 +11,7 @@ fn small() -> TrainingOptions {
         n_ctx: 32,
         batch: 4,
         deviation: 0.02,
+        learning_rate: 7e-3,
         evaluate_every: 10,
         ..TrainingOptions::default()
     }
