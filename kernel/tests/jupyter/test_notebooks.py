@@ -72,7 +72,7 @@ def test_it_runs_and_so_do_its_solutions(path):
     notebook = nbformat.read(path, as_version=4)
     parameters = cells_of(notebook, "code")[1]
     for name, value in SHORT.get(path.stem, {}).items():
-        parameters.source, found = re.subn(rf"let {name} = \w+;", f"let {name} = {value};", parameters.source)
+        parameters.source, found = re.subn(rf"(let {name}\b[^=]*=) \w+;", rf"\1 {value};", parameters.source)
         assert found == 1
     notebook.cells += [nbformat.v4.new_code_cell(code) for code in solutions_of(notebook)]
     # An error in a cell is raised here.
