@@ -19,8 +19,8 @@ pub use figure::{Figure, Section, Shown, html_page, show};
 pub use files::write as write_file;
 pub use hook::{Head, Hook, IntoHook, Site, head};
 pub use model::{
-    Ablation, Component, Components, Edge, Generated, Input, Model, PromptTest, Run, RunOptions, Sampling,
-    Tokens, no_bos,
+    Ablation, Component, Components, Edge, Generated, Input, KnownModel, KnownModels, Model, PromptTest, Run,
+    RunOptions, Sampling, Tokens, known_models, no_bos, with_bos,
 };
 pub use named::{Axis, Meaning, Named};
 pub use network::{Dims, Tap};

@@ -9,6 +9,7 @@ use headlight::analysis::{
 };
 use headlight::{
     Ablation, Drawn, Figure, Head, Input, IntoHook, Model, Named, Result, RunOptions, Site, Table, View,
+    known_models,
 };
 use serde_json::{Value, json};
 
@@ -39,6 +40,23 @@ pub fn heads(model: &Model, repeated: &RepeatedTokens, as_json: bool) -> Result<
     Ok(line(&json!({
         "model": model.name(), "length": length, "batch": batch, "seed": seed, "heads": heads,
     })))
+}
+
+/// The models that open by name, and what is in the hub's cache.
+pub fn models(as_json: bool) -> Result<String> {
+    let known = known_models()?;
+    if !as_json {
+        return Ok(known.figure()?.to_text());
+    }
+    let entries = known.0.iter().map(|model| {
+        let size = |index: usize| model.sizes.map(|sizes| sizes[index]);
+        json!({
+            "name": model.names.first(), "also": model.names.get(1..), "layers": size(0), "heads": size(1),
+            "width": size(2), "millions": model.millions, "repository": model.repository,
+            "cached": model.cached.as_ref().map(|path| path.display().to_string()), "cached_bytes": model.cached_bytes,
+        })
+    });
+    Ok(line(&json!({ "models": entries.collect::<Vec<Value>>() })))
 }
 
 pub fn loss(model: &Model, input: Input, as_json: bool) -> Result<String> {

@@ -2,7 +2,11 @@
 
 mod edit;
 mod generate;
+mod gguf;
+mod hub;
 mod input;
+mod known;
+mod memory;
 mod open;
 mod predict;
 mod run;
@@ -17,7 +21,8 @@ pub(crate) use edit::Edit;
 pub use edit::{Ablation, Component, Components, Edge};
 pub use generate::{Generated, Sampling};
 pub(crate) use input::Sequences;
-pub use input::{Input, Tokens, no_bos};
+pub use input::{Input, Tokens, no_bos, with_bos};
+pub use known::{KnownModel, KnownModels, known_models};
 pub use predict::PromptTest;
 pub use run::{Run, RunOptions};
 
@@ -41,13 +46,23 @@ pub struct Model {
     network: Arc<dyn Network>,
     tokenizer: Arc<Tokenizer>,
     bos: Option<u32>,
+    prepends_bos: bool,
     eos: Vec<u32>,
     pub(crate) edits: Vec<Edit>,
 }
 
 impl Model {
-    /// Opens `"built-in"`, which needs no file and no network, or a folder: `config.json`, `model.safetensors` (or
-    /// the shards of `model.safetensors.index.json`), and `tokenizer.json` or `vocab.json` with `merges.txt`.
+    /// Opens a model by its name:
+    ///
+    /// - `"built-in"`, which needs no file and no network
+    /// - a folder: `config.json`, `model.safetensors` (or the shards of `model.safetensors.index.json`, or
+    ///   `pytorch_model.bin`), and `tokenizer.json` or `vocab.json` with `merges.txt`
+    /// - a GGUF file, whose weights become f32
+    /// - a name that [`known_models`] lists, as `"gpt2"`, or any `owner/name` of the Hugging Face hub, with `@revision`
+    ///   after it if one wants. What is not in the cache that Python's libraries share is fetched into it.
+    ///
+    /// What is a path that exists goes before a name. The hub is asked only for files that the cache does not hold;
+    /// `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean in Python.
     ///
     /// A folder without a tokenizer opens too; token ids are then the labels, and text is refused.
     ///
@@ -69,10 +84,11 @@ impl Model {
         name: &str,
         network: Arc<dyn Network>,
         tokenizer: Tokenizer,
-        bos: Option<u32>,
+        (bos, prepends_bos): (Option<u32>, bool),
         eos: Vec<u32>,
     ) -> Model {
-        Model { name: name.into(), network, tokenizer: Arc::new(tokenizer), bos, eos, edits: Vec::new() }
+        let (tokenizer, edits) = (Arc::new(tokenizer), Vec::new());
+        Model { name: name.into(), network, tokenizer, bos, prepends_bos, eos, edits }
     }
 
     /// What it was opened as.
@@ -89,9 +105,15 @@ impl Model {
         self.network.device()
     }
 
-    /// The token that is put before text, if the model has one.
+    /// The token that begins a text, if the model has one.
     pub fn bos(&self) -> Option<u32> {
         self.bos
+    }
+
+    /// Whether [`bos`](Model::bos) is put before text unless [`no_bos`] or [`with_bos`] says otherwise: TransformerLens's
+    /// `default_prepend_bos`, true but for families that were trained without one (Pythia and GPT-NeoX, Qwen, Phi).
+    pub fn prepends_bos(&self) -> bool {
+        self.prepends_bos
     }
 
     /// Ids that stand for no text.
@@ -258,7 +280,7 @@ impl Model {
     }
 
     pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<Tokens>> {
-        let bos = self.bos.filter(|_| input.with_bos);
+        let bos = self.bos.filter(|_| input.bos.unwrap_or(self.prepends_bos));
         let many = match &input.sequences {
             Sequences::Texts(texts) => texts
                 .iter()

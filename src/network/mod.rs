@@ -3,6 +3,7 @@
 pub mod fold;
 pub mod gpt2;
 pub(crate) mod ops;
+pub(crate) mod pickle;
 pub mod weights;
 
 use candle_core::{DType, Device, Tensor};
