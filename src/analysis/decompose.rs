@@ -69,13 +69,14 @@ pub fn attn_score_spread(model: &Model, run: &Run, head: Head) -> Result<Named> 
     let parts = Parts::new(model, run, head)?;
     let (count, len) = (parts.labels.len(), parts.stream.len());
     let [queries, keys] = parts.project()?;
+    let window = model.scoring(head.layer)?.window.unwrap_or(len);
     let progress = Progress::new("splitting attention scores", count);
     let mut spread = Vec::with_capacity(count * count);
     for component in 0..count {
         let query = queries.get(component)?;
         let of = |key: usize| -> Result<f32> {
             let share = query.matmul(&keys.get(key)?.t()?)?; // [query, key]
-            Ok(standard_deviation_below_diagonal(&share.flatten_all()?.to_vec1()?, len))
+            Ok(standard_deviation_of_seen(&share.flatten_all()?.to_vec1()?, len, window))
         };
         spread.extend((0..count).into_par_iter().map(of).collect::<Result<Vec<f32>>>()?);
         progress.advance(1)?;
@@ -99,18 +100,19 @@ fn fits(head: Head, count: usize, len: usize) -> Result<()> {
     )))
 }
 
-/// The standard deviation of the cells of a square `[query, key]` whose key is not ahead of its query.
-fn standard_deviation_below_diagonal(square: &[f32], len: usize) -> f32 {
-    let count = (len * (len + 1) / 2) as f64;
-    let mean = sum_of_rows(square, len, |cell| cell) / count;
+/// The standard deviation of the cells of a square `[query, key]` whose key is not ahead of its query, nor as far behind it
+/// as the window is wide.
+fn standard_deviation_of_seen(square: &[f32], len: usize, window: usize) -> f32 {
+    let count = (0..len).map(|query| (query + 1).min(window)).sum::<usize>() as f64;
+    let mean = sum_of_rows(square, len, window, |cell| cell) / count;
     let shift = mean as f32;
-    (sum_of_rows(square, len, |cell| (cell - shift) * (cell - shift)) / count).sqrt() as f32
+    (sum_of_rows(square, len, window, |cell| (cell - shift) * (cell - shift)) / count).sqrt() as f32
 }
 
 /// The sum of a term over the same cells.
-fn sum_of_rows(square: &[f32], len: usize, term: impl Fn(f32) -> f32) -> f64 {
+fn sum_of_rows(square: &[f32], len: usize, window: usize, term: impl Fn(f32) -> f32) -> f64 {
     let sum = |(query, row): (usize, &[f32])| {
-        let (chunks, rest) = row[..=query].as_chunks::<16>();
+        let (chunks, rest) = row[(query + 1).saturating_sub(window)..=query].as_chunks::<16>();
         // Lanes, so that many cells are added at once.
         let mut lanes = [0f32; 16];
         for chunk in chunks {
