@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor, Var};
 use clap::Parser;
-use headlight::network::gpt2::{Config, Gpt2};
+use headlight::network::Decoder;
+use headlight::network::gpt2::{self, Config};
 use headlight::network::weights::Weights;
 use headlight::network::{Network, Start, Tap};
 use headlight::{Hook, Site};
@@ -303,12 +304,12 @@ impl Trainer {
         })
     }
 
-    fn network(&self) -> Outcome<Gpt2> {
+    fn network(&self) -> Outcome<Decoder> {
         let tensors = self
             .parameters
             .iter()
             .map(|(name, parameter)| (name.clone(), parameter.value.as_tensor().clone()));
-        Ok(Gpt2::load(&self.config, &Weights::from_tensors(tensors.collect::<HashMap<_, _>>()))?)
+        Ok(gpt2::load(&self.config, &Weights::from_tensors(tensors.collect::<HashMap<_, _>>()))?)
     }
 
     /// The batch of a step depends on seed and step alone, so that a resumed training is the same training.
@@ -530,7 +531,7 @@ fn english(data: &Data, rows: usize, len: usize) -> Vec<Vec<u32>> {
 }
 
 /// The loss of each prediction `[row, position - 1]`, in nats.
-fn losses(network: &Gpt2, rows: &[Vec<u32>]) -> Outcome<Tensor> {
+fn losses(network: &Decoder, rows: &[Vec<u32>]) -> Outcome<Tensor> {
     let ids = ids(rows)?;
     let last = ids.dim(1)? - 1;
     let mut tap = Logits(None);

@@ -23,7 +23,7 @@ pub use model::{
     RunOptions, Sampling, Tokens, known_models, no_bos, with_bos,
 };
 pub use named::{Axis, Meaning, Named};
-pub use network::{Dims, Tap};
+pub use network::{Anatomy, Dims, Tap};
 pub use notebook::{EvcxrDisplay, clear_output};
 pub use progress::{check_stop, clear_stop, request_stop};
 pub use view::{Drawn, Table, View};

@@ -27,8 +27,9 @@ pub use predict::PromptTest;
 pub use run::{Run, RunOptions};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::hook::{Head, Hook, IntoHook, Site, head};
 use crate::named::{Axis, Named};
-use crate::network::{Dims, Network, Start, Tap};
+use crate::network::{Anatomy, Dims, Network, Scoring, Start, Tap};
 use tokenizer::Tokenizer;
 
 /// A transformer to look into. Cloning is cheap: clones share the weights.
@@ -46,7 +47,6 @@ pub struct Model {
     network: Arc<dyn Network>,
     tokenizer: Arc<Tokenizer>,
     bos: Option<u32>,
-    prepends_bos: bool,
     eos: Vec<u32>,
     pub(crate) edits: Vec<Edit>,
 }
@@ -84,11 +84,11 @@ impl Model {
         name: &str,
         network: Arc<dyn Network>,
         tokenizer: Tokenizer,
-        (bos, prepends_bos): (Option<u32>, bool),
+        bos: Option<u32>,
         eos: Vec<u32>,
     ) -> Model {
         let (tokenizer, edits) = (Arc::new(tokenizer), Vec::new());
-        Model { name: name.into(), network, tokenizer, bos, prepends_bos, eos, edits }
+        Model { name: name.into(), network, tokenizer, bos, eos, edits }
     }
 
     /// What it was opened as.
@@ -101,6 +101,50 @@ impl Model {
         self.network.dims()
     }
 
+    /// What it is built of, where architectures differ.
+    pub fn anatomy(&self) -> Anatomy {
+        self.network.anatomy()
+    }
+
+    /// Every hook that it has, in the order in which a run meets them.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// assert!(model.hooks().contains(&Site::ResidMid.at(1)));
+    /// assert!(!model.hooks().contains(&Site::RotQ.at(1))); // its positions are embedded
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn hooks(&self) -> Vec<Hook> {
+        self.anatomy().hooks(self.dims().n_layers)
+    }
+
+    /// The hook that is meant. Fails unless the model has it.
+    pub(crate) fn hook(&self, hook: impl IntoHook) -> Result<Hook> {
+        self.anatomy().check(hook.into_hook()?, self.dims().n_layers)
+    }
+
+    /// The attention heads that share the keys and values of one key head: all that are in one group, or the head itself
+    /// where each has its own. Fails if there is no such layer or key head.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// assert_eq!(model.heads_of_key(1, 2)?, [head(1, 2)]);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn heads_of_key(&self, layer: usize, key_head: usize) -> Result<Vec<Head>> {
+        let Dims { n_layers, n_key_value_heads, .. } = *self.dims();
+        let of = head(layer, key_head).check(n_layers, n_key_value_heads)?;
+        let group = self.anatomy().group;
+        Ok((of.head * group..(of.head + 1) * group).map(|index| head(layer, index)).collect())
+    }
+
+    /// How many heads an activation has.
+    pub(crate) fn heads_at(&self, site: Site) -> usize {
+        if site.is_of_keys() { self.dims().n_key_value_heads } else { self.dims().n_heads }
+    }
+
     pub(crate) fn device(&self) -> &Device {
         self.network.device()
     }
@@ -111,9 +155,9 @@ impl Model {
     }
 
     /// Whether [`bos`](Model::bos) is put before text unless [`no_bos`] or [`with_bos`] says otherwise: TransformerLens's
-    /// `default_prepend_bos`, true but for families that were trained without one (Pythia and GPT-NeoX, Qwen, Phi).
+    /// `default_prepend_bos`, true but for families that were trained without one (GPT-NeoX, and so Pythia, and Qwen).
     pub fn prepends_bos(&self) -> bool {
-        self.prepends_bos
+        self.network.prepends_bos()
     }
 
     /// Ids that stand for no text.
@@ -189,7 +233,8 @@ impl Model {
     }
 
     /// A weight by TransformerLens's name: `W_E`, `W_pos`, `W_U`, `b_U`, one layer's as `blocks.0.attn.W_Q`, or
-    /// all layers' in one as `W_Q` `[layer, head, d_model, d_head]`.
+    /// all layers' in one as `W_Q` `[layer, head, d_model, d_head]`. Where query heads share keys and values, `W_K` and
+    /// `W_V` are each query head's, and `_W_K` and `_W_V` those of the heads of keys.
     ///
     /// ```
     /// # use headlight::prelude::*;
@@ -202,6 +247,18 @@ impl Model {
         let all = self.network.weights()?;
         if let Some((full, tensor)) = all.iter().find(|(full, _)| full == name) {
             return Named::new(full, tensor.clone(), weight_axes(name, tensor, self.layer_of(name)));
+        }
+        // A weight that query heads share has TransformerLens's mark; without the mark it is each head's.
+        let (path, last) = name.rsplit_once('.').map_or(("", name), |(path, last)| (path, last));
+        let marked = if path.is_empty() { format!("_{last}") } else { format!("{path}._{last}") };
+        if SHARED.contains(&last) && self.anatomy().group > 1 {
+            let shared = self.weight(&marked)?;
+            let dim = shared.dim("head")?;
+            let tensor = repeated(shared.tensor(), dim, self.anatomy().group)?;
+            let mut axes = shared.axes().to_vec();
+            let prefix = self.layer_of(name).map_or("H".to_string(), |layer| format!("L{layer}H"));
+            axes[dim] = Axis::labelled("head", numbered(&prefix, self.dims().n_heads));
+            return Named::new(name, tensor, axes);
         }
         let short = |full: &str| full.rsplit('.').next().map(str::to_string);
         let found: Vec<&(String, Tensor)> =
@@ -238,12 +295,15 @@ impl Model {
 
     /// A weight by its full name, where the model has it: norms have none once they are folded.
     pub(crate) fn weight_if_any(&self, full_name: &str) -> Result<Option<Tensor>> {
-        let all = self.network.weights()?;
-        Ok(all.into_iter().find(|(name, _)| name == full_name).map(|(_, tensor)| tensor))
+        match self.weight(full_name) {
+            Ok(weight) => Ok(Some(weight.tensor().clone())),
+            Err(error) if error.kind() == ErrorKind::Address => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    pub(crate) fn attention_scale(&self, layer: usize) -> f64 {
-        self.network.attention_scale(layer)
+    pub(crate) fn scoring(&self, layer: usize) -> Result<&Scoring> {
+        self.network.scoring(layer)
     }
 
     /// What token ids say, one by one.
@@ -280,7 +340,7 @@ impl Model {
     }
 
     pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<Tokens>> {
-        let bos = self.bos.filter(|_| input.bos.unwrap_or(self.prepends_bos));
+        let bos = self.bos.filter(|_| input.bos.unwrap_or(self.prepends_bos()));
         let many = match &input.sequences {
             Sequences::Texts(texts) => texts
                 .iter()
@@ -361,6 +421,12 @@ impl Model {
         Axis::labelled("head", numbered("H", self.dims().n_heads))
     }
 
+    /// The heads of an activation: those of keys are not named as query heads are, where they are fewer.
+    pub(crate) fn head_axis_at(&self, site: Site) -> Axis {
+        let prefix = if site.is_of_keys() && self.anatomy().group > 1 { "KV" } else { "H" };
+        Axis::labelled("head", numbered(prefix, self.heads_at(site)))
+    }
+
     fn layer_of(&self, name: &str) -> Option<usize> {
         name.strip_prefix("blocks.")?.split('.').next()?.parse().ok()
     }
@@ -369,14 +435,26 @@ impl Model {
 impl fmt::Debug for Model {
     /// The name, the sizes, and the edits if there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Dims { n_layers, n_heads, d_model, d_vocab, n_ctx, .. } = self.dims();
-        write!(
-            f,
-            "{}: {n_layers} layers of {n_heads} heads, width {d_model}, {d_vocab} tokens, context {n_ctx}",
-            self.name
-        )?;
+        let Dims { n_layers, n_heads, n_key_value_heads, d_model, d_vocab, n_ctx, .. } = self.dims();
+        write!(f, "{}: {n_layers} layers of {n_heads} heads", self.name)?;
+        if n_key_value_heads < n_heads {
+            write!(f, " on {n_key_value_heads} of keys")?;
+        }
+        write!(f, ", width {d_model}, {d_vocab} tokens, context {n_ctx}")?;
         self.edits().iter().try_for_each(|edit| write!(f, "; {edit}"))
     }
+}
+
+/// Weights of keys and values.
+const SHARED: [&str; 4] = ["W_K", "W_V", "b_K", "b_V"];
+
+/// Each entry of an axis `times` times, one after another.
+fn repeated(x: &Tensor, dim: usize, times: usize) -> Result<Tensor> {
+    let mut copies = x.dims().to_vec();
+    copies.insert(dim + 1, times);
+    let mut joined = x.dims().to_vec();
+    joined[dim] *= times;
+    Ok(x.unsqueeze(dim + 1)?.broadcast_as(copies)?.reshape(joined)?)
 }
 
 fn numbered(prefix: &str, count: usize) -> Vec<String> {
@@ -389,17 +467,19 @@ fn weight_axes(name: &str, tensor: &Tensor, layer: Option<usize>) -> Vec<Axis> {
         Some("W_pos") => &["position", "d_model"],
         Some("W_U") => &["d_model", "d_vocab"],
         Some("b_U") => &["d_vocab"],
-        Some("W_Q" | "W_K" | "W_V") => &["head", "d_model", "d_head"],
-        Some("b_Q" | "b_K" | "b_V") => &["head", "d_head"],
+        Some("W_Q" | "W_K" | "W_V" | "_W_K" | "_W_V") => &["head", "d_model", "d_head"],
+        Some("b_Q" | "b_K" | "b_V" | "_b_K" | "_b_V") => &["head", "d_head"],
         Some("W_O") => &["head", "d_head", "d_model"],
-        Some("W_in") => &["d_model", "d_mlp"],
+        Some("W_in" | "W_gate") => &["d_model", "d_mlp"],
         Some("b_in") => &["d_mlp"],
         Some("W_out") => &["d_mlp", "d_model"],
         _ => &["d_model"],
     };
+    let names = if matches!(tensor.dims(), [_]) && name.contains("_norm.") { &["d_head"] } else { names };
+    let prefix = if name.rsplit('.').next().is_some_and(|last| last.starts_with('_')) { "KV" } else { "H" };
     let axis = |(&name, &len): (&&'static str, &usize)| match (name, layer) {
-        ("head", Some(layer)) => Axis::labelled("head", numbered(&format!("L{layer}H"), len)),
-        ("head", None) => Axis::labelled("head", numbered("H", len)),
+        ("head", Some(layer)) => Axis::labelled("head", numbered(&format!("L{layer}{prefix}"), len)),
+        ("head", None) => Axis::labelled("head", numbered(prefix, len)),
         _ => Axis::plain(name, len),
     };
     names.iter().zip(tensor.dims()).map(axis).collect()

@@ -4,18 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use candle_core::Device;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::hub::{self, Hub};
 use super::tokenizer::Tokenizer;
 use super::{Model, gguf, known, memory};
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::network::Network;
-use crate::network::gpt2::{Config, Gpt2};
+use crate::network;
+use crate::network::config::parse;
 use crate::network::pickle;
 use crate::network::weights::{CONFIG, Weights, map};
 
@@ -191,16 +189,7 @@ fn assemble(
         .help("say what it is, as \"model_type\": \"gpt2\""));
     };
     memory::check(name, weights.bytes(), weights.device())?;
-    let network: Arc<dyn Network> = match architecture {
-        "gpt2" => Arc::new(Gpt2::load(&parse::<Config>(config_path, config)?, weights)?),
-        other => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("{config_path} is of architecture `{other}`, which is not known"),
-            )
-            .help("known architectures: gpt2"));
-        }
-    };
+    let network = network::load(architecture, config_path, config, weights)?;
     let d_vocab = network.dims().d_vocab;
     let tokenizer = tokenizer(d_vocab)?;
     let bos = header.bos_token_id.or_else(|| tokenizer.end_of_text());
@@ -220,15 +209,11 @@ fn assemble(
             .help(format!("token ids are 0 to {}", d_vocab - 1)));
         }
     }
-    // As TransformerLens has it: these were trained without one.
-    let prepends_bos = !["gpt_neox", "qwen", "qwen2", "qwen3", "phi", "bloom"].contains(&architecture);
-    Ok(Model::assembled(name, network, tokenizer, (bos, prepends_bos), eos))
+    Ok(Model::assembled(name, network, tokenizer, bos, eos))
 }
 
 fn architecture(header: &Header) -> Option<&str> {
-    let class = header.architectures.first().map(String::as_str);
-    let by_class = class.map(|class| if class.starts_with("GPT2") { "gpt2" } else { class });
-    header.model_type.as_deref().or(by_class)
+    header.model_type.as_deref().or(header.architectures.first().map(String::as_str))
 }
 
 /// The weights of one file, or of the shards that an index names.
@@ -270,27 +255,6 @@ fn shards(index: &Path) -> Result<BTreeSet<String>> {
         .help("an index names plain files beside it")),
         None => Ok(shards),
     }
-}
-
-fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| {
-        let at = entry_at(text, error.line(), error.column());
-        let at = if at.is_empty() { at } else { format!(", at `{at}`") };
-        Error::new(ErrorKind::Config, format!("{path} is not what it should be{at}"))
-            .caused_by(error)
-            .help("take the file that came with the model")
-    })
-}
-
-/// The entry of a JSON text that holds a place, where the place is inside one: serde's errors name no field.
-fn entry_at(text: &str, line: usize, column: usize) -> String {
-    const LONGEST: usize = 80;
-    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().as_bytes();
-    let (before, after) = line.split_at(column.saturating_sub(1).min(line.len()));
-    let bounds = |byte: &u8| matches!(byte, b',' | b'{' | b'}');
-    let start = before.iter().rposition(bounds).map_or(0, |at| at + 1);
-    let end = before.len() + after.iter().position(bounds).unwrap_or(after.len());
-    String::from_utf8_lossy(&line[start..end]).trim().chars().take(LONGEST).collect()
 }
 
 /// A text file of a sane size.
