@@ -5,6 +5,8 @@
 
 #[path = "common/folder.rs"]
 mod folder;
+#[path = "common/gguf_file.rs"]
+mod gguf_file;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
@@ -87,6 +89,8 @@ const ONE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 const RUN: &str = "run.safetensors";
+const GGUF: &str = "model.gguf";
+const TORCH: &str = "pytorch_model.bin";
 
 /// Small folders: one layer of two heads, with every way to store weights and many sorts of tokenizer.
 fn folders() -> Vec<Files> {
@@ -124,7 +128,29 @@ fn folders() -> Vec<Files> {
     let mut all = vec![with_tokenizer(tokenizer_json(&vocab, &merges)), sharded, two_files, base.clone()];
     all.extend(other_tokenizers(&vocab, &merges).into_iter().map(with_tokenizer));
     all.push(Files::from([(RUN, saved_run(&base))]));
+    // A third of the cases are files of one format each, which have no JSON.
+    let of_ggufs = [gguf(&self::place(&base)), gguf(&Folder::copy_of("tiny-llama3"))];
+    all.extend(of_ggufs.into_iter().cycle().take(4).map(|bytes| Files::from([(GGUF, bytes)])));
+    let torch = |file: &str| {
+        std::fs::read(format!("{}/tests/golden/tiny-torch/{file}", env!("CARGO_MANIFEST_DIR")))
+            .expect("it is there")
+    };
+    all.push(Files::from([(CONFIG, torch(CONFIG)), (TORCH, torch(TORCH))]));
     all
+}
+
+/// A folder's model as a GGUF file, with a tokenizer and numbers of two types.
+fn gguf(folder: &Folder) -> Vec<u8> {
+    let mut file = gguf_file::of_folder(folder);
+    let (vocab, merges) = small_bpe(28);
+    gguf_file::with_tokenizer(&mut file, &vocab, &merges);
+    let tensor =
+        file.tensors.iter_mut().find(|tensor| tensor.name.ends_with("ffn_up.weight")).expect("it is there");
+    let values = tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let values = candle_core::Tensor::from_vec(values, tensor.shape.clone(), &candle_core::Device::Cpu);
+    let kind = if tensor.shape[1].is_multiple_of(32) { 8 } else { 1 };
+    *tensor = gguf_file::stored(&tensor.name.clone(), &values.expect("its shape"), kind);
+    file.bytes()
 }
 
 fn place(files: &Files) -> Folder {
@@ -334,6 +360,10 @@ fn mutate_bytes(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
     let reach = if rng.random_bool(0.5) { bytes.len() } else { bytes.len().min(400) };
     let at = rng.random_range(0..=reach);
     let end = (at + rng.random_range(0..=16)).min(bytes.len());
+    let is_binary = bytes.starts_with(b"GGUF") || bytes.starts_with(b"PK");
+    if is_binary && rng.random_bool(0.5) {
+        return replace_binary(bytes, at, rng);
+    }
     match rng.random_range(0..11) {
         0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << rng.random_range(0..8)),
         1 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = rng.random()),
@@ -358,6 +388,33 @@ fn mutate_bytes(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
     }
 }
 
+/// Puts an extreme in the place of a binary number: lengths, counts, places and types are such.
+fn replace_binary(bytes: &mut [u8], at: usize, rng: &mut ChaCha8Rng) {
+    let len = bytes.len() as u64;
+    let values = [
+        0,
+        1,
+        2,
+        3,
+        5,
+        9,
+        32,
+        255,
+        len,
+        len - 1,
+        1 << 20,
+        1 << 31,
+        1 << 32,
+        1 << 40,
+        1 << 62,
+        1 << 63,
+        u64::MAX,
+    ];
+    let value = values.choose(rng).copied().unwrap_or_default().to_le_bytes();
+    let width = [1, 4, 8].choose(rng).copied().unwrap_or(8);
+    bytes.iter_mut().skip(at).take(width).zip(value).for_each(|(byte, new)| *byte = new);
+}
+
 /// Puts an extreme in the place of the first number from `at` on, or of a quoted word.
 fn replace_number(bytes: &mut Vec<u8>, at: usize, rng: &mut ChaCha8Rng) {
     let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'e');
@@ -371,10 +428,13 @@ fn replace_number(bytes: &mut Vec<u8>, at: usize, rng: &mut ChaCha8Rng) {
 
 /// Opens the run or the model; what came of using it is within.
 fn open_and_use(folder: &Folder, files: &Files) -> Result<Result<()>> {
-    match files.contains_key(RUN) {
-        true => Ok(use_run(&Run::open(folder.path(RUN))?)),
-        false => Ok(use_model(&folder.open()?)),
+    if files.contains_key(RUN) {
+        return Ok(use_run(&Run::open(folder.path(RUN))?));
     }
+    if files.contains_key(GGUF) {
+        return Ok(use_model(&Model::open(&folder.path(GGUF).display().to_string())?));
+    }
+    Ok(use_model(&folder.open()?))
 }
 
 fn use_run(run: &Run) -> Result<()> {
@@ -422,7 +482,9 @@ fn one_case(seed: u64, bases: &[Files], folder: &Folder, tally: &mut Tally) {
             mutate(name, bytes, other.map_or(&[], Vec::as_slice), &mut rng);
         }
     }
-    for name in [RUN, CONFIG, ONE, INDEX, TOKENIZER, "vocab.json", "merges.txt", SHARDS[0], SHARDS[1]] {
+    for name in
+        [RUN, CONFIG, ONE, INDEX, TOKENIZER, "vocab.json", "merges.txt", SHARDS[0], SHARDS[1], GGUF, TORCH]
+    {
         match files.get(name) {
             Some(bytes) => folder.write(name, bytes),
             None => drop(std::fs::remove_file(folder.path(name))),

@@ -358,11 +358,12 @@ fn rope_scaling(sizes: &Sizes, in_head: usize, theta: &Value) -> Result<Option<V
     }
 }
 
-/// Llama 3.1's scaling is stored as what each frequency is divided by; from it come the numbers of the config.
+/// Llama 3.1's scaling is stored as what each frequency is divided by; from it come the numbers of the config. Its bounds
+/// are those of all such models; the context that they refer to follows from a frequency between them, or else is at most
+/// the first wave that is scaled in full.
 fn llama3_scaling(sizes: &Sizes, found: &Found, in_head: usize, theta: f64) -> Result<Value> {
     const LOW: f64 = 1.0;
     const HIGH: f64 = 4.0;
-    const CONTEXT: f64 = 8192.0;
     let other = || {
         sizes.refused(
             "rotations are scaled by factors of their own".into(),
@@ -376,9 +377,19 @@ fn llama3_scaling(sizes: &Sizes, found: &Found, in_head: usize, theta: f64) -> R
     let factors = candle_core::Tensor::from_raw_buffer(bytes, DType::F32, &found.shape, &Device::Cpu)?;
     let factors = factors.to_vec1::<f32>()?;
     let factor = f64::from(factors.iter().copied().fold(1.0, f32::max));
+    let wavelength =
+        |pair: usize| 2.0 * std::f64::consts::PI * theta.powf(2.0 * pair as f64 / in_head as f64);
+    let between = factors.iter().position(|&divisor| divisor > 1.01 && f64::from(divisor) < 0.99 * factor);
+    let context = match (between, factors.iter().position(|&divisor| divisor > 1.01)) {
+        (Some(pair), _) => {
+            let smooth = (1.0 / f64::from(factors[pair]) - 1.0 / factor) / (1.0 - 1.0 / factor);
+            ((smooth * (HIGH - LOW) + LOW) * wavelength(pair)).round()
+        }
+        (None, Some(pair)) => (LOW * wavelength(pair)).floor(),
+        (None, None) => return Err(other()),
+    };
     let expected = |pair: usize| {
-        let wavelength = 2.0 * std::f64::consts::PI * theta.powf(2.0 * pair as f64 / in_head as f64);
-        let smooth = (CONTEXT / wavelength - LOW) / (HIGH - LOW);
+        let smooth = (context / wavelength(pair) - LOW) / (HIGH - LOW);
         1.0 / (smooth + (1.0 - smooth) / factor).clamp(1.0 / factor, 1.0)
     };
     let same = |(pair, &found): (usize, &f32)| (f64::from(found) / expected(pair) - 1.0).abs() < 1e-3;
@@ -387,6 +398,6 @@ fn llama3_scaling(sizes: &Sizes, found: &Found, in_head: usize, theta: f64) -> R
     }
     Ok(json!({
         "rope_type": "llama3", "factor": factor, "low_freq_factor": LOW, "high_freq_factor": HIGH,
-        "original_max_position_embeddings": CONTEXT as u32,
+        "original_max_position_embeddings": context as u32,
     }))
 }
