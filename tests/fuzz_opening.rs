@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use folder::{Folder, Weight, Weights, small_bpe, tokenizer_json, with_header};
@@ -128,15 +129,18 @@ fn folders() -> Vec<Files> {
     let mut all = vec![with_tokenizer(tokenizer_json(&vocab, &merges)), sharded, two_files, base.clone()];
     all.extend(other_tokenizers(&vocab, &merges).into_iter().map(with_tokenizer));
     all.push(Files::from([(RUN, saved_run(&base))]));
-    // A third of the cases are files of one format each, which have no JSON.
-    let of_ggufs = [gguf(&self::place(&base)), gguf(&Folder::copy_of("tiny-llama3"))];
-    all.extend(of_ggufs.into_iter().cycle().take(4).map(|bytes| Files::from([(GGUF, bytes)])));
     let torch = |file: &str| {
         std::fs::read(format!("{}/tests/golden/tiny-torch/{file}", env!("CARGO_MANIFEST_DIR")))
             .expect("it is there")
     };
     all.push(Files::from([(CONFIG, torch(CONFIG)), (TORCH, torch(TORCH))]));
     all
+}
+
+/// The same small GPT-2, and a LLaMA whose rotations are scaled.
+fn ggufs() -> Vec<Files> {
+    let small = folders().into_iter().next().expect("there are folders");
+    [place(&small), Folder::copy_of("tiny-llama3")].map(|folder| Files::from([(GGUF, gguf(&folder))])).into()
 }
 
 /// A folder's model as a GGUF file, with a tokenizer and numbers of two types.
@@ -526,10 +530,21 @@ fn from_env(name: &str, default: u64) -> u64 {
 
 #[test]
 fn damaged_folders() {
+    damaged(&folders());
+}
+
+#[test]
+fn damaged_ggufs() {
+    damaged(&ggufs());
+}
+
+fn damaged(bases: &[Files]) {
+    // Memory and panics are counted for the whole process.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (cases, seed) = (from_env("HEADLIGHT_FUZZ_CASES", 2000), from_env("HEADLIGHT_FUZZ_SEED", 0));
-    let bases = folders();
     let folder = Folder::in_memory();
-    for files in &bases {
+    for files in bases {
         open_and_use(&place(files), files).and_then(|used| used).expect("what is to be damaged is sound");
     }
     // The messages of panics that are caught are kept, not printed.
@@ -539,7 +554,7 @@ fn damaged_folders() {
     }));
     let (begun, mut tally) = (Instant::now(), Tally::default());
     for case in 0..cases {
-        one_case(seed.wrapping_add(case), &bases, &folder, &mut tally);
+        one_case(seed.wrapping_add(case), bases, &folder, &mut tally);
     }
     drop(std::panic::take_hook());
     println!(

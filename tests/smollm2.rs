@@ -61,7 +61,7 @@ fn as_others_have_it() -> Result<()> {
             apart(&model.loss_per_token(input.clone())?.to_vec()?, &numbers(&run["loss_per_token"])),
         );
         println!("{} tokens: logits {logits:.1e} of {largest:.1} apart, losses {losses:.1e}", input.len());
-        assert!(logits < 2e-5 * largest && losses < 5e-4, "{input:?}: {logits} of {largest}, {losses}");
+        assert!(logits < 1e-5 * largest && losses < 3e-4, "{input:?}: {logits} of {largest}, {losses}");
         let mut order: Vec<u32> = (0..last.len() as u32).collect();
         order.sort_by(|&a, &b| last[b as usize].total_cmp(&last[a as usize]));
         assert_eq!(order[..3], ids(&run["next"])[..3]);
@@ -103,7 +103,7 @@ fn induction_heads() -> Result<()> {
         "induction heads: {:?}",
         ranked[..HEADS].iter().map(|(h, s)| format!("{h} {s:.2}")).collect::<Vec<_>>()
     );
-    assert!(ranked[HEADS - 1].1 > 0.5 && ranked[135].1 < 0.1, "few heads, and clearly");
+    assert!(ranked[0].1 > 0.7 && ranked[HEADS - 1].1 > 0.4 && ranked[135].1 < 0.1, "few heads, and clearly");
 
     let repeated = RepeatedTokens { length: 40, batch: 3, seed: 1 }.ids(&model)?;
     // The predictions of the second copy, but for its first.
