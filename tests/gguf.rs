@@ -254,6 +254,31 @@ const LIES: [Row; 24] = [
     ),
 ];
 
+/// What a file needs is known before it is read: here a file of a terabyte that is not there.
+#[test]
+fn larger_than_memory() {
+    let mut file = of_folder(&Folder::copy_of(GOLDEN));
+    let sound = file.bytes().len();
+    file.tensors.retain(|tensor| tensor.name != "token_embd.weight");
+    file.tensors.push(gguf_file::Stored {
+        name: "token_embd.weight".into(),
+        shape: vec![1 << 20, 1 << 18],
+        kind: 0,
+        bytes: Vec::new(),
+    });
+    let folder = Folder::new();
+    folder.write("large.gguf", file.bytes());
+    let long = std::fs::File::options().write(true).open(folder.path("large.gguf")).expect("it is there");
+    long.set_len((1 << 40) + sound as u64).expect("a file with a hole");
+    let begun = std::time::Instant::now();
+    let error =
+        Model::open(&folder.path("large.gguf").display().to_string()).expect_err("no machine has so much");
+    let text = error.to_string();
+    assert_eq!(error.kind(), ErrorKind::Memory, "{text}");
+    assert!(text.contains("large needs 1.1 TB of memory, and ") && text.contains("are free"), "{text}");
+    assert!(begun.elapsed().as_secs() < 5);
+}
+
 fn refused(what: &str, bytes: &[u8], kind: Option<ErrorKind>, fragments: &[&str]) {
     let outcome = catch_unwind(AssertUnwindSafe(|| open(bytes).and_then(|model| model.logits(IDS))));
     let error = outcome.unwrap_or_else(|_| panic!("{what}: a panic")).map(drop).expect_err(what);
