@@ -255,7 +255,8 @@ fn damage() {
 fn refusals() {
     let config = "config.json";
     let busy = Status(429, "Retry-After: 1000\r\n");
-    let rows: [(&str, Vec<Fault>, &[(&str, &str)], &[&str]); 11] = [
+    type Row = (&'static str, Vec<Fault>, &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let rows: [Row; 11] = [
         ("401", vec![Status(401, "")], &[], &["`someone/tiny`", "(401)", "HF_TOKEN"]),
         ("gated", vec![Status(403, "X-Error-Code: GatedRepo\r\n")], &[], &["accept its terms", "HF_TOKEN"]),
         (

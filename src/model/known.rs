@@ -87,11 +87,8 @@ const TABLE: &[Row] = &[
 
 /// The repositories of a name, the one of now first. Case does not matter.
 pub(super) fn repositories(name: &str) -> Option<&'static [&'static str]> {
-    let is_it = |known: &&str| known.eq_ignore_ascii_case(name);
-    TABLE
-        .iter()
-        .find(|(names, repos, _)| names.iter().chain(*repos).any(|known| is_it(&known)))
-        .map(|row| row.1)
+    let is_it = |known: &&'static str| known.eq_ignore_ascii_case(name);
+    TABLE.iter().find(|(names, repos, _)| names.iter().chain(*repos).any(is_it)).map(|row| row.1)
 }
 
 /// Every name that opens a model.

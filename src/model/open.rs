@@ -53,7 +53,7 @@ struct Index {
 /// Where the files of a model come from.
 enum Source {
     Folder(PathBuf),
-    Hub(Hub),
+    Hub(Box<Hub>),
 }
 
 impl Source {
@@ -105,10 +105,10 @@ pub(super) fn open(name: &str, device: &Device) -> Result<Model> {
         None => (name, None),
     };
     if let Some(repos) = known::repositories(repo) {
-        return from_files(name, repos[0], Source::Hub(Hub::new(repos, revision)?), device);
+        return from_files(name, repos[0], Source::Hub(Box::new(Hub::new(repos, revision)?)), device);
     }
     if hub::is_repo(repo) && repo.contains('/') && !is_file_name(repo) {
-        return from_files(name, repo, Source::Hub(Hub::new(&[repo], revision)?), device);
+        return from_files(name, repo, Source::Hub(Box::new(Hub::new(&[repo], revision)?)), device);
     }
     let help = match nearest(repo, known::names()) {
         Some(guess) if !is_file_name(repo) => format!("did you mean `{guess}`?"),
@@ -127,7 +127,8 @@ fn one_file(path: &Path, device: &Device) -> Result<Model> {
     let name = path.display().to_string();
     let mut begin = [0; 4];
     let begins = path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut begin)).is_ok();
-    if !(begins && &begin == b"GGUF") && !name.to_ascii_lowercase().ends_with(".gguf") {
+    let is_gguf = begins && &begin == b"GGUF" || name.to_ascii_lowercase().ends_with(".gguf");
+    if !is_gguf {
         return Err(Error::new(ErrorKind::File, format!("`{name}` is not a folder and not a GGUF file"))
             .help("a model is opened by its folder, which holds config.json and the weights, or by its GGUF file"));
     }

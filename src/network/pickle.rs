@@ -9,14 +9,14 @@ use candle_core::DType;
 use candle_core::pickle::{Object, Stack};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::weights::{Change, Place, Stored};
+use super::weights::{Change, Place, Places, Stored};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The pickle of a checkpoint of a thousand tensors has a tenth of a megabyte.
 const LONGEST: u64 = 16 << 20;
 
 /// The tensors of a checkpoint, by name.
-pub(crate) fn places(path: &str, file: &[u8]) -> Result<Vec<(String, Place)>> {
+pub(crate) fn places(path: &str, file: &[u8]) -> Result<Places> {
     let broken = |what: String| {
         Error::new(ErrorKind::Weights, format!("{path} is not a checkpoint that can be read: {what}"))
             .help("take the model's safetensors, or save it as such: model.save_pretrained(folder)")

@@ -43,6 +43,9 @@ pub(crate) struct Place {
     pub change: Change,
 }
 
+/// The weights of a file, by name.
+pub(crate) type Places = Vec<(String, Place)>;
+
 /// How numbers are stored.
 pub(crate) enum Stored {
     Plain(DType),
@@ -107,7 +110,7 @@ impl Weights {
     pub(crate) fn from_places(
         origin: &str,
         config: &'static str,
-        files: Vec<(String, Mmap, Vec<(String, Place)>)>,
+        files: Vec<(String, Mmap, Places)>,
         device: &Device,
     ) -> Weights {
         let mut weights = Weights { config, ..Weights::empty(origin, device) };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::header::{Found, Header};
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::network::weights::{Change, Place, Stored};
+use crate::network::weights::{Change, Place, Places, Stored};
 
 /// What is known of an architecture's files.
 struct Architecture {
@@ -190,7 +190,7 @@ impl Sizes<'_, '_> {
 }
 
 /// The `config.json` that the file would have come with, and its weights under their names there.
-pub(super) fn translate(header: &Header, bytes: &[u8]) -> Result<(String, Vec<(String, Place)>)> {
+pub(super) fn translate(header: &Header, bytes: &[u8]) -> Result<(String, Places)> {
     let said = header.text("general.architecture")?;
     let Some(known) = KNOWN.iter().find(|known| known.names.0 == said) else {
         let what = format!(
@@ -221,7 +221,7 @@ pub(super) fn translate(header: &Header, bytes: &[u8]) -> Result<(String, Vec<(S
     Ok((config.to_string(), places(known, &sizes)?))
 }
 
-fn places(known: &Architecture, sizes: &Sizes) -> Result<Vec<(String, Place)>> {
+fn places(known: &Architecture, sizes: &Sizes) -> Result<Places> {
     let mut all = Vec::new();
     for (&name, Found { dtype, shape, range }) in &sizes.header.tensors {
         let layered = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));

@@ -398,7 +398,7 @@ fn download(
     }
     drop(work);
     out.sync_all().map_err(failed)?;
-    if let Err(found) = verify(&mut out, about).map_err(failed)?? {
+    if let Some(found) = other_hash(&mut out, &part, about)? {
         let _ = fs::remove_file(&part);
         return Err(Trouble::Failed(
             Error::new(
@@ -414,11 +414,9 @@ fn download(
     Ok(())
 }
 
-type Verified = Result<std::result::Result<(), String>>;
-
-/// Compares a file with the hub's name for it: the SHA-256 of large files, Git's SHA-1 of small ones. Other names say
-/// nothing. Within, what the hash is instead.
-fn verify(file: &mut File, about: &About) -> std::io::Result<Verified> {
+/// The hash of a file, where it is not the hub's name for it: the SHA-256 of large files, Git's SHA-1 of small ones. Other
+/// names say nothing.
+fn other_hash(file: &mut File, path: &Path, about: &About) -> Result<Option<String>> {
     let mut hash = match about.etag.len() {
         64 if is_hex(&about.etag, 64) => Context::new(&SHA256),
         40 if is_hex(&about.etag, 40) => {
@@ -426,21 +424,20 @@ fn verify(file: &mut File, about: &About) -> std::io::Result<Verified> {
             hash.update(format!("blob {}\0", about.size).as_bytes());
             hash
         }
-        _ => return Ok(Ok(Ok(()))),
+        _ => return Ok(None),
     };
-    file.seek(SeekFrom::Start(0))?;
+    let failed = |error| cannot_write(path, error);
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
     let mut chunk = vec![0; 1 << 20];
     loop {
-        if let Err(stopped) = progress::check("checking what was fetched") {
-            return Ok(Err(stopped));
-        }
-        match file.read(&mut chunk)? {
+        progress::check("checking what was fetched")?;
+        match file.read(&mut chunk).map_err(failed)? {
             0 => break,
             len => hash.update(&chunk[..len]),
         }
     }
     let found: String = hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Ok(if found.eq_ignore_ascii_case(&about.etag) { Ok(()) } else { Err(found) }))
+    Ok(Some(found).filter(|found| !found.eq_ignore_ascii_case(&about.etag)))
 }
 
 /// Makes a snapshot's file point to its bytes, in one step.
