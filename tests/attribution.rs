@@ -191,7 +191,7 @@ fn split_scores_sum_to_the_scores() -> Result<()> {
                 let sum = split.sum("query component")?.sum("key component")?.to_vec()?;
                 let scores = run.attn_scores(head.layer)?.select("head", head.head)?.to_vec()?;
                 let mut apart = 0f32;
-                for (cell, (found, expected)) in sum.iter().zip(&scores).enumerate() {
+                for (found, expected) in sum.iter().zip(&scores) {
                     match *expected == f32::NEG_INFINITY {
                         true => assert_eq!((*found, *expected), (f32::NEG_INFINITY, f32::NEG_INFINITY)),
                         false => apart = apart.max((found - expected).abs()),

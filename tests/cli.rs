@@ -152,7 +152,7 @@ fn safetensors(place: &Folder, name: &str) -> (Weights, HashMap<String, String>)
 fn cache() -> Result<()> {
     let (model, other) = (place(), Folder::new());
     let folder = model.name();
-    let all: BTreeSet<String> = Hook::all(2).iter().map(Hook::to_string).collect();
+    let all: BTreeSet<String> = model.open()?.hooks().iter().map(Hook::to_string).collect();
     let shapes = |batch: &[usize], len: usize| -> Vec<(&str, Vec<usize>)> {
         let own = [
             ("hook_embed", vec![len, 64]),

@@ -149,7 +149,7 @@ fn configs() {
     ]);
     // Key, its value as JSON, what is said.
     let config: &[(&str, &str, ErrorKind, &[&str])] = &[
-        ("model_type", "\"llama\"", Config, &["`llama`", "known architectures: gpt2"]),
+        ("model_type", "\"bert\"", Config, &["`bert`", "known architectures: gpt2, gpt_neo,", "attn-only"]),
         ("model_type", "7", Config, &["\"model_type\": 7", "string"]),
         ("n_head", "0", Config, &["n_head = 0", "at least 1"]),
         ("n_layer", "0", Config, &["n_layer = 0", "at least 1"]),

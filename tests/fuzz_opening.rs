@@ -134,6 +134,7 @@ fn folders() -> Vec<Files> {
             .expect("it is there")
     };
     all.push(Files::from([(CONFIG, torch(CONFIG)), (TORCH, torch(TORCH))]));
+    all.extend(OTHERS.map(of_golden));
     all
 }
 
@@ -155,6 +156,24 @@ fn gguf(folder: &Folder) -> Vec<u8> {
     let kind = if tensor.shape[1].is_multiple_of(32) { 8 } else { 1 };
     *tensor = gguf_file::stored(&tensor.name.clone(), &values.expect("its shape"), kind);
     file.bytes()
+}
+
+/// A tiny model of each other architecture.
+const OTHERS: [&str; 9] = [
+    "tiny-llama3",
+    "tiny-mistral",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-neox",
+    "tiny-gptj",
+    "tiny-neo",
+    "tiny-attn-only",
+    "tiny-attn-only-bare",
+];
+
+fn of_golden(name: &str) -> Files {
+    let folder = Folder::copy_of(name);
+    [CONFIG, ONE].map(|file| (file, folder.read(file))).into()
 }
 
 fn place(files: &Files) -> Folder {
@@ -457,6 +476,11 @@ fn use_model(model: &Model) -> Result<()> {
     run.log_probs()?.to_vec()?;
     let said = model.to_string(&[0, 1, 2, u32::MAX]);
     model.to_tokens(vec![0])?;
+    model.generate(
+        vec![0, 1],
+        &Sampling { max_new_tokens: 2.min(model.dims().n_ctx - 2), ..Sampling::default() },
+    )?;
+    model.folded()?.weight("W_U")?.to_vec()?;
     if let Ok(tokens) = model.to_tokens("the cat\u{e9} 12") {
         assert!(tokens.ids().iter().all(|&id| (id as usize) < model.dims().d_vocab), "{said}");
         model.generate(&tokens, &Sampling { max_new_tokens: 2, ..Sampling::default() })?;

@@ -52,7 +52,7 @@ impl Scoring {
     /// Queries and keys `[batch, position, head, d_head]` as the norms of single heads leave them.
     pub(crate) fn normed(&self, q: Tensor, k: Tensor) -> Result<(Tensor, Tensor)> {
         match &self.norms {
-            Some((of_q, of_k)) => Ok((of_q.unseen(&q)?, of_k.unseen(&k)?)),
+            Some((of_q, of_k)) => Ok((of_q.unseen(q)?, of_k.unseen(k)?)),
             None => Ok((q, k)),
         }
     }
@@ -85,10 +85,10 @@ impl Attention {
     /// What attention adds to the residual stream `pre`, which it reads through a norm.
     pub(super) fn forward(&self, ln1: &Norm, pre: &Tensor, layer: &mut Layer) -> Result<Tensor> {
         let inputs = self.split_inputs(pre, layer)?; // three of (B, T, H or K, M), where changed
-        let sites = (Site::Ln1Scale, Site::Ln1Normalized, Some(layer.index));
-        let normalized = ln1.forward(pre.clone(), Some(sites), layer.tap)?; // (B, T, M)
+        let shown = (Site::Ln1Scale, Site::Ln1Normalized, Some(layer.index));
+        let normalized = ln1.forward(pre.clone(), shown, layer.tap)?; // (B, T, M)
         let [q, k, v] = self.project(&normalized)?; // (B, T, H, D), (B, T, K, D) twice
-        let [q, k, v] = self.project_apart(ln1, inputs, [q, k, v], layer)?;
+        let [q, k, v] = self.project_apart(ln1, inputs, [q, k, v])?;
         let q = layer.at(Site::Q, q)?;
         let k = layer.at(Site::K, k)?;
         let v = layer.at(Site::V, v)?;
@@ -146,13 +146,11 @@ impl Attention {
         ln1: &Norm,
         inputs: [Option<Tensor>; 3],
         shared: [Tensor; 3],
-        layer: &mut Layer,
     ) -> Result<[Tensor; 3]> {
         let mut projected = shared;
         for ((slot, input), part) in projected.iter_mut().zip(inputs).zip([Part::Q, Part::K, Part::V]) {
             if let Some(input) = input {
-                let normalized = ln1.forward(input, None, layer.tap)?; // (B, T, H, M)
-                *slot = self.project_each(part, &normalized)?; // (B, T, H, D)
+                *slot = self.project_each(part, &ln1.unseen(input)?)?; // (B, T, H, D)
             }
         }
         Ok(projected)
@@ -211,8 +209,8 @@ impl Attention {
     pub(super) fn weight(&self, part: Part) -> Result<Tensor> {
         let (first, heads) = self.place(part);
         let (width, all) = self.qkv.weight.dims2()?;
-        let (every, d_head) = (self.n_heads + 2 * self.n_key_value_heads, self.d_head()?);
-        debug_assert_eq!(all, every * d_head);
+        let every = self.n_heads + 2 * self.n_key_value_heads;
+        let d_head = all / every;
         // Files have either of the two layouts, and neither is to be copied.
         Ok(if self.qkv.weight.is_contiguous() {
             let weight = self.qkv.weight.reshape((width, every, d_head))?; // (M, H + 2K, D)
@@ -226,8 +224,8 @@ impl Attention {
     /// b_Q, b_K or b_V, as a view.
     pub(super) fn bias(&self, part: Part) -> Result<Tensor> {
         let (first, heads) = self.place(part);
-        let d_head = self.d_head()?;
-        let bias = self.qkv.bias_or_zeros()?.reshape(((), d_head))?; // (H + 2K, D)
+        let every = self.n_heads + 2 * self.n_key_value_heads;
+        let bias = self.qkv.bias_or_zeros()?.reshape((every, ()))?; // (H + 2K, D)
         Ok(bias.narrow(0, first, heads)?) // (H or K, D)
     }
 
@@ -240,9 +238,5 @@ impl Attention {
         } else {
             self.output.weight.t()?.reshape((width, heads, d_head))?.permute((1, 2, 0))? // (H, D, M)
         })
-    }
-
-    fn d_head(&self) -> Result<usize> {
-        Ok(self.output.weight.dim(0)? / self.n_heads)
     }
 }

@@ -86,8 +86,8 @@ impl Block {
             return Err(Error::new(ErrorKind::Config, format!("layer {} has no MLP to run", layer.index)));
         };
         let read = layer.at(Site::MlpIn, read.clone())?; // (B, T, M)
-        let sites = (Site::Ln2Scale, Site::Ln2Normalized, Some(layer.index));
-        let normalized = ln2.forward(read, Some(sites), layer.tap)?; // (B, T, M)
+        let shown = (Site::Ln2Scale, Site::Ln2Normalized, Some(layer.index));
+        let normalized = ln2.forward(read, shown, layer.tap)?; // (B, T, M)
         let out = mlp.forward(layer.index, &normalized, layer.tap)?; // (B, T, M)
         layer.at(Site::MlpOut, out)
     }
@@ -212,7 +212,7 @@ impl Decoder {
         if ![LnFinalScale, LnFinalNormalized, UnembedIn, UnembedOut].iter().any(|&s| tap.wants(s, None)) {
             return Ok(());
         }
-        let x = self.ln_final.forward(x, Some((LnFinalScale, LnFinalNormalized, None)), tap)?; // (B, T, M)
+        let x = self.ln_final.forward(x, (LnFinalScale, LnFinalNormalized, None), tap)?; // (B, T, M)
         let x = match tap.0.unembed_positions() {
             Some(positions) => {
                 let positions = positions.iter().map(|&p| p as u32).collect::<Vec<_>>();

@@ -108,13 +108,6 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
         if config.scale_attn_by_inverse_layer_idx {
             scale /= (l + 1) as f64;
         }
-        let ln2 = of_layer.layer_norm("ln_2", m, eps)?;
-        let mlp = Mlp {
-            activation: config.activation_function,
-            gate: None,
-            input: linear(&of_layer, "mlp.c_fc", [m, n])?,
-            output: linear(&of_layer, "mlp.c_proj", [n, m])?,
-        };
         blocks.push(Block {
             ln1: of_layer.layer_norm("ln_1", m, eps)?,
             attn: Attention {
@@ -124,7 +117,15 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
                 output: linear(&of_layer, "attn.c_proj", [m, m])?,
                 scoring: Scoring { scale, ..Scoring::plain(dims.d_head) },
             },
-            mlp: Some((ln2, mlp)),
+            mlp: Some((
+                of_layer.layer_norm("ln_2", m, eps)?,
+                Mlp {
+                    activation: config.activation_function,
+                    gate: None,
+                    input: linear(&of_layer, "mlp.c_fc", [m, n])?,
+                    output: linear(&of_layer, "mlp.c_proj", [n, m])?,
+                },
+            )),
         });
     }
     let w_e = all.get("wte.weight", &[v, m])?; // (V, M)

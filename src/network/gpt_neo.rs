@@ -110,13 +110,6 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
             Reach::Global => None,
             Reach::Local => Some(config.window_size),
         };
-        let ln2 = of_layer.layer_norm("ln_2", m, eps)?;
-        let mlp = Mlp {
-            activation: config.activation_function,
-            gate: None,
-            input: of_layer.linear("mlp.c_fc", [m, n], true)?,
-            output: of_layer.linear("mlp.c_proj", [n, m], true)?,
-        };
         blocks.push(Block {
             ln1: of_layer.layer_norm("ln_1", m, eps)?,
             attn: Attention {
@@ -126,7 +119,15 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
                 output: attn.linear("out_proj", [m, m], true)?,
                 scoring: Scoring { scale: 1.0, window, ..Scoring::plain(dims.d_head) },
             },
-            mlp: Some((ln2, mlp)),
+            mlp: Some((
+                of_layer.layer_norm("ln_2", m, eps)?,
+                Mlp {
+                    activation: config.activation_function,
+                    gate: None,
+                    input: of_layer.linear("mlp.c_fc", [m, n], true)?,
+                    output: of_layer.linear("mlp.c_proj", [n, m], true)?,
+                },
+            )),
         });
     }
     let w_e = all.get("wte.weight", &[v, m])?; // (V, M)

@@ -90,13 +90,6 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
         let of_layer = all.within(&format!("layers.{l}"));
-        let ln2 = of_layer.layer_norm("post_attention_layernorm", m, eps)?;
-        let mlp = Mlp {
-            activation: config.hidden_act,
-            gate: None,
-            input: of_layer.linear("mlp.dense_h_to_4h", [m, n], true)?,
-            output: of_layer.linear("mlp.dense_4h_to_h", [n, m], true)?,
-        };
         let qkv = of_layer.linear("attention.query_key_value", [m, 3 * m], config.attention_bias)?;
         blocks.push(Block {
             ln1: of_layer.layer_norm("input_layernorm", m, eps)?,
@@ -107,7 +100,15 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
                 output: of_layer.linear("attention.dense", [m, m], config.attention_bias)?,
                 scoring: Scoring { rotary: Some(rotary.clone()), ..Scoring::plain(d_head) },
             },
-            mlp: Some((ln2, mlp)),
+            mlp: Some((
+                of_layer.layer_norm("post_attention_layernorm", m, eps)?,
+                Mlp {
+                    activation: config.hidden_act,
+                    gate: None,
+                    input: of_layer.linear("mlp.dense_h_to_4h", [m, n], true)?,
+                    output: of_layer.linear("mlp.dense_4h_to_h", [n, m], true)?,
+                },
+            )),
         });
     }
     // Renamed in transformers 5.14.

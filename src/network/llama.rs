@@ -107,13 +107,6 @@ pub(super) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
             true => Some((attn.rms_norm("q_norm", d_head, eps)?, attn.rms_norm("k_norm", d_head, eps)?)),
             false => None,
         };
-        let ln2 = of_layer.rms_norm("post_attention_layernorm", m, eps)?;
-        let mlp = Mlp {
-            activation: config.hidden_act,
-            gate: Some(mlp.linear("gate_proj", [m, n], false)?),
-            input: mlp.linear("up_proj", [m, n], false)?,
-            output: mlp.linear("down_proj", [n, m], false)?,
-        };
         let parts = [("q_proj", queries), ("k_proj", shared), ("v_proj", shared)];
         blocks.push(Block {
             ln1: of_layer.rms_norm("input_layernorm", m, eps)?,
@@ -129,7 +122,15 @@ pub(super) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
                     ..Scoring::plain(d_head)
                 },
             },
-            mlp: Some((ln2, mlp)),
+            mlp: Some((
+                of_layer.rms_norm("post_attention_layernorm", m, eps)?,
+                Mlp {
+                    activation: config.hidden_act,
+                    gate: Some(mlp.linear("gate_proj", [m, n], false)?),
+                    input: mlp.linear("up_proj", [m, n], false)?,
+                    output: mlp.linear("down_proj", [n, m], false)?,
+                },
+            )),
         });
     }
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;

@@ -9,7 +9,7 @@ use super::ops::gelu;
 use crate::error::Result;
 use crate::hook::Site;
 
-/// `W_out f(W_in x)`, or `W_out (f(W_gate x) * W_in x + b_in)` with a gate.
+/// `W_out f(W_in x)`, or `W_out (f(W_gate x) * W_in x)` with a gate.
 #[derive(Clone, Debug)]
 pub(super) struct Mlp {
     pub(super) activation: Activation,
@@ -29,12 +29,8 @@ impl Mlp {
             Some(gate) => {
                 let pre = tap.at(Site::MlpPre, l, gate.forward(x)?)?; // (B, T, N)
                 let open = self.activation.apply(&pre)?; // (B, T, N)
-                let linear = Linear { bias: None, ..self.input.clone() }.forward(x)?; // (B, T, N)
-                let linear = tap.at(Site::MlpPreLinear, l, linear)?;
-                match &self.input.bias {
-                    Some(bias) => (open * linear)?.broadcast_add(bias)?, // (B, T, N)
-                    None => (open * linear)?,
-                }
+                let linear = tap.at(Site::MlpPreLinear, l, self.input.forward(x)?)?; // (B, T, N)
+                (open * linear)? // (B, T, N)
             }
         };
         let post = tap.at(Site::MlpPost, l, post)?; // (B, T, N)

@@ -33,27 +33,32 @@ impl Norm {
         Norm { kind: Norms::None, eps: 0.0, gain: None, bias: None }
     }
 
-    pub(super) fn forward(&self, x: Tensor, shown: Option<Shown>, tap: &mut Tapped) -> Result<Tensor> {
-        let x = match self.kind {
-            Norms::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?, // (B, T, M)
-            Norms::Rms => x,
-            Norms::None => return Ok(x),
-        };
-        let mut scale = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?; // (B, T, 1)
-        if let Some((site, _, layer)) = shown {
-            scale = tap.at(site, layer, scale)?;
-        }
-        let mut normalized = x.broadcast_div(&scale)?; // (B, T, M)
-        if let Some((_, site, layer)) = shown {
-            normalized = tap.at(site, layer, normalized)?;
-        }
+    /// Normalises the last axis, showing at the given sites the scale, and the outcome before gain and bias.
+    pub(super) fn forward(&self, x: Tensor, shown: Shown, tap: &mut Tapped) -> Result<Tensor> {
+        let Some((x, scale)) = self.taken_apart(&x)? else { return Ok(x) };
+        let (scale_site, site, layer) = shown;
+        let scale = tap.at(scale_site, layer, scale)?; // (B, T, 1)
+        let normalized = tap.at(site, layer, x.broadcast_div(&scale)?)?; // (B, T, M)
         self.gain_and_bias(normalized)
     }
 
-    /// The norm of what nobody looks at.
-    pub(super) fn unseen(&self, x: &Tensor) -> Result<Tensor> {
+    /// Normalises the last axis of what TransformerLens does not show.
+    pub(super) fn unseen(&self, x: Tensor) -> Result<Tensor> {
+        match self.taken_apart(&x)? {
+            Some((x, scale)) => self.gain_and_bias(x.broadcast_div(&scale)?),
+            None => Ok(x),
+        }
+    }
+
+    /// What is to be divided, and by what; nothing where there is no norm.
+    fn taken_apart(&self, x: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+        let x = match self.kind {
+            Norms::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+            Norms::Rms => x.clone(),
+            Norms::None => return Ok(None),
+        };
         let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
-        self.gain_and_bias(x.broadcast_div(&scale)?)
+        Ok(Some((x, scale)))
     }
 
     fn gain_and_bias(&self, normalized: Tensor) -> Result<Tensor> {
