@@ -151,6 +151,7 @@ impl Progress {
         self.0.done.set(done);
         self.0.begun.set(done);
         self.0.terminal.set_position(done as u64);
+        self.0.terminal.reset_eta();
     }
 }
 

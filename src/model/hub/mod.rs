@@ -112,6 +112,14 @@ fn is_hex(text: &str, len: usize) -> bool {
     text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
+/// A part of an address.
+fn encoded(part: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+    part.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
 /// The commit that a revision was when it was last looked up.
 fn commit_of(folder: &Path, revision: &str) -> Option<String> {
     if is_hex(revision, 40) && folder.join("snapshots").join(revision).is_dir() {
@@ -240,7 +248,7 @@ impl Hub {
     fn fetch(&mut self, file: &str) -> std::result::Result<Option<PathBuf>, Trouble> {
         let repo = self.repo().to_string();
         let at = self.commit.as_ref().map_or(self.revision.as_str(), |(_, commit)| commit).to_string();
-        let url = format!("{}/{repo}/resolve/{}/{file}", self.settings.endpoint, at.replace('/', "%2F"));
+        let url = format!("{}/{repo}/resolve/{}/{}", self.settings.endpoint, encoded(&at), encoded(file));
         let http = match &self.http {
             Some(http) => http,
             None => self.http.insert(Http::new(&self.settings)?),
