@@ -7,6 +7,7 @@ use headlight::analysis::{
     Composition, DynamicThreshold, HeadKind, Metric, RepeatedTokens, ablation_effects, activation_patching,
     causal_truth, composition_scores, head_scores, induction_scores, qk_circuit,
 };
+use headlight::network::Positions;
 use headlight::{
     Ablation, Drawn, Figure, Head, Input, IntoHook, Model, Named, Result, RunOptions, Site, Table, View,
     known_models,
@@ -246,6 +247,11 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
     let circuit = qk_circuit(model, head)?;
     let run = model.run_with_cache(input)?;
     let (scores, pattern) = (circuit.scores(&run)?, circuit.pattern(&run)?);
+    // What a head would attend to by position alone is known where positions are embedded.
+    let by_position = match model.anatomy().positions {
+        Positions::Embedded => Some(circuit.previous_token_mass()?),
+        Positions::Rotary => None,
+    };
     let figure = Figure::stack([scores.figure()?, pattern.figure()?])?;
     let mut said = String::new();
     if let Some(out) = out {
@@ -259,15 +265,14 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
             "tokens": run.tokens()[0].labels(),
             "scores": rows(&scores)?,
             "pattern": rows(&pattern)?,
-            "previous_token_mass": circuit.previous_token_mass()?,
+            "previous_token_mass": by_position,
             "singular_values": circuit.singular_values()?.to_vec()?,
         })));
     }
-    Ok(format!(
-        "{}by position alone, {head} attends to the previous token with probability {:.3}\n{said}",
-        figure.to_text(),
-        circuit.previous_token_mass()?
-    ))
+    let by_position = by_position.map_or(String::new(), |mass| {
+        format!("by position alone, {head} attends to the previous token with probability {mass:.3}\n")
+    });
+    Ok(format!("{}{by_position}{said}", figure.to_text()))
 }
 
 /// Composition scores of all pairs of heads.

@@ -117,6 +117,18 @@ fn json_of_heads() {
 }
 
 #[test]
+fn json_of_models() {
+    let place = place();
+    let models = json(&place, &["models", "--json"]);
+    let list = models["models"].as_array().expect("a list");
+    assert_eq!((&list[0]["name"], &list[1]["name"]), (&"built-in".into(), &"gpt2".into()));
+    assert_eq!(list[1]["also"], serde_json::json!(["gpt2-small"]));
+    let all: BTreeSet<String> = keys(&models).union(&keys(&list[1])).cloned().collect();
+    assert_eq!(all, keys_of_help(&place, "models"));
+    assert!(out(&place, &["models"]).contains("EleutherAI/pythia-70m"));
+}
+
+#[test]
 fn json_of_loss() -> Result<()> {
     let place = place();
     let model = place.open()?;
@@ -322,6 +334,9 @@ fn json_of_interventions() -> Result<()> {
     assert_eq!(qk["scores"][0][1], Value::Null, "a masked score");
     let pattern = model.run_with_cache(text)?.pattern(1)?.value(&[2, 3, 1])?;
     assert!((qk["pattern"][3][1].as_f64().expect("a number") - f64::from(pattern)).abs() < 1e-5);
+    let rotary = Folder::copy_of("tiny-llama-random");
+    let qk = json(&rotary, &["qk", ".", "L1H2", "--tokens", "0,5,9", "--json"]);
+    assert_eq!((&qk["previous_token_mass"], qk["scores"].as_array().map(Vec::len)), (&Value::Null, Some(3)));
     let composition = json(&place, &["composition", ".", "--json"]);
     assert_eq!(keys(&composition), BTreeSet::from(["q", "k", "v"].map(String::from)));
     assert_eq!(composition["k"][1][0][1][0], Value::Null, "not later");
