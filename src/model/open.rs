@@ -8,8 +8,8 @@ use std::path::Path;
 use candle_core::Device;
 use serde::Deserialize;
 
-use super::Model;
 use super::tokenizer::Tokenizer;
+use super::{Build, Model};
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::network;
 use crate::network::config::parse;
@@ -102,7 +102,9 @@ fn assemble(
         )
         .help("say what it is, as \"model_type\": \"gpt2\""));
     };
-    let network = network::load(architecture, config_path, config, weights)?;
+    let (architecture, path, text) = (architecture.to_string(), config_path.to_string(), config.to_string());
+    let build = Build::new(move |weights| network::load(&architecture, &path, &text, weights));
+    let network = build.network(weights)?;
     let d_vocab = network.dims().d_vocab;
     let tokenizer = tokenizer(d_vocab)?;
     let bos = header.bos_token_id.or_else(|| tokenizer.end_of_text());
@@ -122,7 +124,7 @@ fn assemble(
             .help(format!("token ids are 0 to {}", d_vocab - 1)));
         }
     }
-    Ok(Model::assembled(name, network, tokenizer, bos, eos))
+    Ok(Model::assembled(name, network, build, tokenizer, bos, eos))
 }
 
 fn architecture(header: &Header) -> Option<&str> {
