@@ -60,11 +60,11 @@ fn the_loss_falls_with_two_layers_and_with_one() -> Result<()> {
     for n_layers in [1, 2] {
         let mut training = Training::new(&TrainingOptions { n_layers, ..small() })?;
         let counting: Vec<u32> = (0..33).collect();
-        let before = training.step_on(&[counting.clone()])?;
+        let before = training.step_on(std::slice::from_ref(&counting))?;
         for _ in 0..40 {
-            training.step_on(&[counting.clone()])?;
+            training.step_on(std::slice::from_ref(&counting))?;
         }
-        let after = training.model()?.loss(&counting[..32].to_vec())?;
+        let after = training.model()?.loss(counting[..32].to_vec())?;
         assert!((before - 64f32.ln()).abs() < 0.1, "{before}");
         assert!(after < 0.5 * before, "{before} to {after}");
     }

@@ -53,7 +53,9 @@ const FOLDED: &str = ", folded";
 
 /// How a network of these sizes is made of other weights.
 #[derive(Clone)]
-pub(crate) struct Build(Arc<dyn Fn(&Weights) -> Result<Arc<dyn Network>> + Send + Sync>);
+pub(crate) struct Build(Arc<Load>);
+
+type Load = dyn Fn(&Weights) -> Result<Arc<dyn Network>> + Send + Sync;
 
 impl Build {
     pub(crate) fn new<N: Network + 'static>(
