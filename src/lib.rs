@@ -12,6 +12,7 @@ pub mod network;
 mod notebook;
 pub mod prelude;
 mod progress;
+pub mod training;
 mod view;
 
 pub use error::{Error, ErrorKind, Result};

@@ -247,6 +247,20 @@ impl Named {
         Ok(Named { name, tensor, axes: self.axes.clone(), meaning: Meaning::Signed })
     }
 
+    /// How far this is from another of the same axes: the largest difference of two numbers at the same place.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let run = Model::open("built-in")?.run_with_cache("the cat sat")?;
+    /// assert_eq!(run.pattern(1)?.largest_difference(&run.pattern(1)?)?, 0.0);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn largest_difference(&self, other: &Named) -> Result<f32> {
+        // A comparison with NaN is a difference, not none.
+        let larger = |a: f32, b: f32| if a.is_nan() || a > b { a } else { b };
+        Ok(self.minus(other)?.to_vec()?.into_iter().map(f32::abs).fold(0.0, |most, x| larger(x, most)))
+    }
+
     /// The number at one index for each axis.
     pub fn value(&self, index: &[usize]) -> Result<f32> {
         if index.len() != self.axes.len() {

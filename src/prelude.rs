@@ -10,4 +10,5 @@ pub use crate::model::{
 pub use crate::named::{Axis, Meaning, Named};
 pub use crate::notebook::{EvcxrDisplay as _, clear_output};
 pub use crate::progress::check_stop;
+pub use crate::training::{Training, TrainingCurve, TrainingOptions, TrainingPoint};
 pub use crate::view::{Drawn, Table, View};

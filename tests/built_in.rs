@@ -121,7 +121,7 @@ fn the_curve_shows_its_birth() {
     assert!(points.len() >= 40, "{} points", points.len());
     let loss = |index: usize, key: &str| points[index][key].as_f64().expect("a number");
     let last = points.len() - 1;
-    assert!(loss(0, "loss_second_half") > 6.0 && loss(last, "loss_second_half") < 1.5);
+    assert!(loss(0, "loss_second_copy") > 6.0 && loss(last, "loss_second_copy") < 1.5);
     assert!(points.windows(2).all(|pair| pair[0]["step"].as_u64() < pair[1]["step"].as_u64()));
     for point in points {
         assert_eq!(numbers(&point["induction"]).count(), numbers(&point["previous_token"]).count());

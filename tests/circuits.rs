@@ -434,3 +434,20 @@ fn what_cannot_be_asked() -> Result<()> {
     refused(cases);
     Ok(())
 }
+
+/// A model that cannot tell tokens apart attends as the circuit says of positions alone.
+#[test]
+fn position_patterns_are_those_of_equal_tokens() -> Result<()> {
+    let model = Model::open("built-in")?;
+    let mean = model.weight("W_E")?.tensor().mean(0)?;
+    let alike = model.edit("hook_embed", "every token the mean of all", move |x| {
+        Ok(mean.reshape((1, 1, x.dim(2)?))?.broadcast_as(x.shape())?.contiguous()?)
+    })?;
+    let run = alike.run_with_cache("the quick brown fox jumps over the lazy dog")?;
+    for index in 0..model.dims().n_heads {
+        let expected = run.pattern(0)?.select("head", index)?;
+        let found = qk_circuit(&model, head(0, index))?.position_pattern(expected.shape()[0])?;
+        assert!(found.largest_difference(&expected)? < 1e-6);
+    }
+    Ok(())
+}

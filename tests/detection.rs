@@ -231,3 +231,34 @@ fn bad_questions_are_refused() -> Result<()> {
     assert_eq!(Truth::heads(&model, &[head(5, 0)]).expect_err("L5H0").kind(), ErrorKind::Address);
     Ok(())
 }
+
+/// Rows of probabilities, in which induction cells stand out from the others.
+#[test]
+fn the_published_figures_are_what_they_are_said_to_be() -> Result<()> {
+    let attention = published_attention()?;
+    assert_eq!(attention.iter().map(|matrix| matrix.shape()[0]).collect::<Vec<_>>(), [7, 7, 10, 11]);
+    for (matrix, qk) in attention.iter().zip(published_qk()?) {
+        assert_eq!(matrix.axes()[0].labels(), qk.axes()[1].labels());
+        let len = matrix.shape()[0];
+        let rows = matrix.to_vec()?;
+        for (query, row) in rows.chunks(len).enumerate() {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+            assert!(row[query + 1..].iter().all(|&p| p == 0.0));
+        }
+    }
+    // Sequences 2 and 4 repeat after 3 and 5 words.
+    for (index, period, induction, elsewhere) in [(1, 3, 0.145, 0.076), (3, 5, 0.088, 0.053)] {
+        let (mut on, mut off) = (Vec::new(), Vec::new());
+        let len = attention[index].shape()[0];
+        for query in period + 1..len {
+            for key in 1..=query {
+                let p = attention[index].value(&[query, key])?;
+                if key == query + 1 - period { on.push(p) } else { off.push(p) }
+            }
+        }
+        let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
+        assert!((mean(&on) - induction).abs() < 1e-3, "{}", mean(&on));
+        assert!((mean(&off) - elsewhere).abs() < 1e-3, "{}", mean(&off));
+    }
+    Ok(())
+}

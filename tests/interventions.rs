@@ -502,3 +502,21 @@ fn bad_sweeps_are_refused() -> Result<()> {
     refused(cases);
     Ok(())
 }
+
+#[test]
+fn a_metric_is_measured_as_sweeps_measure_it() -> Result<()> {
+    let model = Model::open("built-in")?;
+    let text = "the cat sat on the mat, the cat";
+    let metric = Metric::logit_diff(&model, " sat", " dog")?;
+    let logits = model.logits(text)?;
+    let logit = |word: &str| logits.value(&[logits.shape()[0] - 1, model.to_single_token(word)? as usize]);
+    let expected = f64::from(logit(" sat")? - logit(" dog")?);
+    assert!((metric.measure(&model, text)? - expected).abs() < 1e-5);
+    assert_eq!(
+        metric.measure(&model, text)?,
+        ablation_effects(&model, text, Ablation::Zero, &metric)?.clean()
+    );
+    assert_eq!(Metric::Kl.measure(&model, text)?, 0.0);
+    assert!(Metric::InductionScore(head(7, 0)).measure(&model, "the cat the cat").is_err());
+    Ok(())
+}

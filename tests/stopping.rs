@@ -52,6 +52,8 @@ fn all_long_work_stops() -> Result<()> {
     let circuit = ov_circuit(&model, head(1, 0))?;
     let heads = [head(1, 0), head(1, 1)];
     let custom = Metric::custom("the first logit", |logits| Ok(logits.to_vec()?[0]));
+    let options = TrainingOptions { d_model: 32, n_ctx: 32, batch: 4, ..TrainingOptions::default() };
+    let mut training = Training::new(&options)?;
     let mut works: Vec<(&str, Work)> = Vec::new();
     macro_rules! works {
         ($($what:literal: $call:expr;)*) => {$(works.push(($what, Box::new(|| $call.map(drop))));)*};
@@ -83,6 +85,7 @@ fn all_long_work_stops() -> Result<()> {
         "top_pairs": circuit.top_pairs(5);
         "full_eigenvalues": circuit.full_eigenvalues();
         "copying_accuracy": copying_accuracy(&model, &heads, 5);
+        "training": training.run(10);
         "a loop of one's own": check_stop();
     }
     for (what, mut work) in works {
@@ -104,6 +107,39 @@ impl headlight::Tap for Nothing {
     fn tap(&mut self, _: Hook, activation: candle_core::Tensor) -> Result<candle_core::Tensor> {
         Ok(activation)
     }
+}
+
+/// A training that is stopped again and again is the training that runs through.
+#[test]
+fn a_stopped_training_goes_on_where_it_was() -> Result<()> {
+    let _alone = alone();
+    clear_stop();
+    let options =
+        TrainingOptions { d_model: 32, n_ctx: 32, batch: 4, evaluate_every: 5, ..TrainingOptions::default() };
+    let (mut whole, mut stopped) = (Training::new(&options)?, Training::new(&options)?);
+    whole.run(40)?;
+    let mut stops = 0;
+    while stopped.steps() < 40 {
+        let asks = thread::spawn(|| {
+            thread::sleep(Duration::from_millis(15));
+            request_stop();
+        });
+        if let Err(error) = stopped.run(40 - stopped.steps()) {
+            assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
+            let after = format!("after step {}", stopped.steps());
+            assert!(error.to_string().contains(&after), "{error}");
+            stops += 1;
+        }
+        asks.join().expect("the thread that asks to stop");
+        clear_stop();
+    }
+    assert!(stops > 0);
+    // What was stopped last may have been the evaluation.
+    stopped.run(1)?;
+    whole.run(1)?;
+    assert_eq!(stopped.curve(), whole.curve());
+    assert_eq!(stopped.model()?.loss(vec![0, 1, 2])?, whole.model()?.loss(vec![0, 1, 2])?);
+    Ok(())
 }
 
 #[test]

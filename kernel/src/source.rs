@@ -113,7 +113,8 @@ pub fn stage(folder: &Path) -> Result<String> {
     let path = folder.join(&file);
     fs::create_dir_all(path.parent().unwrap_or(folder))?;
     let source = fs::read_to_string(folder.join("src/lib.rs"))?;
-    fs::write(path, with_panics_told(&with_shared_variables(&with_early_returns_told(&source))))?;
+    let told = with_panics_told(&with_early_returns_told(&source));
+    fs::write(path, with_values_shown(&with_shared_variables(&told)))?;
     Ok(file)
 }
 
@@ -137,6 +138,23 @@ fn with_panics_told(source: &str) -> String {
         Some(at) => {
             format!("{}::headlight::headlight_panicked();{}", &source[..at], &source[at + PANICKED.len()..])
         }
+        None => source.to_string(),
+    }
+}
+
+/// Where the first attempt to compile a cell fails, for its last value takes a variable with it for instance, evcxr shows
+/// that value as text. It is shown as it would have been.
+fn with_values_shown(source: &str) -> String {
+    const AS_TEXT: (&str, &str) = ("evcxr_send_text_plain(&format!(\"{:?}\",&(\n", "\n)));\n");
+    let parts = source.rsplit_once(AS_TEXT.0).and_then(|(before, rest)| {
+        let (value, after) = rest.rsplit_once(AS_TEXT.1)?;
+        Some((before, value, after))
+    });
+    match parts {
+        // A reference, so that what types have of their own goes before the trait.
+        Some((before, value, after)) => format!(
+            "{before}{{ use ::headlight::EvcxrDisplay as _; (&(\n{value}\n)).evcxr_display(); }}\n{after}"
+        ),
         None => source.to_string(),
     }
 }
@@ -295,6 +313,21 @@ mod tests {
             ":dep candle-core = { git = \"x\" }",
         ] {
             assert!(with_prepared(line, &prepared).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_takes_a_variable_with_it_is_shown_as_any() {
+        let source =
+            "let t = 1;\nevcxr_send_text_plain(&format!(\"{:?}\",&(\nf(g(h(t\n)))\n)));\nOk(())})();\n";
+        let shown = with_values_shown(source);
+        assert_eq!(
+            shown,
+            "let t = 1;\n{ use ::headlight::EvcxrDisplay as _; (&(\nf(g(h(t\n)))\n)).evcxr_display(); }\nOk(())})();\n"
+        );
+        assert_eq!(shown.lines().count(), source.lines().count());
+        for other in ["", "evcxr_send_text_plain(&format!(\"{:#?}\",&(\nx\n)));\n"] {
+            assert_eq!(with_values_shown(other), other);
         }
     }
 

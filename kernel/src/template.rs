@@ -165,9 +165,9 @@ impl Toolchain {
         })
     }
 
-    /// Where the standard library's own dynamic library lies.
+    /// Where the standard library's own dynamic library lies. Not all installations have it in `lib` too.
     pub fn libraries(&self) -> PathBuf {
-        self.sysroot.join("lib")
+        self.sysroot.join("lib/rustlib").join(&self.host).join("lib")
     }
 
     pub fn has_rust_src(&self) -> bool {
@@ -553,4 +553,19 @@ pub fn remove_all(cache: &Path) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The session library finds it only there: its own run path holds for the folder that it was linked in.
+    #[test]
+    fn the_standard_library_is_where_it_is_looked_for() -> Result<()> {
+        let libraries = Toolchain::find(&Source::find())?.libraries();
+        let dynamic = |name: &str| name.contains("std-") && name.ends_with(std::env::consts::DLL_SUFFIX);
+        let names = fs::read_dir(&libraries)?.flatten().map(|entry| entry.file_name());
+        assert!(names.into_iter().any(|name| dynamic(&name.to_string_lossy())), "{}", libraries.display());
+        Ok(())
+    }
 }

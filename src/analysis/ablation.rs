@@ -113,11 +113,12 @@ fn effects(model: &Model, input: &Input, ablation: Ablation, metric: &Metric) ->
         parts.into_iter().map(|parts| model.ablate(parts, ablation)).collect::<Result<Vec<_>>>()?;
     let swept = sweep("ablating", model, &variants, input, metric)?;
     let effects: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
-    let name = format!("{metric:?} without it ({ablation} ablation) minus with it");
+    let metric = metric.described(model);
+    let name = format!("{metric} without it ({ablation} ablation) minus with it");
     let axes = vec![model.layer_axis(), model.head_axis()];
     let parts = names.into_iter().map(String::from).collect::<Vec<_>>();
     Ok(AblationEffects {
-        metric: format!("{metric:?}"),
+        metric,
         clean: swept.clean,
         heads: Named::from_vec(name.clone(), effects[..heads].to_vec(), axes)?,
         layers: Named::from_vec(

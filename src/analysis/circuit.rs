@@ -6,13 +6,14 @@ use candle_core::{DType, Device, Tensor};
 use nalgebra::{Complex, DMatrix};
 
 use super::factored::{Factored, Svd, eigenvalues, matrix, positivity};
+use super::not_reached;
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
-use crate::hook::{Head, Site};
+use crate::hook::{Head, Hook, Site};
 use crate::model::{Model, Run};
 use crate::named::{Axis, Meaning, Named};
-use crate::network::Dims;
 use crate::network::ops::log_sum_exp;
+use crate::network::{Dims, Start, Tap};
 use crate::progress;
 use crate::view::{Drawn, View};
 
@@ -277,8 +278,11 @@ impl Circuit {
     /// [`scores`](Circuit::scores), which says when it fails. They equal the run's `hook_pattern`.
     pub fn pattern(&self, run: &Run) -> Result<Named> {
         let scores = self.scores(run)?;
-        let pattern = scores.tensor().broadcast_sub(&log_sum_exp(scores.tensor())?)?.exp()?;
-        let named = Named::new(format!("{}, pattern", self.head), pattern, scores.axes().to_vec())?;
+        let named = Named::new(
+            format!("{}, pattern", self.head),
+            probabilities(scores.tensor())?,
+            scores.axes().to_vec(),
+        )?;
         Ok(named.with_meaning(Meaning::Probability))
     }
 
@@ -288,16 +292,44 @@ impl Circuit {
     /// Fails for OV, for no positions or more than the model has, and for a model without position embeddings.
     pub fn positions(&self, count: usize) -> Result<Named> {
         self.only(CircuitKind::Qk, "attention between positions")?;
-        let positions = self.position_embeddings()?;
-        let n_ctx = positions.dim(0)?;
-        if count == 0 || count > n_ctx {
-            return Err(Error::new(ErrorKind::Input, format!("{self} between {count} positions"))
-                .help(format!("the model has {n_ctx} positions: ask for 1 to {n_ctx}")));
-        }
-        let positions = positions.narrow(0, 0, count)?;
+        self.has_positions(count)?;
+        let positions = self.position_embeddings()?.narrow(0, 0, count)?;
         let between = positions.matmul(&self.left)?.matmul(&self.right.matmul(&positions.t()?)?)?;
         let axes = vec![Axis::plain("query", count), Axis::plain("key", count)];
         Named::new(format!("{self} between positions"), between, axes)
+    }
+
+    /// How the head would attend if all tokens were alike and only their positions told them apart `[query, key]`: the
+    /// attention of this layer to a stream of the mean token embedding plus each of the first `count` position embeddings,
+    /// if the model has them. What layers below would add is left out. A previous-token head gives all it has to the key
+    /// before the query.
+    ///
+    /// Fails for OV, and for no positions or more than the model has.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// let by_position = qk_circuit(&model, head(0, 5))?.position_pattern(20)?;
+    /// assert!(by_position.value(&[9, 8])? > 0.9);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn position_pattern(&self, count: usize) -> Result<Named> {
+        self.only(CircuitKind::Qk, "attention between positions")?;
+        let mean_token = self.model.weight("W_E")?.tensor().mean_keepdim(0)?;
+        self.has_positions(count)?;
+        let mut stream = mean_token.broadcast_as((count, self.model.dims().d_model))?; // (T, M)
+        // A model without them turns queries and keys on the way.
+        if let Some(positions) = self.model.weight_if_any("pos_embed.W_pos")? {
+            stream = (stream + positions.narrow(0, 0, count)?)?;
+        }
+        let stream = stream.contiguous()?.unsqueeze(0)?; // (1, T, M)
+        let layer = self.head.layer;
+        let mut tap = LayerPattern { layer, pattern: None };
+        self.model.execute(Start::Residual { layer, stream }, None, &mut tap)?;
+        let pattern = tap.pattern.ok_or_else(not_reached)?.get(0)?.get(self.head.head)?; // (T, T)
+        let axes = vec![Axis::plain("query", count), Axis::plain("key", count)];
+        let name = format!("{}, pattern of positions alone", self.head);
+        Ok(Named::new(name, pattern, axes)?.with_meaning(Meaning::Probability))
     }
 
     /// The mean attention to the previous position if the head saw position embeddings alone, over all positions but
@@ -312,7 +344,7 @@ impl Circuit {
         }
         let between = self.positions(n_ctx)?;
         let scores = self.masked(between.tensor())?;
-        let pattern = scores.broadcast_sub(&log_sum_exp(&scores)?)?.exp()?.flatten_all()?.to_vec1::<f32>()?;
+        let pattern = probabilities(&scores)?.flatten_all()?.to_vec1::<f32>()?;
         let mass: f64 = (1..n_ctx).map(|query| f64::from(pattern[query * n_ctx + query - 1])).sum();
         Ok(mass / (n_ctx - 1) as f64)
     }
@@ -374,6 +406,15 @@ impl Circuit {
         Ok(embeddings.tensor().clone())
     }
 
+    fn has_positions(&self, count: usize) -> Result<()> {
+        let n_ctx = self.model.dims().n_ctx;
+        if count == 0 || count > n_ctx {
+            return Err(Error::new(ErrorKind::Input, format!("{self} between {count} positions"))
+                .help(format!("the model has {n_ctx} positions: ask for 1 to {n_ctx}")));
+        }
+        Ok(())
+    }
+
     /// Products of queries and keys as attention scores: scaled, and -inf where a query may not look.
     fn masked(&self, products: &Tensor) -> Result<Tensor> {
         let scoring = self.model.scoring(self.head.layer)?;
@@ -393,6 +434,32 @@ impl Circuit {
         Err(Error::new(ErrorKind::Input, format!("{self} says nothing of {what}"))
             .help(format!("take `{maker}(&model, head({}, {}))?`", self.head.layer, self.head.head)))
     }
+}
+
+/// Notes the pattern of one layer.
+struct LayerPattern {
+    layer: usize,
+    pattern: Option<Tensor>,
+}
+
+impl Tap for LayerPattern {
+    fn wants(&self, hook: Hook) -> bool {
+        hook == Site::Pattern.at(self.layer)
+    }
+
+    fn tap(&mut self, _: Hook, activation: Tensor) -> Result<Tensor> {
+        self.pattern = Some(activation.clone());
+        Ok(activation)
+    }
+
+    fn stop_after(&self) -> Option<usize> {
+        Some(self.layer)
+    }
+}
+
+/// The softmax over keys of masked scores.
+fn probabilities(scores: &Tensor) -> Result<Tensor> {
+    Ok(scores.broadcast_sub(&log_sum_exp(scores)?)?.exp()?)
 }
 
 /// Eigenvalues as their real and imaginary parts.

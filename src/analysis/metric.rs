@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
+use super::sweep::sweep;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
-use crate::model::{Model, Tokens};
+use crate::model::{Input, Model, Tokens};
 use crate::named::{Axis, Named};
 use crate::network::ops::log_sum_exp;
 use crate::progress;
@@ -58,18 +59,7 @@ type CustomMetric = dyn Fn(&Named) -> Result<f32> + Send + Sync;
 
 impl fmt::Debug for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |position: &Option<usize>| position.map(|p| format!(" at {p}")).unwrap_or_default();
-        match self {
-            Metric::Loss => f.write_str("loss"),
-            Metric::LossFrom(position) => write!(f, "loss from {position} on"),
-            Metric::LogitDiff { correct, incorrect, position } => {
-                write!(f, "logit difference {correct} - {incorrect}{}", at(position))
-            }
-            Metric::LogProb { token, position } => write!(f, "log-probability of {token}{}", at(position)),
-            Metric::Kl => f.write_str("KL divergence"),
-            Metric::InductionScore(head) => write!(f, "induction score of {head}"),
-            Metric::Custom(name, _) => f.write_str(name),
-        }
+        f.write_str(&self.said(|id| id.to_string()))
     }
 }
 
@@ -115,6 +105,46 @@ impl Metric {
         metric: impl Fn(&Named) -> Result<f32> + Send + Sync + 'static,
     ) -> Metric {
         Metric::Custom(name.into(), Arc::new(metric))
+    }
+
+    /// The metric of a model on an input; [`Kl`](Metric::Kl), which compares, is 0.
+    ///
+    /// Fails for a token, a head or a position that the model or the input does not have.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// let metric = Metric::log_prob(&model, " sat")?;
+    /// let without = model.ablate(head(0, 5), Ablation::Zero)?;
+    /// let text = "the cat sat on the mat, the cat";
+    /// println!("{:.2} with it, {:.2} without", metric.measure(&model, text)?, metric.measure(&without, text)?);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn measure(&self, model: &Model, input: impl Into<Input>) -> Result<f64> {
+        Ok(sweep("measuring", model, &[], &input.into(), self)?.clean)
+    }
+
+    /// In words, with the text of its tokens.
+    pub(super) fn described(&self, model: &Model) -> String {
+        self.said(|id| model.labels(&[id]).first().map_or_else(|| id.to_string(), |text| format!("{text:?}")))
+    }
+
+    fn said(&self, token_said: impl Fn(u32) -> String) -> String {
+        let at = |position: &Option<usize>| position.map(|p| format!(" at {p}")).unwrap_or_default();
+        match self {
+            Metric::Loss => "loss".to_string(),
+            Metric::LossFrom(position) => format!("loss from {position} on"),
+            Metric::LogitDiff { correct, incorrect, position } => {
+                let (correct, incorrect) = (token_said(*correct), token_said(*incorrect));
+                format!("logit difference {correct} - {incorrect}{}", at(position))
+            }
+            Metric::LogProb { token, position } => {
+                format!("log-probability of {}{}", token_said(*token), at(position))
+            }
+            Metric::Kl => "KL divergence".to_string(),
+            Metric::InductionScore(head) => format!("induction score of {head}"),
+            Metric::Custom(name, _) => name.clone(),
+        }
     }
 
     /// Fails if the metric cannot be had of this model and input.

@@ -15,6 +15,7 @@ mod logit_lens;
 mod metric;
 mod patching;
 mod published_detection;
+mod published_figures;
 mod published_qk;
 mod repeat_loss;
 mod repeated;
@@ -44,6 +45,7 @@ pub use patching::{
     Receiver, activation_patching, activation_patching_by_position, attribution_patching, path_patching,
 };
 pub use published_detection::{PublishedDetection, as_published};
+pub use published_figures::{published_attention, published_qk};
 pub use published_qk::{QkAsPublished, qk_as_published};
 pub use repeat_loss::{LossOnRepeats, loss_on_repeats};
 pub use repeated::RepeatedTokens;

@@ -1,6 +1,8 @@
 //! Patching: which activation carries the difference between two inputs (Meng et al. 2022, "Locating and Editing Factual
 //! Associations in GPT"; Wang et al. 2022, "Interpretability in the Wild").
 
+use std::fmt;
+
 use candle_core::{DType, Tensor, Var};
 
 use super::metric::Metric;
@@ -131,7 +133,8 @@ impl<'a> Pair<'a> {
         let variants = places.iter().map(variant).collect::<Result<Vec<_>>>()?;
         let swept = sweep("patching", self.model, &variants, &(&self.corrupted).into(), metric)?;
         let values = swept.variants.iter().map(|&value| value as f32).collect();
-        Named::from_vec(format!("{metric:?} with clean {} patched in", self.site), values, axes)
+        let name = format!("{} with clean {} patched in", metric.described(self.model), self.site);
+        Named::from_vec(name, values, axes)
     }
 }
 
@@ -189,7 +192,7 @@ pub fn attribution_patching(
     }
     let inner = if of_heads(site) { model.head_axis_at(site) } else { pair.position_axis() };
     Named::from_vec(
-        format!("estimated change of {metric:?} by patching {site}"),
+        format!("estimated change of {} by patching {site}", metric.described(model)),
         values,
         vec![model.layer_axis(), inner],
     )
@@ -235,6 +238,17 @@ pub enum Receiver {
     Key(Head),
     /// What a head's values read. Where query heads share values, the head is one of values.
     Value(Head),
+}
+
+impl fmt::Display for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Receiver::Logits => f.write_str("the logits"),
+            Receiver::Query(head) => write!(f, "the queries of {head}"),
+            Receiver::Key(head) => write!(f, "the keys of {head}"),
+            Receiver::Value(head) => write!(f, "the values of {head}"),
+        }
+    }
 }
 
 /// Path patching (Wang et al. 2022, section 3.1): the effect of each head on a receiver alone. Runs the corrupted input
@@ -286,7 +300,7 @@ pub fn path_patching(
         let stream = sent.run_with_options(&pair.corrupted, &kept)?.whole(read_at.into_hook()?)?;
         variants.push(model.edit_with(
             put_at,
-            format!("{sender} to {receiver:?}"),
+            format!("{sender} to {receiver}"),
             move |activation| match to {
                 None => Ok(stream.clone()),
                 Some(to) => {
@@ -304,6 +318,6 @@ pub fn path_patching(
     let swept = sweep("patching paths", model, &variants, &(&pair.corrupted).into(), metric)?;
     let mut values: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
     values.resize(dims.n_layers * dims.n_heads, 0.0);
-    let name = format!("change of {metric:?} by the path to {receiver:?}");
+    let name = format!("change of {} by the path to {receiver}", metric.described(model));
     Named::from_vec(name, values, vec![model.layer_axis(), model.head_axis()])
 }

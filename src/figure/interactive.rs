@@ -237,7 +237,7 @@ impl Plot {
             .line(Line::new().color(one.color).width(width).dash(dash))
             .marker(Marker::new().color(one.color).size(5))
             .opacity(if one.muted { 0.6 } else { 1.0 })
-            .show_legend(legend.is_some())
+            .show_legend(legend.is_some() && !one.muted)
             .clip_on_axis(false)
             .hover_template(self.series_hover(panel, one))
             .x_axis(x)

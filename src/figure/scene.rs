@@ -313,21 +313,34 @@ impl Scene {
         let (groups, along) = if axes.len() == 2 { (Some(&axes[0]), &axes[1]) } else { (None, &axes[0]) };
         let values = named.to_vec()?;
         let count = groups.map_or(1, Axis::len);
-        let (n, muted) = (along.len(), count > SERIES.len());
-        let series: Vec<Series> = values
+        let n = along.len();
+        let coloured = match (count <= SERIES.len(), bars) {
+            (true, _) => (0..count).collect(),
+            (false, true) => Vec::new(),
+            (false, false) => farthest(&values, n, COLOURED),
+        };
+        let mut series: Vec<Series> = values
             .chunks(n)
             .enumerate()
-            .map(|(i, values)| Series {
-                name: groups.map_or(String::new(), |axis| facet_title(axis, i)),
-                values: values.to_vec(),
-                color: if muted { "#8aa4c4" } else { SERIES[i] },
-                dashed: !bars && !muted && i >= 5,
-                muted,
+            .map(|(i, values)| {
+                let rank = coloured.iter().position(|&one| one == i);
+                Series {
+                    name: groups.map_or(String::new(), |axis| facet_title(axis, i)),
+                    values: values.to_vec(),
+                    color: rank.map_or("#8aa4c4", |rank| SERIES[rank]),
+                    dashed: !bars && rank.is_some_and(|rank| rank >= 5),
+                    muted: rank.is_none(),
+                }
             })
             .collect();
+        // What is pale lies below.
+        series.sort_by_key(|one| !one.muted);
 
         self.title(named.name());
-        let (low, high) = extent(&values, bars || named.meaning() != Meaning::Signed);
+        let (low, high) = match named.meaning() {
+            Meaning::Score if !bars => (0.0, 1.0),
+            meaning => extent(&values, bars || meaning != Meaning::Signed),
+        };
         let marks = ticks(low, high, 6);
         let left = marks.iter().map(|(_, text)| width(text)).max().unwrap_or(0) as f64 * MONO * TICK + 10.0;
         let mut area =
@@ -337,6 +350,7 @@ impl Scene {
         }
         let room = area.w / n as f64;
         let x = entries(along, room, false, if bars || n <= 48 { 0.5 } else { 0.0 });
+        let x = if bars { x } else { counted(along, x, area.w) };
         let y = Ruler { name: "value".into(), low, high, ticks: marks, entries: None, turned: false };
         let bottom = area.y + area.h + label_height(&x);
         self.text(
@@ -347,13 +361,19 @@ impl Scene {
             false,
             Side::Middle,
         );
-        let legend = (count > 1 && !muted).then_some((area.x + area.w + 16.0, area.y));
+        let legend = (count > 1 && !coloured.is_empty()).then_some((area.x + area.w + 16.0, area.y));
         let mut right = area.x + area.w + PAD;
         if legend.is_some() {
-            let widest = series.iter().map(|s| width(&s.name).min(20)).max().unwrap_or(0);
+            let named = series.iter().filter(|s| !s.muted);
+            let widest = named.map(|s| width(&s.name).min(20)).max().unwrap_or(0);
             right += 60.0 + widest as f64 * 12.0 * MONO;
-        } else if muted {
-            let note = format!("{count} {}s", groups.map_or("line", Axis::name));
+        }
+        if coloured.len() < count {
+            let what = groups.map_or("line", Axis::name);
+            let note = match coloured.len() {
+                0 => format!("{count} {what}s"),
+                some => format!("{count} {what}s, the {some} farthest from 0 in colour"),
+            };
             self.text(note, (area.x + area.w, area.y - 14.0), 12.0, MUTED, false, Side::End);
         }
         if bars {
@@ -572,6 +592,42 @@ fn cells(
         bar,
     });
     (Panel { area, x: across, y: down, marks, legend: None }, end)
+}
+
+/// How many of many lines are told apart.
+const COLOURED: usize = 8;
+
+/// Of rows of `n` numbers, those `most` that go farthest from zero, in their order.
+fn farthest(values: &[f32], n: usize, most: usize) -> Vec<usize> {
+    let reach = |row: &[f32]| row.iter().filter(|v| v.is_finite()).fold(0f32, |far, v| far.max(v.abs()));
+    let reaches: Vec<f32> = values.chunks(n).map(reach).collect();
+    let mut order: Vec<usize> = (0..reaches.len()).collect();
+    order.sort_by(|&a, &b| reaches[b].total_cmp(&reaches[a]));
+    order.truncate(most);
+    order.sort_unstable();
+    order
+}
+
+/// The ruler of entries that are labelled by rising numbers, such as steps: its ticks are at round ones.
+fn counted(axis: &Axis, ruler: Ruler, room: f64) -> Ruler {
+    let labels = axis.labels().unwrap_or_default();
+    let numbers: Vec<f64> = labels.iter().map_while(|label| label.parse().ok()).collect();
+    let rising = numbers.windows(2).all(|pair| pair[0] < pair[1]);
+    let (true, true, [first, .., last]) = (numbers.len() == labels.len(), rising, numbers.as_slice()) else {
+        return ruler;
+    };
+    let widest = labels.iter().map(|label| width(label)).max().unwrap_or(0) as f64 * MONO * TICK;
+    let count = (room / (widest + 24.0)).min(10.0) as usize;
+    // A round number may lie between two entries.
+    let place = |number: f64| {
+        let after = numbers.iter().position(|&one| one >= number)?;
+        let before = after.saturating_sub(1);
+        let gap = numbers[after] - numbers[before];
+        Some(before as f64 + if gap > 0.0 { (number - numbers[before]) / gap } else { 0.0 })
+    };
+    let ticks = ticks(*first, *last, count).into_iter();
+    let ticks = ticks.filter_map(|(number, text)| Some((place(number)?, text))).collect();
+    Ruler { ticks, turned: false, ..ruler }
 }
 
 /// The ruler of an axis of entries, each `room` pixels wide, with as many ticks as there is room for.

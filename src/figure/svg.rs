@@ -110,7 +110,7 @@ impl Svg {
         }
         panel.tick_labels().iter().for_each(|label| self.text(label));
         if let (Some((x, y)), Marks::Bars(series) | Marks::Lines(series)) = (panel.legend, &panel.marks) {
-            for (i, one) in series.iter().enumerate() {
+            for (i, one) in series.iter().filter(|one| !one.muted).enumerate() {
                 let y = y + 8.0 + 20.0 * i as f64;
                 let dash = if one.dashed { " stroke-dasharray=\"5 3\"" } else { "" };
                 let thick = if matches!(panel.marks, Marks::Bars(_)) { 10 } else { 2 };

@@ -29,6 +29,7 @@ pub use run::{Run, RunOptions};
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::hook::{Head, Hook, IntoHook, Site, head};
 use crate::named::{Axis, Named};
+use crate::network::weights::Weights;
 use crate::network::{Anatomy, Dims, Network, Scoring, Start, Tap};
 use tokenizer::Tokenizer;
 
@@ -45,10 +46,32 @@ use tokenizer::Tokenizer;
 pub struct Model {
     name: String,
     network: Arc<dyn Network>,
+    build: Build,
     tokenizer: Arc<Tokenizer>,
     bos: Option<u32>,
     eos: Vec<u32>,
     pub(crate) edits: Vec<Edit>,
+}
+
+/// What the name of a folded model ends in.
+const FOLDED: &str = ", folded";
+
+/// How a network of these sizes is made of other weights.
+#[derive(Clone)]
+pub(crate) struct Build(Arc<Load>);
+
+type Load = dyn Fn(&Weights) -> Result<Arc<dyn Network>> + Send + Sync;
+
+impl Build {
+    pub(crate) fn new<N: Network + 'static>(
+        load: impl Fn(&Weights) -> Result<N> + Send + Sync + 'static,
+    ) -> Build {
+        Build(Arc::new(move |weights| Ok(Arc::new(load(weights)?))))
+    }
+
+    pub(crate) fn network(&self, weights: &Weights) -> Result<Arc<dyn Network>> {
+        (self.0)(weights)
+    }
 }
 
 impl Model {
@@ -83,12 +106,19 @@ impl Model {
     fn assembled(
         name: &str,
         network: Arc<dyn Network>,
+        build: Build,
         tokenizer: Tokenizer,
         bos: Option<u32>,
         eos: Vec<u32>,
     ) -> Model {
-        let (tokenizer, edits) = (Arc::new(tokenizer), Vec::new());
-        Model { name: name.into(), network, tokenizer, bos, eos, edits }
+        let (name, tokenizer, edits) = (name.into(), Arc::new(tokenizer), Vec::new());
+        Model { name, network, build, tokenizer, bos, eos, edits }
+    }
+
+    /// A model that reads ids alone.
+    pub(crate) fn of_ids(name: &str, build: Build, weights: &Weights, bos: u32) -> Result<Model> {
+        let network = build.network(weights)?;
+        Ok(Model::assembled(name, network, build, Tokenizer::none(), Some(bos), Vec::new()))
     }
 
     /// What it was opened as.
@@ -187,7 +217,34 @@ impl Model {
             .help("fold first, then edit: folding changes what some activations are"));
         }
         let network = self.network.folded()?.into();
-        Ok(Model { name: format!("{}, folded", self.name), network, ..self.clone() })
+        Ok(Model { name: format!("{}{FOLDED}", self.name), network, ..self.clone() })
+    }
+
+    /// The same architecture, sizes and tokenizer with weights as they are before any training: what a trained model is
+    /// compared with. They are drawn as GPT-2's are (Radford et al. 2019, section 2.3): a normal distribution of
+    /// deviation 0.02, less for what writes into the residual stream; norms change nothing and biases are 0. The same
+    /// seed draws the same weights. They are not folded, even where this model's are.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let trained = Model::open("built-in")?;
+    /// let untrained = trained.with_random_weights(0)?;
+    /// let text = "the cat sat the cat sat";
+    /// assert!(trained.loss(text)? < 5.0 && untrained.loss(text)? > 7.0);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn with_random_weights(&self, seed: u64) -> Result<Model> {
+        if !self.edits.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Tap,
+                format!("an edited model cannot be given random weights: {}", self.edits().join("; ")),
+            )
+            .help("take random weights first, then edit"));
+        }
+        let weights = Weights::random(seed, self.dims().n_layers, self.device());
+        let network = self.build.network(&weights)?;
+        let name = self.name.strip_suffix(FOLDED).unwrap_or(&self.name);
+        Ok(Model { name: format!("{name}, random weights"), network, ..self.clone() })
     }
 
     /// One text or one sequence of ids, as the model reads it, with its labels. Draws itself as a table, so that

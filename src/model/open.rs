@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::hub::{self, Hub};
 use super::tokenizer::Tokenizer;
-use super::{Model, gguf, known, memory};
+use super::{Build, Model, gguf, known, memory};
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::network;
 use crate::network::config::parse;
@@ -190,7 +190,9 @@ fn assemble(
         .help("say what it is, as \"model_type\": \"gpt2\""));
     };
     memory::check(name, weights.bytes(), weights.device())?;
-    let network = network::load(architecture, config_path, config, weights)?;
+    let (architecture, path, text) = (architecture.to_string(), config_path.to_string(), config.to_string());
+    let build = Build::new(move |weights| network::load(&architecture, &path, &text, weights));
+    let network = build.network(weights)?;
     let d_vocab = network.dims().d_vocab;
     let tokenizer = tokenizer(d_vocab)?;
     let bos = header.bos_token_id.or_else(|| tokenizer.end_of_text());
@@ -210,7 +212,7 @@ fn assemble(
             .help(format!("token ids are 0 to {}", d_vocab - 1)));
         }
     }
-    Ok(Model::assembled(name, network, tokenizer, bos, eos))
+    Ok(Model::assembled(name, network, build, tokenizer, bos, eos))
 }
 
 fn architecture(header: &Header) -> Option<&str> {

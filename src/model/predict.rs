@@ -187,8 +187,7 @@ impl std::fmt::Debug for PromptTest {
 impl Drawn for PromptTest {
     fn views(&self) -> Result<Vec<View>> {
         let views = self.steps.iter().map(|step| {
-            let title =
-                format!("what follows {:?}: {:?} has rank {}", self.prompt, step.answer.token, step.rank);
+            let title = format!("{:?} has rank {} after {:?}", step.answer.token, step.rank, self.prompt);
             let mut table = Table::new(title, ["rank", "token", "probability", "log-probability"]);
             let mut row = |rank: usize, guess: &Guess| {
                 let mark = if rank == step.rank { " ◄" } else { "" };

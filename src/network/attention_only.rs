@@ -100,6 +100,8 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     .dims()?;
     let Dims { d_model: m, n_heads: h, d_head: d, d_vocab: v, .. } = dims;
     let all = Scope::all(weights);
+    let w_e = all.get("embed.W_E", &[v, m])?; // (V, M)
+    let w_pos = Some(all.get("pos_embed.W_pos", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
         let of_layer = all.within(&format!("blocks.{l}"));
@@ -124,8 +126,6 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
             mlp: None,
         });
     }
-    let w_e = all.get("embed.W_E", &[v, m])?; // (V, M)
-    let w_pos = Some(all.get("pos_embed.W_pos", &[dims.n_ctx, m])?); // (n_ctx, M)
     let unembed =
         Linear { weight: all.get("unembed.W_U", &[m, v])?, bias: Some(all.get("unembed.b_U", &[v])?) };
     let ln_final = config.norm(&all.within("ln_final"), m)?;

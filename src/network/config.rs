@@ -127,6 +127,14 @@ pub(super) fn epsilon(name: &str, eps: f64) -> Result<f64> {
 
 /// How many entries of each head rotary positions turn.
 pub(super) fn rotary_width(what: String, width: usize, d_head: usize) -> Result<usize> {
+    // Tables are made of it before a weight has shown that a head is so wide.
+    const MOST: usize = 1 << 16;
+    if width > MOST {
+        return wrong(
+            format!("{what}, so rotary positions turn {width} entries of a head"),
+            format!("at most {MOST} are believed: take the file that came with the model"),
+        );
+    }
     if width >= 2 && width <= d_head && width.is_multiple_of(2) {
         return Ok(width);
     }

@@ -101,6 +101,8 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
         let weight = scope.get(&format!("{name}.weight"), &[from, to])?;
         Ok(Linear { weight, bias: Some(scope.get(&format!("{name}.bias"), &[to])?) })
     };
+    let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
+    let w_pos = Some(all.get("wpe.weight", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
         let of_layer = all.within(&format!("h.{l}"));
@@ -128,9 +130,7 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
             )),
         });
     }
-    let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
-    let w_pos = Some(all.get("wpe.weight", &[dims.n_ctx, m])?); // (n_ctx, M)
     let ln_final = all.layer_norm("ln_f", m, eps)?;
     Ok(Decoder { dims, parallel: false, prepends_bos: true, w_e, w_pos, blocks, block, ln_final, unembed })
 }

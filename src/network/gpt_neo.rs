@@ -102,6 +102,8 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     let eps = epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
     let all = Scope::perhaps(weights, "transformer.", "wte.weight");
     let Dims { d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
+    let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
+    let w_pos = Some(all.get("wpe.weight", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
         let of_layer = all.within(&format!("h.{l}"));
@@ -130,9 +132,7 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
             )),
         });
     }
-    let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
-    let w_pos = Some(all.get("wpe.weight", &[dims.n_ctx, m])?); // (n_ctx, M)
     let ln_final = all.layer_norm("ln_f", m, eps)?;
     Ok(Decoder { dims, parallel: false, prepends_bos: true, w_e, w_pos, blocks, block, ln_final, unembed })
 }

@@ -93,8 +93,6 @@ pub(super) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
     let all = Scope::perhaps(weights, "model.", "embed_tokens.weight");
     let w_e = all.get("embed_tokens.weight", &[v, m])?; // (V, M)
     let (queries, shared) = (n_heads * d_head, n_key_value_heads * d_head);
-    // Asked for before tables are made of the width that the file claims.
-    all.get("layers.0.self_attn.q_proj.weight", &[queries, m])?;
     let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
     let (base, scaling) = rope.read(config.rope_theta)?;
     let width = rotary_width(format!("config.json says a width of {d_head} a head"), d_head, d_head)?;

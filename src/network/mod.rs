@@ -10,6 +10,7 @@ pub mod gpt2;
 mod gpt_neo;
 mod gpt_neox;
 mod gptj;
+mod initial;
 mod linear;
 mod llama;
 mod mistral;
@@ -21,8 +22,6 @@ mod qwen;
 mod rotary;
 mod scope;
 pub mod weights;
-
-use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -59,11 +58,11 @@ pub(crate) fn load(
     config_path: &str,
     config: &str,
     weights: &Weights,
-) -> Result<Arc<dyn Network>> {
+) -> Result<Decoder> {
     let is_meant =
         |(name, class, _): &&Architecture| *name == architecture || architecture.starts_with(*class);
     match ARCHITECTURES.iter().find(is_meant) {
-        Some((_, _, load)) => Ok(Arc::new(load(&ConfigFile { path: config_path, text: config }, weights)?)),
+        Some((_, _, load)) => load(&ConfigFile { path: config_path, text: config }, weights),
         None => {
             let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _, _)| *name).collect();
             Err(Error::new(

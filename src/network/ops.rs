@@ -31,6 +31,16 @@ pub(crate) fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
     Ok(sum.log()?.broadcast_add(&largest)?)
 }
 
+/// The loss `[row]` in nats of logits `[row, vocab]` where `next` was to be predicted, in one pass, for the logits are
+/// the largest tensor of a training step.
+pub(crate) fn cross_entropy(logits: &Tensor, next: &Tensor) -> Result<Tensor> {
+    if logits.device().is_cpu() {
+        return Ok(logits.contiguous()?.apply_op1(CrossEntropy { next: next.to_vec1()? })?);
+    }
+    let chosen = logits.gather(&next.unsqueeze(1)?, 1)?;
+    Ok((log_sum_exp(logits)? - chosen)?.squeeze(1)?)
+}
+
 struct Softmax;
 
 impl CustomOp1 for Softmax {
@@ -97,14 +107,7 @@ impl CustomOp1 for LogSumExp {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let width = last(layout);
         let rows = values(storage, layout)?.par_chunks(width).with_min_len(rows_a_task(width));
-        let out: Vec<f32> = rows
-            .map(|x| {
-                let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let total: f64 =
-                    x.chunks(64).map(|x| f64::from(x.iter().map(|&x| exp(x - largest)).sum::<f32>())).sum();
-                largest + total.ln() as f32
-            })
-            .collect();
+        let out: Vec<f32> = rows.map(log_sum_exp_of).collect();
         let mut dims = layout.dims().to_vec();
         dims.pop();
         dims.push(1);
@@ -115,6 +118,60 @@ impl CustomOp1 for LogSumExp {
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let p = x.contiguous()?.apply_op1_no_bwd(&Softmax)?;
         Ok(Some(p.broadcast_mul(gradient)?))
+    }
+}
+
+fn log_sum_exp_of(x: &[f32]) -> f32 {
+    let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = x.chunks(64).map(|x| f64::from(x.iter().map(|&x| exp(x - largest)).sum::<f32>())).sum();
+    largest + total.ln() as f32
+}
+
+struct CrossEntropy {
+    next: Vec<u32>,
+}
+
+impl CustomOp1 for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross-entropy"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let width = last(layout);
+        let rows = values(storage, layout)?.par_chunks(width).zip(&self.next);
+        let rows = rows.with_min_len(rows_a_task(width));
+        let losses: Vec<f32> = rows.map(|(x, &next)| log_sum_exp_of(x) - x[next as usize]).collect();
+        Ok((CpuStorage::F32(losses), Shape::from(self.next.len())))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let slope = CrossEntropySlope { next: self.next.clone(), gradient: gradient.to_vec1()? };
+        Ok(Some(logits.contiguous()?.apply_op1_no_bwd(&slope)?))
+    }
+}
+
+/// dx = (softmax x - the one at `next`) times the gradient of the row's loss.
+struct CrossEntropySlope {
+    next: Vec<u32>,
+    gradient: Vec<f32>,
+}
+
+impl CustomOp1 for CrossEntropySlope {
+    fn name(&self) -> &'static str {
+        "cross-entropy slope"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (width, x) = (last(layout), values(storage, layout)?);
+        let mut out = vec![0f32; x.len()];
+        let rows = out.par_chunks_mut(width).zip(x.par_chunks(width));
+        let rows = rows.zip(self.next.par_iter().zip(&self.gradient)).with_min_len(rows_a_task(width));
+        rows.for_each(|((out, x), (&next, &gradient))| {
+            let total = log_sum_exp_of(x);
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = exp(x - total) * gradient);
+            out[next as usize] -= gradient;
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
 
@@ -251,8 +308,16 @@ mod tests {
         };
         type Op<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
         let candle_log_sum_exp = |x: &Tensor| -> Result<Tensor> { Ok(x.exp()?.sum_keepdim(1)?.log()?) };
-        let pairs: [(Op, Op); 3] =
-            [(&softmax, &candle_softmax), (&gelu, &|x| Ok(x.gelu()?)), (&log_sum_exp, &candle_log_sum_exp)];
+        let next = Tensor::from_iter((0..20u32).map(|row| row * 7 % 30), &Device::Cpu)?;
+        let candle_cross_entropy = |x: &Tensor| -> Result<Tensor> {
+            Ok((candle_log_sum_exp(x)? - x.gather(&next.unsqueeze(1)?, 1)?)?)
+        };
+        let pairs: [(Op, Op); 4] = [
+            (&softmax, &candle_softmax),
+            (&gelu, &|x| Ok(x.gelu()?)),
+            (&log_sum_exp, &candle_log_sum_exp),
+            (&|x| Ok(cross_entropy(x, &next)?.unsqueeze(1)?), &candle_cross_entropy),
+        ];
         for (ours, theirs) in pairs {
             let outcome = |op: Op| -> Result<(Tensor, Tensor)> {
                 let y = op(&x)?;

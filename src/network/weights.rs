@@ -1,6 +1,7 @@
 //! Weights by name, read through a memory map and checked on the way: safetensors, or what another reader has found
 //! the places of.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Range;
@@ -11,9 +12,10 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
+use super::initial::Initial;
 use crate::error::{Error, ErrorKind, Result, nearest};
 
-/// A set of named tensors, from files or from memory.
+/// A set of named tensors, from files, from memory, or drawn at random.
 pub struct Weights {
     origin: String,
     /// What says how the weights should be.
@@ -21,6 +23,8 @@ pub struct Weights {
     device: Device,
     files: Vec<(String, Bytes)>,
     entries: BTreeMap<String, Entry>,
+    notes: HashMap<String, String>,
+    initial: Option<RefCell<Initial>>,
 }
 
 enum Bytes {
@@ -75,8 +79,18 @@ impl Weights {
     pub fn from_tensors(tensors: HashMap<String, Tensor>) -> Weights {
         let device = tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone());
         let entries = tensors.into_iter().map(|(name, tensor)| (name, Entry::InMemory(tensor))).collect();
-        let (origin, files) = ("the given tensors".into(), Vec::new());
-        Weights { origin, config: CONFIG, device, files, entries }
+        Weights { entries, ..Weights::empty("the given tensors", &device) }
+    }
+
+    /// Whatever weight is asked for, drawn as GPT-2's are before any training.
+    pub(crate) fn random(seed: u64, n_layers: usize, device: &Device) -> Weights {
+        let initial = Some(RefCell::new(Initial::new(seed, n_layers)));
+        Weights { initial, ..Weights::empty("a random model", device) }
+    }
+
+    /// What was drawn at random, in the order in which it was asked for.
+    pub(crate) fn into_drawn(self) -> Vec<(String, Tensor)> {
+        self.initial.map(|initial| initial.into_inner().into_drawn()).unwrap_or_default()
     }
 
     /// A safetensors file that is part of the program.
@@ -103,7 +117,15 @@ impl Weights {
 
     fn empty(origin: &str, device: &Device) -> Weights {
         let (files, entries) = (Vec::new(), BTreeMap::new());
-        Weights { origin: origin.into(), config: CONFIG, device: device.clone(), files, entries }
+        Weights {
+            origin: origin.into(),
+            config: CONFIG,
+            device: device.clone(),
+            files,
+            entries,
+            notes: HashMap::new(),
+            initial: None,
+        }
     }
 
     /// Weights whose places in mapped files another reader has found.
@@ -142,6 +164,7 @@ impl Weights {
         let (header, metadata) = SafeTensors::read_metadata(all).map_err(broken)?;
         SafeTensors::deserialize(all).map_err(broken)?; // the offsets lie within the file
         let data = 8 + header;
+        self.notes.extend(metadata.metadata().clone().unwrap_or_default());
         for (tensor, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
             let stored = match info.dtype {
@@ -159,6 +182,11 @@ impl Weights {
         Ok(())
     }
 
+    /// A text that was written beside the tensors.
+    pub(crate) fn note(&self, name: &str) -> Option<&str> {
+        self.notes.get(name).map(String::as_str)
+    }
+
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)
@@ -166,6 +194,9 @@ impl Weights {
 
     /// The tensor `name` as f32. Fails if it is missing, has another shape, or, in a file, holds NaN or infinity.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        if let Some(initial) = &self.initial {
+            return initial.borrow_mut().draw(name, shape, &self.device);
+        }
         let Some(entry) = self.entries.get(name) else {
             let error = Error::new(ErrorKind::Weights, format!("{} has no weight `{name}`", self.origin));
             let config = self.config;
