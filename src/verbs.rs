@@ -234,6 +234,10 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
         figure.save(out)?;
         said = format!("wrote {}\n", out.display());
     }
+    let by_position = match model.anatomy().has(Site::PosEmbed) {
+        true => Some(circuit.previous_token_mass()?),
+        false => None,
+    };
     if as_json {
         return Ok(line(&json!({
             "model": model.name(),
@@ -241,15 +245,14 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
             "tokens": run.tokens()[0].labels(),
             "scores": rows(&scores)?,
             "pattern": rows(&pattern)?,
-            "previous_token_mass": circuit.previous_token_mass()?,
+            "previous_token_mass": by_position,
             "singular_values": circuit.singular_values()?.to_vec()?,
         })));
     }
-    Ok(format!(
-        "{}by position alone, {head} attends to the previous token with probability {:.3}\n{said}",
-        figure.to_text(),
-        circuit.previous_token_mass()?
-    ))
+    let by_position = by_position.map(|mass| {
+        format!("by position alone, {head} attends to the previous token with probability {mass:.3}\n")
+    });
+    Ok(format!("{}{}{said}", figure.to_text(), by_position.unwrap_or_default()))
 }
 
 /// Composition scores of all pairs of heads.

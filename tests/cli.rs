@@ -148,6 +148,17 @@ fn safetensors(place: &Folder, name: &str) -> (Weights, HashMap<String, String>)
     (place.weights(), header.metadata().clone().expect("metadata"))
 }
 
+/// Positions that turn queries and keys have no attention by themselves.
+#[test]
+fn qk_without_position_embeddings() {
+    let folder = Folder::copy_of("tiny-neox");
+    let args = ["qk", folder.name(), "L0H0", "--tokens", "0,1,2,3"];
+    assert!(!out(&folder, &args).contains("by position alone"));
+    let json: Value = serde_json::from_str(&out(&folder, &[&args[..], &["--json"]].concat())).expect("JSON");
+    assert_eq!(json["previous_token_mass"], Value::Null);
+    assert_eq!(json["pattern"][0][0], 1.0);
+}
+
 #[test]
 fn cache() -> Result<()> {
     let (model, other) = (place(), Folder::new());
