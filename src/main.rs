@@ -184,7 +184,7 @@ enum Verb {
     #[command(
         after_help = "Example:\n  headlight qk built-in L1H0 \"the cat sat the cat sat\" -o qk.html\n\n\
         JSON: {\"model\": \"built-in\", \"head\": \"L1H0\", \"tokens\": [\"the\", ...], \"scores\": [[1.5, null], ...], \
-        \"pattern\": [[1.0, 0.0], ...], \"previous_token_mass\": 0.1, \"singular_values\": [7.1, ...]}; no previous_token_mass (null) where positions are not embedded"
+        \"pattern\": [[1.0, 0.0], ...], \"previous_token_mass\": 0.1, \"singular_values\": [7.1, ...]}; the mass is null where positions are not embedded"
     )]
     Qk {
         /// `built-in`, a known name, owner/name of the hub, a folder or a GGUF file

@@ -7,7 +7,6 @@ use headlight::analysis::{
     Composition, DynamicThreshold, HeadKind, Metric, RepeatedTokens, ablation_effects, activation_patching,
     causal_truth, composition_scores, head_scores, induction_scores, qk_circuit,
 };
-use headlight::network::Positions;
 use headlight::{
     Ablation, Drawn, Figure, Head, Input, IntoHook, Model, Named, Result, RunOptions, Site, Table, View,
     known_models,
@@ -247,17 +246,16 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
     let circuit = qk_circuit(model, head)?;
     let run = model.run_with_cache(input)?;
     let (scores, pattern) = (circuit.scores(&run)?, circuit.pattern(&run)?);
-    // What a head would attend to by position alone is known where positions are embedded.
-    let by_position = match model.anatomy().positions {
-        Positions::Embedded => Some(circuit.previous_token_mass()?),
-        Positions::Rotary => None,
-    };
     let figure = Figure::stack([scores.figure()?, pattern.figure()?])?;
     let mut said = String::new();
     if let Some(out) = out {
         figure.save(out)?;
         said = format!("wrote {}\n", out.display());
     }
+    let by_position = match model.anatomy().has(Site::PosEmbed) {
+        true => Some(circuit.previous_token_mass()?),
+        false => None,
+    };
     if as_json {
         return Ok(line(&json!({
             "model": model.name(),
@@ -269,10 +267,10 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
             "singular_values": circuit.singular_values()?.to_vec()?,
         })));
     }
-    let by_position = by_position.map_or(String::new(), |mass| {
+    let by_position = by_position.map(|mass| {
         format!("by position alone, {head} attends to the previous token with probability {mass:.3}\n")
     });
-    Ok(format!("{}{by_position}{said}", figure.to_text()))
+    Ok(format!("{}{}{said}", figure.to_text(), by_position.unwrap_or_default()))
 }
 
 /// Composition scores of all pairs of heads.

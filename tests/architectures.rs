@@ -84,6 +84,8 @@ fn detection_and_truth_of_every_architecture() -> Result<()> {
             let scores = head_scores(&model, &[HeadKind::Induction], &repeated)?.remove(0);
             assert_eq!(scores.named().to_vec()?.len(), heads);
             assert!(scores.detect(DynamicThreshold::default())?.heads().len() < heads, "{name}");
+            let by_position = qk_circuit(&model, head(1, 1))?.position_pattern(9)?.sum("key")?.to_vec()?;
+            assert!(by_position.iter().all(|sum| (sum - 1.0).abs() < 1e-5), "{name}: {by_position:?}");
             let circuit = ov_circuit(&model, head(1, 1))?;
             assert!(circuit.figure()?.to_text().contains("L1H1"));
             assert_eq!(circuit.top_pairs(3)?.pairs().len(), 3);
