@@ -422,3 +422,32 @@ fn bad_configs_are_refused() {
             .collect(),
     );
 }
+
+/// Settings that the tiny models do not have, against transformers' logits; and folding changes none of them but by a
+/// constant that the softmax takes away.
+#[test]
+fn variants_of_transformers() -> Result<()> {
+    let folder = format!("{}/tests/golden/variants", env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&folder).expect("the variants") {
+        let path = entry.expect("a variant").path();
+        let golden =
+            candle_core::safetensors::load(path.join("golden.safetensors"), &candle_core::Device::Cpu);
+        let golden = golden.expect("a golden");
+        let ids: Vec<u32> = golden["ids"].to_vec1()?;
+        let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
+        let expected = wide(golden["logits"].flatten_all()?.to_vec1()?);
+        let model = Model::open(path.to_str().expect("UTF-8"))?;
+        let apart = largest_difference(&wide(model.logits(&ids)?.to_vec()?), &expected);
+        println!("{}: {apart:.1e}", model.name());
+        assert!(apart < 1e-5, "{}: differs by {apart}", model.name());
+        let log_probs = |model: &Model| -> Result<Vec<f64>> {
+            Ok(wide(model.run_with_cache(&ids)?.log_probs()?.to_vec()?))
+        };
+        let apart = largest_difference(&log_probs(&model.folded()?)?, &log_probs(&model)?);
+        assert!(apart < 1e-5, "{}, folded: differs by {apart}", model.name());
+        seen += 1;
+    }
+    assert_eq!(seen, 12);
+    Ok(())
+}
