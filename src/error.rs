@@ -26,6 +26,10 @@ pub enum ErrorKind {
     Figure,
     /// Long work was asked to stop.
     Stopped,
+    /// A model hub could not be reached, refused, or sent what it should not.
+    Hub,
+    /// There is too little memory.
+    Memory,
     /// The tensor library failed.
     Backend,
 }

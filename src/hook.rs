@@ -19,20 +19,24 @@ pub enum Site {
     ResidPre,
     /// `hook_q_input`: what each head's queries read, before ln1 `[position, head, d_model]`. Opt-in.
     QInput,
-    /// `hook_k_input`: what each head's keys read, before ln1 `[position, head, d_model]`. Opt-in.
+    /// `hook_k_input`: what each head of keys reads, before ln1 `[position, head, d_model]`. Opt-in.
     KInput,
-    /// `hook_v_input`: what each head's values read, before ln1 `[position, head, d_model]`. Opt-in.
+    /// `hook_v_input`: what each head of values reads, before ln1 `[position, head, d_model]`. Opt-in.
     VInput,
-    /// `ln1.hook_scale`: the standard deviation that ln1 divides by `[position, scale]`.
+    /// `ln1.hook_scale`: what ln1 divides by, a standard deviation or root mean square `[position, scale]`.
     Ln1Scale,
     /// `ln1.hook_normalized`: what ln1 makes of it before its gain and bias `[position, d_model]`.
     Ln1Normalized,
     /// `attn.hook_q`: queries `[position, head, d_head]`.
     Q,
-    /// `attn.hook_k`: keys `[position, head, d_head]`.
+    /// `attn.hook_k`: keys `[position, head, d_head]`, of as many heads as there are of keys.
     K,
-    /// `attn.hook_v`: values `[position, head, d_head]`.
+    /// `attn.hook_v`: values `[position, head, d_head]`, of as many heads as there are of keys.
     V,
+    /// `attn.hook_rot_q`: queries turned by their positions `[position, head, d_head]`.
+    RotQ,
+    /// `attn.hook_rot_k`: keys turned by their positions `[position, head, d_head]`.
+    RotK,
     /// `attn.hook_attn_scores`: scaled scores, -inf where a key lies ahead `[head, query, key]`.
     AttnScores,
     /// `attn.hook_pattern`: attention probabilities `[head, query, key]`.
@@ -47,19 +51,21 @@ pub enum Site {
     ResidMid,
     /// `hook_mlp_in`: what the MLP reads, before ln2 `[position, d_model]`. Opt-in.
     MlpIn,
-    /// `ln2.hook_scale`: the standard deviation that ln2 divides by `[position, scale]`.
+    /// `ln2.hook_scale`: what ln2 divides by `[position, scale]`.
     Ln2Scale,
     /// `ln2.hook_normalized`: what ln2 makes of it before its gain and bias `[position, d_model]`.
     Ln2Normalized,
-    /// `mlp.hook_pre`: MLP neurons before the nonlinearity `[position, d_mlp]`.
+    /// `mlp.hook_pre`: MLP neurons (with a gate, the gates) before the nonlinearity `[position, d_mlp]`.
     MlpPre,
+    /// `mlp.hook_pre_linear`: what gates multiply `[position, d_mlp]`.
+    MlpPreLinear,
     /// `mlp.hook_post`: MLP neurons after the nonlinearity `[position, d_mlp]`.
     MlpPost,
     /// `hook_mlp_out`: what the MLP adds to the residual stream `[position, d_model]`.
     MlpOut,
     /// `hook_resid_post`: the residual stream as a block leaves it `[position, d_model]`.
     ResidPost,
-    /// `ln_final.hook_scale`: the standard deviation that the last norm divides by `[position, scale]`.
+    /// `ln_final.hook_scale`: what the last norm divides by `[position, scale]`.
     LnFinalScale,
     /// `ln_final.hook_normalized`: what the last norm makes of it before its gain and bias `[position, d_model]`.
     LnFinalNormalized,
@@ -71,7 +77,7 @@ pub enum Site {
 
 impl Site {
     /// Every site, in the order in which a run meets them.
-    pub const ALL: [Site; 28] = [
+    pub const ALL: [Site; 31] = [
         Site::Embed,
         Site::PosEmbed,
         Site::ResidPre,
@@ -83,6 +89,8 @@ impl Site {
         Site::Q,
         Site::K,
         Site::V,
+        Site::RotQ,
+        Site::RotK,
         Site::AttnScores,
         Site::Pattern,
         Site::Z,
@@ -93,6 +101,7 @@ impl Site {
         Site::Ln2Scale,
         Site::Ln2Normalized,
         Site::MlpPre,
+        Site::MlpPreLinear,
         Site::MlpPost,
         Site::MlpOut,
         Site::ResidPost,
@@ -118,6 +127,11 @@ impl Site {
         !matches!(self, Embed | PosEmbed | LnFinalScale | LnFinalNormalized | UnembedIn | UnembedOut)
     }
 
+    /// Whether its `head` axis counts heads of keys and values, which several query heads may share.
+    pub fn is_of_keys(self) -> bool {
+        matches!(self, Site::K | Site::V | Site::RotK | Site::KInput | Site::VInput)
+    }
+
     /// Whether the site is made only when it is asked for by name, as in TransformerLens.
     pub fn is_opt_in(self) -> bool {
         matches!(self, Site::QInput | Site::KInput | Site::VInput | Site::Result | Site::MlpIn)
@@ -137,6 +151,8 @@ impl Site {
             Site::Q => "attn.hook_q",
             Site::K => "attn.hook_k",
             Site::V => "attn.hook_v",
+            Site::RotQ => "attn.hook_rot_q",
+            Site::RotK => "attn.hook_rot_k",
             Site::AttnScores => "attn.hook_attn_scores",
             Site::Pattern => "attn.hook_pattern",
             Site::Z => "attn.hook_z",
@@ -147,6 +163,7 @@ impl Site {
             Site::Ln2Scale => "ln2.hook_scale",
             Site::Ln2Normalized => "ln2.hook_normalized",
             Site::MlpPre => "mlp.hook_pre",
+            Site::MlpPreLinear => "mlp.hook_pre_linear",
             Site::MlpPost => "mlp.hook_post",
             Site::MlpOut => "hook_mlp_out",
             Site::ResidPost => "hook_resid_post",
@@ -235,7 +252,8 @@ impl Hook {
         }
     }
 
-    /// Every hook of a model of `n_layers` layers, in the order in which a run meets them.
+    /// Every hook that a model of `n_layers` layers may have, in the order in which a run meets them. Which of them one
+    /// model has, [`Model::hooks`](crate::Model::hooks) says.
     pub fn all(n_layers: usize) -> Vec<Hook> {
         let is_before = |site: &&Site| matches!(site, Site::Embed | Site::PosEmbed);
         let global = || Site::ALL.iter().filter(|site| !site.in_block());

@@ -20,11 +20,11 @@ pub use figure::{Figure, Section, Shown, html_page, show};
 pub use files::write as write_file;
 pub use hook::{Head, Hook, IntoHook, Site, head};
 pub use model::{
-    Ablation, Component, Components, Edge, Generated, Input, Model, PromptTest, Run, RunOptions, Sampling,
-    Tokens, no_bos,
+    Ablation, Component, Components, Edge, Generated, Input, KnownModel, KnownModels, Model, PromptTest, Run,
+    RunOptions, Sampling, Tokens, known_models, no_bos, with_bos,
 };
 pub use named::{Axis, Meaning, Named};
-pub use network::{Dims, Tap};
+pub use network::{Anatomy, Dims, Tap};
 pub use notebook::{EvcxrDisplay, clear_output};
 pub use progress::{check_stop, clear_stop, request_stop};
 pub use view::{Drawn, Table, View};

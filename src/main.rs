@@ -18,7 +18,10 @@ const EXAMPLES: &str = "Examples:
   headlight attention built-in \"the cat sat the cat sat\" -o attention.html
   headlight cache my-gpt2/ --tokens 0,5,9,5 --all -o run.safetensors
 
-MODEL is `built-in`, or a folder with config.json, model.safetensors and a tokenizer.";
+  headlight models                            the models that open by name, and which of them are here
+
+MODEL is `built-in`, a name that `headlight models` lists (gpt2), owner/name of the Hugging Face hub (with @revision if
+one wants), a folder with config.json, model.safetensors and a tokenizer, or a GGUF file.";
 
 #[derive(Parser)]
 #[command(version, about = "Look inside transformers: what each attention head does", after_help = EXAMPLES)]
@@ -91,6 +94,15 @@ enum Verb {
         /// The opt-in hooks too: hook_result, hook_q_input, hook_k_input, hook_v_input, hook_mlp_in
         #[arg(long)]
         all: bool,
+    },
+    /// List the models that open by name, and which are in the cache of the Hugging Face hub; nothing is fetched
+    #[command(after_help = "Examples:\n  headlight models\n  headlight models --json\n\n\
+        JSON: {\"models\": [{\"name\": \"gpt2\", \"also\": [\"gpt2-small\"], \"layers\": 12, \"heads\": 12, \"width\": 768, \
+        \"millions\": 124.0, \"repository\": \"openai-community/gpt2\", \"cached\": null, \"cached_bytes\": 0}, ...]}")]
+    Models {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print the loss of each token and their mean, in nats
     #[command(after_help = "Example:\n  headlight loss built-in \"the cat sat the cat sat\"\n\n\
@@ -172,10 +184,10 @@ enum Verb {
     #[command(
         after_help = "Example:\n  headlight qk built-in L1H0 \"the cat sat the cat sat\" -o qk.html\n\n\
         JSON: {\"model\": \"built-in\", \"head\": \"L1H0\", \"tokens\": [\"the\", ...], \"scores\": [[1.5, null], ...], \
-        \"pattern\": [[1.0, 0.0], ...], \"previous_token_mass\": 0.1, \"singular_values\": [7.1, ...]}"
+        \"pattern\": [[1.0, 0.0], ...], \"previous_token_mass\": 0.1, \"singular_values\": [7.1, ...]}; the mass is null where positions are not embedded"
     )]
     Qk {
-        /// `built-in`, or a model's folder
+        /// `built-in`, a known name, owner/name of the hub, a folder or a GGUF file
         model: String,
         /// The head: L1H0
         head: Head,
@@ -251,7 +263,7 @@ struct ReportArgs {
 
 #[derive(Args)]
 struct ModelArgs {
-    /// `built-in`, or a model's folder
+    /// `built-in`, a known name, owner/name of the hub, a folder or a GGUF file
     #[arg(default_value = "built-in")]
     model: String,
     /// Fold the layer norms into the weights, as TransformerLens does by default
@@ -261,7 +273,7 @@ struct ModelArgs {
 
 #[derive(Args)]
 struct RequiredModel {
-    /// `built-in`, or a model's folder
+    /// `built-in`, a known name, owner/name of the hub, a folder or a GGUF file
     model: String,
     /// Fold the layer norms into the weights, as TransformerLens does by default
     #[arg(long)]
@@ -374,6 +386,7 @@ fn run(verb: Option<Verb>) -> Result<String> {
             run.save(&out)?;
             Ok(format!("wrote {} activations to {}\n", run.hooks().len(), out.display()))
         }
+        Some(Verb::Models { json }) => verbs::models(json),
         Some(Verb::Loss { model, input, json }) => {
             let model = open(&model.model, model.folded)?;
             verbs::loss(&model, input.input()?, json)

@@ -5,7 +5,7 @@ pub use crate::figure::{Figure, Shown, show};
 pub use crate::hook::{Head, Hook, Site, head};
 pub use crate::model::{
     Ablation, Component, Components, Edge, Generated, Input, Model, PromptTest, Run, RunOptions, Sampling,
-    Tokens, no_bos,
+    Tokens, known_models, no_bos, with_bos,
 };
 pub use crate::named::{Axis, Meaning, Named};
 pub use crate::notebook::{EvcxrDisplay as _, clear_output};

@@ -69,11 +69,13 @@ pub(crate) fn check(what: &str) -> Result<()> {
     }
     let stopped = WORK.with_borrow(|work| match work.first() {
         Some(work) => {
-            format!("{} was stopped after {} of {} steps", work.what, work.done.get(), work.steps)
+            let (done, steps) = (work.unit.count(work.done.get()), work.unit.count(work.steps));
+            let unit = if work.unit == Unit::Steps { " steps" } else { "" };
+            (format!("{} was stopped after {done} of {steps}{unit}", work.what), work.unit.again())
         }
-        None => format!("{what} was stopped"),
+        None => (format!("{what} was stopped"), Unit::Steps.again()),
     });
-    Err(Error::new(ErrorKind::Stopped, stopped).help("call it again to start over; nothing else is lost"))
+    Err(Error::new(ErrorKind::Stopped, stopped.0).help(stopped.1))
 }
 
 /// Whether work was asked to stop. Work asks often, so bars that are due are drawn on the way.
@@ -85,10 +87,21 @@ pub(crate) fn is_stopping() -> bool {
 /// How far a piece of work is: a bar in a terminal and in a notebook that can change it, nothing elsewhere.
 pub(crate) struct Progress(Rc<Work>);
 
+/// What is counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Steps,
+    /// Of a file, which may have been begun before.
+    Bytes,
+}
+
 struct Work {
     what: String,
+    unit: Unit,
     steps: usize,
     done: Cell<usize>,
+    /// What was done before this began.
+    begun: Cell<usize>,
     started: Instant,
     terminal: ProgressBar,
     id: String,
@@ -97,13 +110,24 @@ struct Work {
 
 impl Progress {
     pub(crate) fn new(what: &str, steps: usize) -> Progress {
+        Progress::of(what, Unit::Steps, steps)
+    }
+
+    /// Of a file of so many bytes.
+    pub(crate) fn of_bytes(what: &str, bytes: usize) -> Progress {
+        Progress::of(what, Unit::Bytes, bytes)
+    }
+
+    fn of(what: &str, unit: Unit, steps: usize) -> Progress {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let work = Rc::new(Work {
             what: what.to_string(),
+            unit,
             steps,
             done: Cell::new(0),
+            begun: Cell::new(0),
             started: Instant::now(),
-            terminal: in_terminal(what, steps),
+            terminal: in_terminal(what, unit, steps),
             id: format!(
                 "headlight-progress-{}-{}",
                 std::process::id(),
@@ -120,6 +144,14 @@ impl Progress {
         self.0.done.set(self.0.done.get() + steps);
         self.0.terminal.inc(steps as u64);
         check(&self.0.what)
+    }
+
+    /// So much was done before, or is left of what was: what follows is counted from there.
+    pub(crate) fn begin_at(&self, done: usize) {
+        self.0.done.set(done);
+        self.0.begun.set(done);
+        self.0.terminal.set_position(done as u64);
+        self.0.terminal.reset_eta();
     }
 }
 
@@ -144,7 +176,8 @@ impl Work {
         if self.drawn.get().unwrap_or(self.started).elapsed() < wait {
             return;
         }
-        let content = content(&self.what, self.done.get(), self.steps, self.started.elapsed());
+        let at = At { unit: self.unit, begun: self.begun.get(), done: self.done.get(), steps: self.steps };
+        let content = content(&self.what, at, self.started.elapsed());
         match self.drawn.replace(Some(Instant::now())) {
             None => notebook::display(&self.id, &content),
             Some(_) => notebook::update(&self.id, &content),
@@ -152,13 +185,55 @@ impl Work {
     }
 }
 
-fn in_terminal(what: &str, steps: usize) -> ProgressBar {
+/// How far work is.
+#[derive(Clone, Copy)]
+struct At {
+    unit: Unit,
+    begun: usize,
+    done: usize,
+    steps: usize,
+}
+
+impl Unit {
+    fn count(self, number: usize) -> String {
+        match self {
+            Unit::Steps => number.to_string(),
+            Unit::Bytes => bytes(number as f64),
+        }
+    }
+
+    fn again(self) -> &'static str {
+        match self {
+            Unit::Steps => "call it again to start over; nothing else is lost",
+            Unit::Bytes => "call it again to go on from there",
+        }
+    }
+}
+
+/// A number of bytes as people read it.
+pub(crate) fn bytes(count: f64) -> String {
+    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match units.into_iter().find(|(unit, _)| count >= *unit) {
+        Some((unit, name)) if count / unit < 9.95 => format!("{:.1} {name}", count / unit),
+        Some((unit, name)) => format!("{:.0} {name}", count / unit),
+        None => format!("{count:.0} bytes"),
+    }
+}
+
+fn in_terminal(what: &str, unit: Unit, steps: usize) -> ProgressBar {
     let bar = ProgressBar::new(steps as u64);
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pace}") {
-        let pace = |state: &ProgressState, out: &mut dyn Write| {
-            // A terminal that cannot be written to shows nothing anyhow.
-            let steps = state.len().unwrap_or(0) as usize;
-            let _ = out.write_str(&pace(state.pos() as usize, steps, state.elapsed()));
+        let pace = move |state: &ProgressState, out: &mut dyn Write| {
+            // A terminal that cannot be written to shows nothing anyhow. Where a file was begun before is unknown
+            // here, so that its rate is indicatif's, of the last seconds.
+            let (done, steps) = (state.pos() as usize, state.len().unwrap_or(0) as usize);
+            let _ = match unit {
+                Unit::Steps => out.write_str(&pace(At { unit, begun: 0, done, steps }, state.elapsed())),
+                Unit::Bytes => {
+                    let left = state.eta().as_secs().saturating_add(1);
+                    out.write_str(&bytes_at(done, steps, state.per_sec(), left))
+                }
+            };
         };
         bar.set_style(style.with_key("pace", pace));
     }
@@ -167,12 +242,12 @@ fn in_terminal(what: &str, steps: usize) -> ProgressBar {
 }
 
 /// A bar as a notebook shows it, in characters and in HTML that suits light and dark pages.
-fn content(what: &str, done: usize, steps: usize, elapsed: Duration) -> Content {
+fn content(what: &str, at: At, elapsed: Duration) -> Content {
     const WIDTH: usize = 16;
-    let part = done as f64 / steps.max(1) as f64;
+    let part = at.done as f64 / at.steps.max(1) as f64;
     let full = (part * WIDTH as f64).round() as usize;
     let bar = "━".repeat(full.min(WIDTH)) + &"─".repeat(WIDTH.saturating_sub(full));
-    let pace = pace(done, steps, elapsed);
+    let pace = pace(at, elapsed);
     let mut content = notebook::text(format!("{what} {bar} {pace}"));
     let html = format!(
         "<div style=\"display:flex;align-items:center;gap:10px;max-width:640px;padding:4px 0;\
@@ -188,27 +263,41 @@ fn content(what: &str, done: usize, steps: usize, elapsed: Duration) -> Content 
     content
 }
 
-/// How many steps are done, how fast, and how long the others take: `12/50 · 3.1/s · 12 s left`.
-fn pace(done: usize, steps: usize, elapsed: Duration) -> String {
+/// How many steps are done, how fast, and how long the others take: `12/50 · 3.1/s · 12 s left`; of a file
+/// `12 MB of 548 MB · 3.1 MB/s · 2 min 52 s left`.
+fn pace(At { unit, begun, done, steps }: At, elapsed: Duration) -> String {
     let elapsed = elapsed.as_secs_f64();
-    if done == 0 || elapsed == 0.0 {
-        return format!("{done}/{steps}");
-    }
-    let each = elapsed / done as f64;
-    let rate = match 1.0 / each {
-        rate if rate >= 9.95 => format!("{rate:.0}/s"),
-        rate if rate >= 0.995 => format!("{rate:.1}/s"),
-        rate if rate >= 0.1 => format!("{rate:.2}/s"),
-        _ => format!("{each:.0} s each"),
-    };
+    let new = done.saturating_sub(begun);
+    let each = elapsed / new.max(1) as f64;
     // Rounded up, so that there is time left until there is none.
     let left = (each * steps.saturating_sub(done) as f64).ceil() as u64;
-    let left = match left {
-        0..60 => format!("{left} s"),
-        60..3600 => format!("{} min {:02} s", left / 60, left % 60),
-        _ => format!("{} h {:02} min", left / 3600, left % 3600 / 60),
-    };
-    format!("{done}/{steps} · {rate} · {left} left")
+    match unit {
+        Unit::Steps if new == 0 || elapsed == 0.0 => format!("{done}/{steps}"),
+        Unit::Bytes if new == 0 || elapsed == 0.0 => format!("{} of {}", unit.count(done), unit.count(steps)),
+        Unit::Bytes => bytes_at(done, steps, 1.0 / each, left),
+        Unit::Steps => {
+            let rate = match 1.0 / each {
+                rate if rate >= 9.95 => format!("{rate:.0}/s"),
+                rate if rate >= 0.995 => format!("{rate:.1}/s"),
+                rate if rate >= 0.1 => format!("{rate:.2}/s"),
+                _ => format!("{each:.0} s each"),
+            };
+            format!("{done}/{steps} · {rate} · {} left", duration(left))
+        }
+    }
+}
+
+fn bytes_at(done: usize, all: usize, rate: f64, left: u64) -> String {
+    let (done, all) = (Unit::Bytes.count(done), Unit::Bytes.count(all));
+    format!("{done} of {all} · {}/s · {} left", bytes(rate), duration(left))
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
+    }
 }
 
 #[cfg(test)]
@@ -226,13 +315,37 @@ mod tests {
             (1, 500, 20.0, "1/500 · 20 s each · 2 h 46 min left"),
         ];
         for (done, steps, seconds, expected) in cases {
-            assert_eq!(pace(done, steps, Duration::from_secs_f64(seconds)), expected);
+            let at = At { unit: Unit::Steps, begun: 0, done, steps };
+            assert_eq!(pace(at, Duration::from_secs_f64(seconds)), expected);
+        }
+        let cases = [
+            (0, 0, 0.0, "0 bytes of 548 MB"),
+            (0, 137_000_000, 10.0, "137 MB of 548 MB · 14 MB/s · 30 s left"),
+            (500_000_000, 502_000_000, 8.0, "502 MB of 548 MB · 250 kB/s · 3 min 04 s left"),
+        ];
+        for (begun, done, seconds, expected) in cases {
+            let at = At { unit: Unit::Bytes, begun, done, steps: 548_000_000 };
+            assert_eq!(pace(at, Duration::from_secs_f64(seconds)), expected);
+        }
+        let cases = [
+            (0.0, "0 bytes"),
+            (999.0, "999 bytes"),
+            (9.94e6, "9.9 MB"),
+            (5.48e8, "548 MB"),
+            (2.1e9, "2.1 GB"),
+        ];
+        for (count, expected) in cases {
+            assert_eq!(bytes(count), expected);
         }
     }
 
     #[test]
     fn a_bar_in_characters_and_in_safe_html() {
-        let content = content("<b>heads</b>", 12, 48, Duration::from_secs(4));
+        let content = content(
+            "<b>heads</b>",
+            At { unit: Unit::Steps, begun: 0, done: 12, steps: 48 },
+            Duration::from_secs(4),
+        );
         assert_eq!(content.data["text/plain"], "<b>heads</b> ━━━━──────────── 12/48 · 3.0/s · 12 s left");
         let html = content.data["text/html"].as_str().unwrap();
         assert!(html.contains("width:25.0%") && html.contains("&lt;b&gt;heads"), "{html}");
@@ -242,7 +355,8 @@ mod tests {
     #[test]
     fn a_bar_of_no_steps_or_too_many_is_a_bar() {
         for (done, steps) in [(0, 0), (7, 5)] {
-            let content = content("heads", done, steps, Duration::from_secs(1));
+            let content =
+                content("heads", At { unit: Unit::Steps, begun: 0, done, steps }, Duration::from_secs(1));
             assert_eq!(content.data["text/plain"].as_str().unwrap().matches(['━', '─']).count(), 16);
         }
     }

@@ -9,6 +9,7 @@ use headlight::analysis::{
 };
 use headlight::{
     Ablation, Drawn, Figure, Head, Input, IntoHook, Model, Named, Result, RunOptions, Site, Table, View,
+    known_models,
 };
 use serde_json::{Value, json};
 
@@ -39,6 +40,23 @@ pub fn heads(model: &Model, repeated: &RepeatedTokens, as_json: bool) -> Result<
     Ok(line(&json!({
         "model": model.name(), "length": length, "batch": batch, "seed": seed, "heads": heads,
     })))
+}
+
+/// The models that open by name, and what is in the hub's cache.
+pub fn models(as_json: bool) -> Result<String> {
+    let known = known_models()?;
+    if !as_json {
+        return Ok(known.figure()?.to_text());
+    }
+    let entries = known.0.iter().map(|model| {
+        let size = |index: usize| model.sizes.map(|sizes| sizes[index]);
+        json!({
+            "name": model.names.first(), "also": model.names.get(1..), "layers": size(0), "heads": size(1),
+            "width": size(2), "millions": model.millions, "repository": model.repository,
+            "cached": model.cached.as_ref().map(|path| path.display().to_string()), "cached_bytes": model.cached_bytes,
+        })
+    });
+    Ok(line(&json!({ "models": entries.collect::<Vec<Value>>() })))
 }
 
 pub fn loss(model: &Model, input: Input, as_json: bool) -> Result<String> {
@@ -234,6 +252,10 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
         figure.save(out)?;
         said = format!("wrote {}\n", out.display());
     }
+    let by_position = match model.anatomy().has(Site::PosEmbed) {
+        true => Some(circuit.previous_token_mass()?),
+        false => None,
+    };
     if as_json {
         return Ok(line(&json!({
             "model": model.name(),
@@ -241,15 +263,14 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
             "tokens": run.tokens()[0].labels(),
             "scores": rows(&scores)?,
             "pattern": rows(&pattern)?,
-            "previous_token_mass": circuit.previous_token_mass()?,
+            "previous_token_mass": by_position,
             "singular_values": circuit.singular_values()?.to_vec()?,
         })));
     }
-    Ok(format!(
-        "{}by position alone, {head} attends to the previous token with probability {:.3}\n{said}",
-        figure.to_text(),
-        circuit.previous_token_mass()?
-    ))
+    let by_position = by_position.map(|mass| {
+        format!("by position alone, {head} attends to the previous token with probability {mass:.3}\n")
+    });
+    Ok(format!("{}{}{said}", figure.to_text(), by_position.unwrap_or_default()))
 }
 
 /// Composition scores of all pairs of heads.

@@ -46,7 +46,7 @@ fn stacks_say_what_transformer_lens_says() -> Result<()> {
         };
         let one = |key: &str| golden.at(&[SECTION, key]).as_f64().expect("a number");
         let stacks = [
-            ("accumulated_resid", accumulated_resid(&run, true)?),
+            ("accumulated_resid", accumulated_resid(&run, model.anatomy().has(Site::ResidMid))?),
             ("decompose_resid", decompose_resid(&run)?),
             ("stack_head_results", stack_head_results(&model, &run)?),
             ("full_resid_decomposition(no neurons, ln applied)", full_resid_decomposition(&model, &run)?),
@@ -90,10 +90,10 @@ fn logit_lens_of_transformer_lens() -> Result<()> {
         for (form, model, run) in forms(&golden)? {
             let lens = logit_lens(&model, &run)?;
             let next = lens.log_prob_of_next()?;
-            assert_eq!(
-                next.axes()[0].labels(),
-                Some(&["0_pre", "1_pre", "final_post"].map(String::from)[..])
-            );
+            let layers = model.dims().n_layers;
+            let mut rows: Vec<String> = (0..layers).map(|layer| format!("{layer}_pre")).collect();
+            rows.push("final_post".into());
+            assert_eq!(next.axes()[0].labels(), Some(&rows[..]));
             if form == "folded" {
                 let expected: Vec<f64> =
                     numbers(golden.at(&[SECTION, "logit_lens_logprob_of_next"])).collect();
@@ -107,12 +107,12 @@ fn logit_lens_of_transformer_lens() -> Result<()> {
             }
             // The last row is what the model says.
             let losses = run.loss_per_token()?.to_vec()?;
-            let last = next.select("layer", 2)?.to_vec()?;
+            let last = next.select("layer", layers)?.to_vec()?;
             assert!(last.iter().zip(&losses).all(|(log_prob, loss)| (log_prob + loss).abs() < 1e-4));
-            let best = &lens.top_at_last()[2][0];
+            let best = &lens.top_at_last()[layers][0];
             let end = lens.probability().shape()[1] - 1;
-            assert_eq!(best.0, lens.top_tokens()[2][end], "{name}, {form}");
-            assert!((best.1 - lens.probability().value(&[2, end])?).abs() < 1e-6);
+            assert_eq!(best.0, lens.top_tokens()[layers][end], "{name}, {form}");
+            assert!((best.1 - lens.probability().value(&[layers, end])?).abs() < 1e-6);
             assert!(lens.figure()?.to_text().contains("final_post"));
             assert!(!format!("{lens:?}").contains('\n'));
         }
@@ -140,7 +140,8 @@ fn attributions_sum_to_the_logits() -> Result<()> {
                     assert!(apart < 1e-4, "{name}, {form}, {}: differs by {apart}", stack.name());
                 }
                 let sum = wide(&stack.sum("component")?);
-                assert!(largest_difference(&sum, &wide(&run.resid_post(1)?)) < 1e-4, "{name}, {form}");
+                let last = run.resid_post(model.dims().n_layers - 1)?;
+                assert!(largest_difference(&sum, &wide(&last)) < 1e-4, "{name}, {form}");
             }
             // Normalised parts times W_U's columns are the same.
             let stack = full_resid_decomposition(&model, &run)?;
@@ -177,14 +178,21 @@ fn split_scores_sum_to_the_scores() -> Result<()> {
         let golden = Golden::open(name);
         for (form, model, run) in forms(&golden)? {
             for head in [head(0, 0), head(0, 3), head(1, 0), head(1, 2)] {
-                let split = decompose_attn_scores(&model, &run, head)?;
-                let components = if head.layer == 0 { 3 } else { 8 };
+                let split = decompose_attn_scores(&model, &run, head);
+                if name == "tiny-qwen3" {
+                    let error = split.expect_err("normed queries and keys").to_string();
+                    assert!(error.contains("no sum of parts"), "{error}");
+                    continue;
+                }
+                let split = split?;
+                let has = |site| usize::from(model.anatomy().has(site));
+                let components = 2 + has(Site::PosEmbed) + head.layer * (4 + has(Site::MlpOut));
                 assert_eq!(split.shape(), [components, components, 41, 41]);
                 let sum = split.sum("query component")?.sum("key component")?.to_vec()?;
                 let scores = run.attn_scores(head.layer)?.select("head", head.head)?.to_vec()?;
                 let mut apart = 0f32;
-                for (cell, (found, expected)) in sum.iter().zip(&scores).enumerate() {
-                    match cell % 41 > cell / 41 {
+                for (found, expected) in sum.iter().zip(&scores) {
+                    match *expected == f32::NEG_INFINITY {
                         true => assert_eq!((*found, *expected), (f32::NEG_INFINITY, f32::NEG_INFINITY)),
                         false => apart = apart.max((found - expected).abs()),
                     }
@@ -194,7 +202,7 @@ fn split_scores_sum_to_the_scores() -> Result<()> {
 
                 let spread = attn_score_spread(&model, &run, head)?;
                 assert_eq!(spread.axis_names(), ["query component", "key component"]);
-                let (a, b) = (components - 1, 1);
+                let (a, b) = (components - 1, 0);
                 let cells = split.select("query component", a)?.select("key component", b)?.to_vec()?;
                 let seen: Vec<f64> =
                     cells.into_iter().filter(|cell| cell.is_finite()).map(f64::from).collect();
@@ -210,7 +218,7 @@ fn split_scores_sum_to_the_scores() -> Result<()> {
 /// One entry each by plain sums: a head below as query component, and the embedding as key component.
 #[test]
 fn one_split_score_by_hand() -> Result<()> {
-    for name in MODELS {
+    for name in ["tiny-gpt2-random", "tiny-gpt2-induction"] {
         let golden = Golden::open(name);
         let model = Model::open(&golden.folder)?;
         let run = model.run_with_options(golden.ids("B"), &RunOptions::all())?;
@@ -301,7 +309,7 @@ fn what_cannot_be_attributed_is_refused() -> Result<()> {
             "no queries' parts",
             nothing(decompose_attn_scores(&model, &patterns, head(1, 0))),
             ErrorKind::Address,
-            &["blocks.1.ln1.hook_scale"],
+            &["hook_embed"],
         ),
         ("two inputs", nothing(accumulated_resid(&two, true)), ErrorKind::Input, &["2 inputs", "item(0)"]),
         (

@@ -1,4 +1,4 @@
-//! Circuits and composition against TransformerLens's, on two tiny GPT-2s.
+//! Circuits and composition against TransformerLens's, on tiny models of every architecture.
 
 mod common;
 
@@ -80,8 +80,15 @@ fn spectra() -> Result<()> {
             }
             let full = of_heads(&model, |head| ov_circuit(&model, head)?.full_eigenvalue_positivity())?;
             check("fullOV_eig_positivity").within(&full, 1e-5);
-            let mass = of_heads(&model, |head| qk_circuit(&model, head)?.previous_token_mass())?;
-            check("posQK_prev_token_mass").within(&mass, 1e-5);
+            let mass = of_heads(&model, |head| qk_circuit(&model, head)?.previous_token_mass());
+            if model.anatomy().has(Site::PosEmbed) {
+                check("posQK_prev_token_mass").within(&mass?, 1e-5);
+            } else {
+                assert!(
+                    mass.expect_err("no position embeddings").to_string().contains("at_distance"),
+                    "{name}"
+                );
+            }
         }
     }
     Ok(())
@@ -148,21 +155,73 @@ fn composition() -> Result<()> {
                 let shown: Vec<f64> =
                     found.iter().map(|score| if score.is_nan() { 0.0 } else { *score }).collect();
                 Check::of(&golden, name, form, &["composition", key]).within(&shown, 1e-5);
-                assert_eq!(found.iter().filter(|score| score.is_nan()).count(), 48);
+                let layers = model.dims().n_layers;
+                let (later, all) = (16 * (layers * (layers - 1) / 2), 16 * layers * layers);
+                assert_eq!(found.iter().filter(|score| score.is_nan()).count(), all - later);
                 let ranked = scores.ranked()?;
-                assert_eq!(ranked.len(), 16);
+                assert_eq!(ranked.len(), later);
                 let (earlier, later, best) = ranked[0];
                 assert_eq!(scores.score(earlier, later)?, best);
                 assert!(ranked.iter().all(|(_, _, score)| *score <= best));
                 let seen = scores.heatmap()?;
-                assert_eq!(seen.value(&[earlier.head, later.head])?, best);
+                let (row, column) = (4 * earlier.layer + earlier.head, 4 * (later.layer - 1) + later.head);
+                assert_eq!(seen.value(&[row, column])?, best);
                 assert_eq!(seen.axis("later head")?.label(0), "L1H0");
-                // Random matrices of rank 16 in 64 dimensions.
-                assert!((scores.baseline().mean - 0.14).abs() < 0.03, "{:?}", scores.baseline());
-                assert!(scores.baseline().std > 0.0 && scores.baseline().std < 0.02);
+                // Random matrices, of rank 16 in 64 dimensions or of much the same shape.
+                assert!((scores.baseline().mean - 0.17).abs() < 0.06, "{:?}", scores.baseline());
+                assert!(scores.baseline().std > 0.0 && scores.baseline().std < 0.04);
             }
         }
     }
+    Ok(())
+}
+
+/// The circuit between a query and a key some positions before it is what makes their score, position by position: without
+/// biases and norms of heads, x QK x^T, scaled.
+#[test]
+fn circuits_at_distances_make_the_scores() -> Result<()> {
+    for name in ["tiny-llama-random", "tiny-llama3", "tiny-mistral", "tiny-gptj"] {
+        let golden = Golden::open(name);
+        let model = Model::open(&golden.folder)?;
+        let run = model.run_with_cache(golden.ids("A"))?;
+        let (d_model, d_head) = (model.dims().d_model, model.dims().d_head);
+        for head in heads(&model) {
+            let mut x = f64s(&run.get(("ln1.hook_normalized", head.layer))?)?;
+            let of_norm = |name: &str| model.weight(&format!("blocks.{}.ln1.{name}", head.layer));
+            let gain = f64s(&of_norm("w")?)?;
+            let bias = of_norm("b").and_then(|bias| f64s(&bias)).unwrap_or(vec![0.0; d_model]);
+            x.iter_mut().enumerate().for_each(|(i, x)| *x = *x * gain[i % d_model] + bias[i % d_model]);
+            let scores = run.attn_scores(head.layer)?.select("head", head.head)?;
+            for (query, key) in [(5, 5), (5, 4), (9, 4), (11, 5)] {
+                let circuit = qk_circuit(&model, head)?.at_distance(query - key)?;
+                let qk = f64s(&circuit.corner(d_model)?)?;
+                let row = |position: usize| &x[position * d_model..(position + 1) * d_model];
+                let product: f64 = (0..d_model)
+                    .map(|i| {
+                        row(query)[i] * (0..d_model).map(|j| qk[i * d_model + j] * row(key)[j]).sum::<f64>()
+                    })
+                    .sum();
+                let apart = product / (d_head as f64).sqrt() - f64::from(scores.value(&[query, key])?);
+                assert!(apart.abs() < 1e-4, "{name}, {head}, {query} to {key}: differs by {apart}");
+            }
+            let here = qk_circuit(&model, head)?;
+            assert_eq!(here.at_distance(0)?.corner(d_model)?.to_vec()?, here.corner(d_model)?.to_vec()?);
+        }
+    }
+    let rotary = Model::open(&Golden::open("tiny-llama3").folder)?;
+    let embedded = Model::open(&Golden::open("tiny-neo").folder)?;
+    let (of_rotary, of_embedded) = (qk_circuit(&rotary, head(0, 0))?, qk_circuit(&embedded, head(0, 0))?);
+    let run = rotary.run_with_cache(vec![1, 2, 3])?;
+    refused(vec![
+        ("too far", of_rotary.at_distance(64).map(|_| ()), ErrorKind::Input, &["64 positions", "0 to 63"]),
+        ("embedded", of_embedded.at_distance(1).map(|_| ()), ErrorKind::Input, &["embedded", "`positions`"]),
+        (
+            "one distance of a run",
+            of_rotary.at_distance(1)?.scores(&run).map(|_| ()),
+            ErrorKind::Input,
+            &["not at 1 alone", "qk_circuit"],
+        ),
+    ]);
     Ok(())
 }
 

@@ -117,6 +117,18 @@ fn json_of_heads() {
 }
 
 #[test]
+fn json_of_models() {
+    let place = place();
+    let models = json(&place, &["models", "--json"]);
+    let list = models["models"].as_array().expect("a list");
+    assert_eq!((&list[0]["name"], &list[1]["name"]), (&"built-in".into(), &"gpt2".into()));
+    assert_eq!(list[1]["also"], serde_json::json!(["gpt2-small"]));
+    let all: BTreeSet<String> = keys(&models).union(&keys(&list[1])).cloned().collect();
+    assert_eq!(all, keys_of_help(&place, "models"));
+    assert!(out(&place, &["models"]).contains("EleutherAI/pythia-70m"));
+}
+
+#[test]
 fn json_of_loss() -> Result<()> {
     let place = place();
     let model = place.open()?;
@@ -148,11 +160,22 @@ fn safetensors(place: &Folder, name: &str) -> (Weights, HashMap<String, String>)
     (place.weights(), header.metadata().clone().expect("metadata"))
 }
 
+/// Positions that turn queries and keys have no attention by themselves.
+#[test]
+fn qk_without_position_embeddings() {
+    let folder = Folder::copy_of("tiny-neox");
+    let args = ["qk", folder.name(), "L0H0", "--tokens", "0,1,2,3"];
+    assert!(!out(&folder, &args).contains("by position alone"));
+    let json: Value = serde_json::from_str(&out(&folder, &[&args[..], &["--json"]].concat())).expect("JSON");
+    assert_eq!(json["previous_token_mass"], Value::Null);
+    assert_eq!(json["pattern"][0][0], 1.0);
+}
+
 #[test]
 fn cache() -> Result<()> {
     let (model, other) = (place(), Folder::new());
     let folder = model.name();
-    let all: BTreeSet<String> = Hook::all(2).iter().map(Hook::to_string).collect();
+    let all: BTreeSet<String> = model.open()?.hooks().iter().map(Hook::to_string).collect();
     let shapes = |batch: &[usize], len: usize| -> Vec<(&str, Vec<usize>)> {
         let own = [
             ("hook_embed", vec![len, 64]),

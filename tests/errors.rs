@@ -149,7 +149,7 @@ fn configs() {
     ]);
     // Key, its value as JSON, what is said.
     let config: &[(&str, &str, ErrorKind, &[&str])] = &[
-        ("model_type", "\"llama\"", Config, &["`llama`", "known architectures: gpt2"]),
+        ("model_type", "\"bert\"", Config, &["`bert`", "known architectures: gpt2, gpt_neo,", "attn-only"]),
         ("model_type", "7", Config, &["\"model_type\": 7", "string"]),
         ("n_head", "0", Config, &["n_head = 0", "at least 1"]),
         ("n_layer", "0", Config, &["n_layer = 0", "at least 1"]),
@@ -175,7 +175,7 @@ fn configs() {
             Config,
             &["\"eos_token_id\": \"<end>\"", "a token id or a list of them"],
         ),
-        ("n_embd", "128", Weights, &["ln_1.weight", "[64]", "[128]", "same model"]),
+        ("n_embd", "128", Weights, &["wte.weight", "[160, 64]", "[160, 128]", "same model"]),
         ("vocab_size", "161", Weights, &["wte.weight", "[160, 64]", "[161, 64]"]),
         ("n_positions", "1024", Weights, &["wpe.weight", "[128, 64]", "[1024, 64]"]),
         ("n_inner", "100", Weights, &["mlp.c_fc.weight", "[64, 256]", "[64, 100]"]),
@@ -272,7 +272,12 @@ fn weights() {
             Weights,
             &["no weight `transformer.h.1.attn.c_attn.weight`", "it has `transformer.h.", "another model"],
         ),
-        ("no key", |f| f.change_weights(|all| all.clear()), Weights, &["no weight `h.0.", "another model"]),
+        (
+            "no key",
+            |f| f.change_weights(|all| all.clear()),
+            Weights,
+            &["no weight `wte.weight`", "another model"],
+        ),
     ]);
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "common/folder.rs"]
 mod folder;
+#[path = "common/gguf_file.rs"]
+mod gguf_file;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
@@ -12,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use folder::{Folder, Weight, Weights, small_bpe, tokenizer_json, with_header};
@@ -87,6 +90,8 @@ const ONE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TOKENIZER: &str = "tokenizer.json";
 const RUN: &str = "run.safetensors";
+const GGUF: &str = "model.gguf";
+const TORCH: &str = "pytorch_model.bin";
 
 /// Small folders: one layer of two heads, with every way to store weights and many sorts of tokenizer.
 fn folders() -> Vec<Files> {
@@ -124,7 +129,51 @@ fn folders() -> Vec<Files> {
     let mut all = vec![with_tokenizer(tokenizer_json(&vocab, &merges)), sharded, two_files, base.clone()];
     all.extend(other_tokenizers(&vocab, &merges).into_iter().map(with_tokenizer));
     all.push(Files::from([(RUN, saved_run(&base))]));
+    let torch = |file: &str| {
+        std::fs::read(format!("{}/tests/golden/tiny-torch/{file}", env!("CARGO_MANIFEST_DIR")))
+            .expect("it is there")
+    };
+    all.push(Files::from([(CONFIG, torch(CONFIG)), (TORCH, torch(TORCH))]));
+    all.extend(OTHERS.map(of_golden));
     all
+}
+
+/// The same small GPT-2, and a LLaMA whose rotations are scaled.
+fn ggufs() -> Vec<Files> {
+    let small = folders().into_iter().next().expect("there are folders");
+    [place(&small), Folder::copy_of("tiny-llama3")].map(|folder| Files::from([(GGUF, gguf(&folder))])).into()
+}
+
+/// A folder's model as a GGUF file, with a tokenizer and numbers of two types.
+fn gguf(folder: &Folder) -> Vec<u8> {
+    let mut file = gguf_file::of_folder(folder);
+    let (vocab, merges) = small_bpe(28);
+    gguf_file::with_tokenizer(&mut file, &vocab, &merges);
+    let tensor =
+        file.tensors.iter_mut().find(|tensor| tensor.name.ends_with("ffn_up.weight")).expect("it is there");
+    let values = tensor.bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let values = candle_core::Tensor::from_vec(values, tensor.shape.clone(), &candle_core::Device::Cpu);
+    let kind = if tensor.shape[1].is_multiple_of(32) { 8 } else { 1 };
+    *tensor = gguf_file::stored(&tensor.name.clone(), &values.expect("its shape"), kind);
+    file.bytes()
+}
+
+/// A tiny model of each other architecture.
+const OTHERS: [&str; 9] = [
+    "tiny-llama3",
+    "tiny-mistral",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-neox",
+    "tiny-gptj",
+    "tiny-neo",
+    "tiny-attn-only",
+    "tiny-attn-only-bare",
+];
+
+fn of_golden(name: &str) -> Files {
+    let folder = Folder::copy_of(name);
+    [CONFIG, ONE].map(|file| (file, folder.read(file))).into()
 }
 
 fn place(files: &Files) -> Folder {
@@ -334,6 +383,10 @@ fn mutate_bytes(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
     let reach = if rng.random_bool(0.5) { bytes.len() } else { bytes.len().min(400) };
     let at = rng.random_range(0..=reach);
     let end = (at + rng.random_range(0..=16)).min(bytes.len());
+    let is_binary = bytes.starts_with(b"GGUF") || bytes.starts_with(b"PK");
+    if is_binary && rng.random_bool(0.5) {
+        return replace_binary(bytes, at, rng);
+    }
     match rng.random_range(0..11) {
         0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << rng.random_range(0..8)),
         1 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = rng.random()),
@@ -358,6 +411,33 @@ fn mutate_bytes(bytes: &mut Vec<u8>, other: &[u8], rng: &mut ChaCha8Rng) {
     }
 }
 
+/// Puts an extreme in the place of a binary number: lengths, counts, places and types are such.
+fn replace_binary(bytes: &mut [u8], at: usize, rng: &mut ChaCha8Rng) {
+    let len = bytes.len() as u64;
+    let values = [
+        0,
+        1,
+        2,
+        3,
+        5,
+        9,
+        32,
+        255,
+        len,
+        len - 1,
+        1 << 20,
+        1 << 31,
+        1 << 32,
+        1 << 40,
+        1 << 62,
+        1 << 63,
+        u64::MAX,
+    ];
+    let value = values.choose(rng).copied().unwrap_or_default().to_le_bytes();
+    let width = [1, 4, 8].choose(rng).copied().unwrap_or(8);
+    bytes.iter_mut().skip(at).take(width).zip(value).for_each(|(byte, new)| *byte = new);
+}
+
 /// Puts an extreme in the place of the first number from `at` on, or of a quoted word.
 fn replace_number(bytes: &mut Vec<u8>, at: usize, rng: &mut ChaCha8Rng) {
     let is_part = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'.' | b'e');
@@ -371,10 +451,13 @@ fn replace_number(bytes: &mut Vec<u8>, at: usize, rng: &mut ChaCha8Rng) {
 
 /// Opens the run or the model; what came of using it is within.
 fn open_and_use(folder: &Folder, files: &Files) -> Result<Result<()>> {
-    match files.contains_key(RUN) {
-        true => Ok(use_run(&Run::open(folder.path(RUN))?)),
-        false => Ok(use_model(&folder.open()?)),
+    if files.contains_key(RUN) {
+        return Ok(use_run(&Run::open(folder.path(RUN))?));
     }
+    if files.contains_key(GGUF) {
+        return Ok(use_model(&Model::open(&folder.path(GGUF).display().to_string())?));
+    }
+    Ok(use_model(&folder.open()?))
 }
 
 fn use_run(run: &Run) -> Result<()> {
@@ -393,6 +476,11 @@ fn use_model(model: &Model) -> Result<()> {
     run.log_probs()?.to_vec()?;
     let said = model.to_string(&[0, 1, 2, u32::MAX]);
     model.to_tokens(vec![0])?;
+    model.generate(
+        vec![0, 1],
+        &Sampling { max_new_tokens: 2.min(model.dims().n_ctx - 2), ..Sampling::default() },
+    )?;
+    model.folded()?.weight("W_U")?.to_vec()?;
     if let Ok(tokens) = model.to_tokens("the cat\u{e9} 12") {
         assert!(tokens.ids().iter().all(|&id| (id as usize) < model.dims().d_vocab), "{said}");
         model.generate(&tokens, &Sampling { max_new_tokens: 2, ..Sampling::default() })?;
@@ -422,7 +510,9 @@ fn one_case(seed: u64, bases: &[Files], folder: &Folder, tally: &mut Tally) {
             mutate(name, bytes, other.map_or(&[], Vec::as_slice), &mut rng);
         }
     }
-    for name in [RUN, CONFIG, ONE, INDEX, TOKENIZER, "vocab.json", "merges.txt", SHARDS[0], SHARDS[1]] {
+    for name in
+        [RUN, CONFIG, ONE, INDEX, TOKENIZER, "vocab.json", "merges.txt", SHARDS[0], SHARDS[1], GGUF, TORCH]
+    {
         match files.get(name) {
             Some(bytes) => folder.write(name, bytes),
             None => drop(std::fs::remove_file(folder.path(name))),
@@ -464,10 +554,21 @@ fn from_env(name: &str, default: u64) -> u64 {
 
 #[test]
 fn damaged_folders() {
+    damaged(&folders());
+}
+
+#[test]
+fn damaged_ggufs() {
+    damaged(&ggufs());
+}
+
+fn damaged(bases: &[Files]) {
+    // Memory and panics are counted for the whole process.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (cases, seed) = (from_env("HEADLIGHT_FUZZ_CASES", 2000), from_env("HEADLIGHT_FUZZ_SEED", 0));
-    let bases = folders();
     let folder = Folder::in_memory();
-    for files in &bases {
+    for files in bases {
         open_and_use(&place(files), files).and_then(|used| used).expect("what is to be damaged is sound");
     }
     // The messages of panics that are caught are kept, not printed.
@@ -477,7 +578,7 @@ fn damaged_folders() {
     }));
     let (begun, mut tally) = (Instant::now(), Tally::default());
     for case in 0..cases {
-        one_case(seed.wrapping_add(case), &bases, &folder, &mut tally);
+        one_case(seed.wrapping_add(case), bases, &folder, &mut tally);
     }
     drop(std::panic::take_hook());
     println!(

@@ -3,11 +3,15 @@
 #[path = "common/folder.rs"]
 mod folder;
 
+use std::io::{Cursor, Read, Write};
+
 use folder::{Folder, Weight, Weights, small_bpe, tokenizer_json};
 use headlight::Result;
 use headlight::prelude::*;
 use safetensors::Dtype;
 use serde_json::json;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 const GOLDEN: &str = "tiny-gpt2-random";
 const IDS: [u32; 6] = [0, 5, 9, 5, 159, 77];
@@ -208,4 +212,109 @@ fn two_tokenizer_files_are_one() -> Result<()> {
     assert_eq!(tokens.labels(), ["the", " cat", " the", "<|endoftext|>"]);
     assert_eq!((two.bos(), two.to_single_token(" cat")?), (Some(0), one.to_single_token(" cat")?));
     Ok(())
+}
+
+/// A folder with a checkpoint as torch.save wrote it (`tests/golden/make_torch.py`), whose pickle is changed.
+fn checkpoint(change: impl FnOnce(&mut Vec<u8>)) -> Folder {
+    let golden = format!("{}/tests/golden/tiny-torch", env!("CARGO_MANIFEST_DIR"));
+    let folder = Folder::new();
+    folder.write("config.json", std::fs::read(format!("{golden}/config.json")).expect("the golden's file"));
+    let file = std::fs::File::open(format!("{golden}/pytorch_model.bin")).expect("the golden's file");
+    let mut old = ZipArchive::new(file).expect("an archive");
+    let mut new = ZipWriter::new(Cursor::new(Vec::new()));
+    let mut change = Some(change);
+    for index in 0..old.len() {
+        let mut entry = old.by_index(index).expect("an entry");
+        let name = entry.name().expect("a name").into_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).expect("its bytes");
+        if name.ends_with("data.pkl") {
+            change.take().expect("there is one pickle")(&mut bytes);
+        }
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        new.start_file(name, options).and_then(|()| Ok(new.write_all(&bytes)?)).expect("it is written");
+    }
+    folder.write("pytorch_model.bin", new.finish().expect("an archive").into_inner());
+    folder
+}
+
+#[test]
+fn checkpoints_of_pytorch() -> Result<()> {
+    let golden = format!("{}/tests/golden/tiny-torch/golden.json", env!("CARGO_MANIFEST_DIR"));
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(golden).expect("it is there")).expect("JSON");
+    let numbers = |key: &str| -> Vec<f32> {
+        golden[key].as_array().expect("a list").iter().filter_map(|n| n.as_f64()).map(|n| n as f32).collect()
+    };
+    let folder = checkpoint(|_| {});
+    let ids: Vec<u32> = numbers("ids").into_iter().map(|id| id as u32).collect();
+    let found = folder.open()?.logits(ids)?.to_vec()?;
+    let expected = numbers("logits");
+    assert!(apart(&found, &expected) < 1e-5 * largest(&expected), "{}", apart(&found, &expected));
+
+    // In shards, and beside safetensors, which go first.
+    let index = json!({"weight_map": {"a": "shard.bin"}}).to_string();
+    folder.write("pytorch_model.bin.index.json", index);
+    folder.write("shard.bin", folder.read("pytorch_model.bin"));
+    folder.remove("pytorch_model.bin");
+    folder.open()?;
+    folder.write("model.safetensors", "not read");
+    assert!(folder.open().is_err(), "safetensors go first");
+    Ok(())
+}
+
+/// A pickle can ask for anything; nothing of it is run, and nothing large is made.
+#[test]
+fn pickles_that_are_no_tensors() {
+    type Row = (&'static str, fn(&mut Vec<u8>), &'static str);
+    let rows: [Row; 11] = [
+        ("a call", |p| *p = b"cos\nsystem\n(X\x02\0\0\0lstR.".to_vec(), "a dictionary of tensors"),
+        (
+            "a protocol that runs code otherwise",
+            |p| *p = b"\x80\x04\x95\0\0\0\0\0\0\0\0.".to_vec(),
+            "instruction 0x95",
+        ),
+        ("a text of 4 GB", |p| *p = b"\x80\x02X\xff\xff\xff\xffab.".to_vec(), "ends too early"),
+        ("no end", |p| *p = b"\x80\x02}".to_vec(), "ends too early"),
+        ("nothing to take", |p| *p = b"\x80\x02R.".to_vec(), "what is not there"),
+        ("nothing kept", |p| *p = b"\x80\x02h\x05.".to_vec(), "did not keep"),
+        (
+            "as deep as it is long",
+            |p| *p = [b"\x80\x02}".as_slice(), &[0x85; 1_000_000], b"."].concat(),
+            "larger or deeper",
+        ),
+        (
+            "twice itself, forty times",
+            |p| {
+                *p = b"\x80\x02}".to_vec();
+                (0..40).for_each(|id| p.extend([b'q', id, b'h', id, 0x86]));
+                p.push(b'.');
+            },
+            "larger or deeper",
+        ),
+        ("a long number", |p| *p = b"\x80\x02\x8a\xff.".to_vec(), "more than 8 bytes"),
+        (
+            "tensors without their parts",
+            |p| {
+                *p = b"\x80\x02}(X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n(tRu.".to_vec();
+            },
+            "not described as tensors are",
+        ),
+        (
+            "a tensor beyond its numbers",
+            |p| {
+                // The size of the first, 44, where it is pushed: `K,K\x08\x86`.
+                let at = p.windows(5).position(|w| w == b"K,K\x08\x86").expect("a shape of 44 by 8");
+                p[at + 3] = 200;
+            },
+            "beyond what is there",
+        ),
+    ];
+    for (what, change, fragment) in rows {
+        let error = checkpoint(change).open().expect_err(what).to_string();
+        assert!(error.contains(fragment) && error.contains("help: "), "{what}: {error}");
+    }
+    let folder = checkpoint(|_| {});
+    folder.write("pytorch_model.bin", b"\x80\x02}.");
+    assert!(folder.open().expect_err("no archive").to_string().contains("since PyTorch 1.6"));
 }

@@ -7,7 +7,7 @@ use super::metric::Metric;
 use super::sweep::sweep;
 use crate::error::Result;
 use crate::figure::drawn;
-use crate::hook::{Head, head};
+use crate::hook::{Head, Site, head};
 use crate::model::{Ablation, Component, Input, Model};
 use crate::named::{Axis, Named};
 use crate::view::{Drawn, View};
@@ -32,7 +32,8 @@ impl AblationEffects {
         &self.heads
     }
 
-    /// The effect of each layer's MLP, of its attention, and of both `[part, layer]`.
+    /// The effect of each layer's MLP, of its attention, and of both `[part, layer]`; of attention alone where there are no
+    /// MLPs.
     pub fn layers(&self) -> &Named {
         &self.layers
     }
@@ -96,9 +97,18 @@ fn effects(model: &Model, input: &Input, ablation: Ablation, metric: &Metric) ->
         parts.extend(of_layer(layer).map(|component| vec![component]));
     }
     let heads = parts.len();
-    parts.extend((0..dims.n_layers).map(|layer| vec![Component::Mlp(layer)]));
-    parts.extend((0..dims.n_layers).map(|layer| of_layer(layer).collect()));
-    parts.extend((0..dims.n_layers).map(|layer| of_layer(layer).chain([Component::Mlp(layer)]).collect()));
+    let with_mlps = model.anatomy().has(Site::MlpOut);
+    let layers = || 0..dims.n_layers;
+    let attention = layers().map(|layer| of_layer(layer).collect());
+    let names = if with_mlps {
+        parts.extend(layers().map(|layer| vec![Component::Mlp(layer)]));
+        parts.extend(attention);
+        parts.extend(layers().map(|layer| of_layer(layer).chain([Component::Mlp(layer)]).collect()));
+        vec!["MLP", "attention", "both"]
+    } else {
+        parts.extend(attention);
+        vec!["attention"]
+    };
     let variants =
         parts.into_iter().map(|parts| model.ablate(parts, ablation)).collect::<Result<Vec<_>>>()?;
     let swept = sweep("ablating", model, &variants, input, metric)?;
@@ -106,7 +116,7 @@ fn effects(model: &Model, input: &Input, ablation: Ablation, metric: &Metric) ->
     let metric = metric.described(model);
     let name = format!("{metric} without it ({ablation} ablation) minus with it");
     let axes = vec![model.layer_axis(), model.head_axis()];
-    let parts = ["MLP", "attention", "both"].map(String::from);
+    let parts = names.into_iter().map(String::from).collect::<Vec<_>>();
     Ok(AblationEffects {
         metric,
         clean: swept.clean,

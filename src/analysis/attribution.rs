@@ -7,7 +7,7 @@
 
 use candle_core::{D, Tensor};
 
-use super::stream::{Stream, centred, one_input, through_all};
+use super::stream::{Stream, as_normed, one_input, through_all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::model::{Model, Run};
@@ -18,7 +18,8 @@ const STACK_AXES: [&str; 3] = ["component", "position", "d_model"];
 /// The residual stream as each layer reads it, and at last as it is unembedded `[component, position, d_model]`, labelled
 /// `0_pre`, `1_pre`, ..., `final_post`; between attention and MLP too (`0_mid`) with `incl_mid`.
 ///
-/// Fails for several inputs, and where the run did not keep `hook_resid_pre`, `hook_resid_mid` and `hook_resid_post`.
+/// Fails for several inputs, where the run did not keep `hook_resid_pre`, `hook_resid_mid` and `hook_resid_post`, and with
+/// `incl_mid` where the model has nothing between attention and MLP.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -41,7 +42,8 @@ pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<Named> {
 }
 
 /// What the embeddings, and each layer's attention and MLP, wrote into the residual stream
-/// `[component, position, d_model]`, labelled `embed`, `pos_embed`, `0_attn_out`, `0_mlp_out`, ...: they sum to it.
+/// `[component, position, d_model]`, labelled `embed`, `pos_embed`, `0_attn_out`, `0_mlp_out`, ... as far as the model has
+/// them: they sum to it.
 ///
 /// Fails for several inputs, and where the run did not keep these hooks.
 ///
@@ -60,6 +62,7 @@ pub fn decompose_resid(run: &Run) -> Result<Named> {
         parts.push((format!("{layer}_attn_out"), Site::AttnOut.at(layer)));
         parts.push((format!("{layer}_mlp_out"), Site::MlpOut.at(layer)));
     }
+    parts.retain(|(_, hook)| run.anatomy().has(hook.site()));
     stacked("parts of the residual stream", run, parts)
 }
 
@@ -114,13 +117,16 @@ pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<Named> {
     for layer in 0..dims.n_layers {
         parts.push(stream.heads(layer, None)?);
     }
-    for layer in 0..dims.n_layers {
+    let with_mlps = model.anatomy().has(Site::MlpOut);
+    for layer in (0..dims.n_layers).filter(|_| with_mlps) {
         labels.push(format!("{layer}_mlp_out"));
         parts.push(stream.read(Site::MlpOut.at(layer))?.unsqueeze(0)?);
     }
-    labels.extend(["embed", "pos_embed", "bias"].map(String::from));
-    parts.push(stream.read(Site::Embed)?.unsqueeze(0)?);
-    parts.push(stream.read(Site::PosEmbed)?.unsqueeze(0)?);
+    for (label, site) in Stream::embeddings(model) {
+        labels.push(label.into());
+        parts.push(stream.read(site)?.unsqueeze(0)?);
+    }
+    labels.push("bias".into());
     let bias = stream.attention_bias_below(dims.n_layers)?;
     parts.push(bias.broadcast_as((1, stream.len(), dims.d_model))?.contiguous()?);
     stack(&stream, "all parts of the residual stream", labels, &parts)
@@ -141,8 +147,8 @@ fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> 
     Named::new(name, Tensor::cat(parts, 0)?, axes)
 }
 
-/// A stack of components `[component, position, d_model]` as the last norm of the run scaled their sum: each is centred,
-/// divided by `ln_final.hook_scale` at its position, and multiplied by the norm's gain where the model is not folded.
+/// A stack of components `[component, position, d_model]` as the last norm of the run scaled their sum: each is centred
+/// (where the norm centres), divided by `ln_final.hook_scale` at its position, and multiplied by the norm's gain where the model is not folded.
 /// The norm's bias is added to no component: it is in [`logit_bias`].
 ///
 /// Times a direction of `W_U` each gives its share of that logit. On a folded model this is TransformerLens's
@@ -162,7 +168,7 @@ fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> 
 pub fn apply_ln_to_stack(model: &Model, stack: &Named, run: &Run) -> Result<Named> {
     let stream = Stream::new(model, run)?;
     let values = checked(&stream, stack)?;
-    let scaled = centred(&values, 2)?.broadcast_div(&stream.read(Site::LnFinalScale)?)?;
+    let scaled = stream.scaled(&as_normed(model, &values, 2)?, Site::LnFinalScale)?;
     let scaled = match model.norm("ln_final")?.0 {
         Some(gain) => scaled.broadcast_mul(&gain)?,
         None => scaled,
@@ -287,7 +293,8 @@ fn of_heads(model: &Model, run: &Run, correct: u32, incorrect: Option<u32>) -> R
 /// What reads one logit, or the difference of two, from the stream.
 struct Direction {
     name: String,
-    /// `W_U`'s column with the last norm's gain, without its mean, so that it reads no component's mean `[d_model, 1]`.
+    /// `W_U`'s column with the last norm's gain; where the norm centres without its mean, so that it reads no component's
+    /// mean `[d_model, 1]`.
     read: Tensor,
     bias: f32,
 }
@@ -323,11 +330,11 @@ impl Direction {
             [one] => format!("logit of {one}"),
             many => format!("logit difference {}", many.join(" - ")),
         };
-        Ok(Direction { name, read: centred(&column, 0)?.unsqueeze(1)?, bias })
+        Ok(Direction { name, read: as_normed(model, &column, 0)?.unsqueeze(1)?, bias })
     }
 
     /// Components that were read `[component, position, 1]`, at the scale of the last norm `[component, position]`.
     fn of(&self, stream: &Stream, read: &Tensor) -> Result<Tensor> {
-        Ok(read.broadcast_div(&stream.read(Site::LnFinalScale)?)?.squeeze(D::Minus1)?)
+        Ok(stream.scaled(read, Site::LnFinalScale)?.squeeze(D::Minus1)?)
     }
 }

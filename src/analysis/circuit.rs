@@ -38,6 +38,10 @@ impl fmt::Display for CircuitKind {
 /// A head's QK or OV circuit: a matrix `[d_model, d_model]` of rank `d_head`, kept as its two factors. A row
 /// of the residual stream is multiplied from the left: query times QK times key, source times OV.
 ///
+/// Where positions turn queries and keys, what a query wants of a key depends on how far apart they stand: the QK circuit is
+/// that of a key at the query's own position, as in TransformerLens, and [`at_distance`](Circuit::at_distance) gives the
+/// others. Norms of single heads' queries and keys (Qwen3) are not in it.
+///
 /// Over the vocabulary it is the *full* circuit, `W_E QK W_E^T` or `W_E OV W_U`; that square is never made. Layer norms
 /// are not in it: take a [`folded`](Model::folded) model to have at least their gains in the weights. Edits of a model
 /// are not in it either: it is about weights.
@@ -55,6 +59,8 @@ pub struct Circuit {
     pub(super) kind: CircuitKind,
     pub(super) head: Head,
     pub(super) model: Model,
+    /// How far the key lies behind the query, where it was asked for.
+    distance: Option<usize>,
     left: Tensor,  // (d_model, d_head)
     right: Tensor, // (d_head, d_model)
 }
@@ -102,7 +108,7 @@ impl Circuit {
         let head = head.check(n_layers, n_heads)?;
         let (left, right) = layer_factors(model, head.layer, kind)?;
         let (left, right) = (left.get(head.head)?.contiguous()?, right.get(head.head)?.contiguous()?);
-        Ok(Circuit { kind, head, model: model.clone(), left, right })
+        Ok(Circuit { kind, head, model: model.clone(), distance: None, left, right })
     }
 
     /// Which circuit it is.
@@ -113,6 +119,31 @@ impl Circuit {
     /// Whose circuit it is.
     pub fn head(&self) -> Head {
         self.head
+    }
+
+    /// The QK circuit between a query and a key that lies `distance` positions before it, `W_Q R W_K^T` with R the turn by
+    /// that distance, in a model with rotary positions.
+    ///
+    /// Fails for OV, for a distance that the model cannot read, and where positions are embedded: there the circuit is the
+    /// same at every distance.
+    pub fn at_distance(&self, distance: usize) -> Result<Circuit> {
+        self.only(CircuitKind::Qk, "distances")?;
+        let n_ctx = self.model.dims().n_ctx;
+        if distance >= n_ctx {
+            return Err(Error::new(ErrorKind::Input, format!("{self} at distance {distance}"))
+                .help(format!("the model reads {n_ctx} positions: distances are 0 to {}", n_ctx - 1)));
+        }
+        let Some(rotary) = &self.model.scoring(self.head.layer)?.rotary else {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!("positions of {} are embedded, and turn no queries and keys", self.model.name()),
+            )
+            .help("the circuit is the same at every distance; `positions` says how the embeddings attend"));
+        };
+        let unturned = Circuit::new(&self.model, self.head, CircuitKind::Qk)?;
+        // Turning the query by the distance is turning both by their positions.
+        let left = rotary.rotate_all(&unturned.left, distance)?;
+        Ok(Circuit { left, distance: Some(distance), ..unturned })
     }
 
     /// Its first `size` rows and columns `[from, to]`, to look at or to check; all of it with `d_model`. Fails for 0
@@ -165,8 +196,9 @@ impl Circuit {
     }
 
     /// The attention scores of a run as these weights give them `[query, key]`, from what the run kept of
-    /// `ln1.hook_normalized`: biases added, divided by the root of `d_head`, -inf where a key lies ahead. They equal
-    /// the run's `hook_attn_scores`, unless an edit changed queries, keys or scores after that hook.
+    /// `ln1.hook_normalized` (of `hook_resid_pre`, in a model without norms): biases added, normed and turned by their
+    /// positions where the model does so, scaled, -inf where a query may not look. They equal the run's
+    /// `hook_attn_scores`, unless an edit changed queries, keys or scores after that hook.
     ///
     /// Fails for OV, and for a run of several inputs, of a model of another size, or without that hook.
     ///
@@ -181,7 +213,13 @@ impl Circuit {
     /// ```
     pub fn scores(&self, run: &Run) -> Result<Named> {
         self.only(CircuitKind::Qk, "attention scores")?;
-        self.position_embeddings()?;
+        if let Some(distance) = self.distance {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!("a run has scores at every distance, not at {distance} alone"),
+            )
+            .help(format!("take `qk_circuit(&model, head({}, {}))?`", self.head.layer, self.head.head)));
+        }
         let [tokens] = run.tokens() else {
             return Err(Error::new(ErrorKind::Input, format!("the run has {} inputs", run.tokens().len()))
                 .help("take one with `run.item(0)?`"));
@@ -195,7 +233,10 @@ impl Circuit {
             return other(format!("the run has {} layers, the circuit's model {n_layers}", run.n_layers()));
         }
         let layer = self.head.layer;
-        let normalized = run.get(Site::Ln1Normalized.at(layer))?;
+        // Without norms, heads read the stream itself.
+        let read =
+            if self.model.anatomy().has(Site::Ln1Normalized) { Site::Ln1Normalized } else { Site::ResidPre };
+        let normalized = run.get(read.at(layer))?;
         let width = normalized.axis("d_model")?.len();
         if width != d_model {
             return other(format!(
@@ -220,9 +261,15 @@ impl Circuit {
                 None => projected,
             })
         };
-        let q = project(&self.left, bias("b_Q")?)?; // (T, D)
-        let k = project(&self.right.t()?, bias("b_K")?)?; // (T, D)
-        let scores = self.causal(&(q.matmul(&k.t()?)? * self.model.attention_scale(layer))?)?; // (T, T)
+        let alone = |x: Tensor| x.unsqueeze(1)?.unsqueeze(0); // (1, T, 1, D)
+        let (q, k) = (project(&self.left, bias("b_Q")?)?, project(&self.right.t()?, bias("b_K")?)?); // (T, D)
+        let scoring = self.model.scoring(layer)?;
+        let (mut q, mut k) = scoring.normed(alone(q)?, alone(k)?)?;
+        if let Some(rotary) = &scoring.rotary {
+            (q, k) = (rotary.rotate(&q, 0)?, rotary.rotate(&k, 0)?);
+        }
+        let (q, k) = (q.squeeze(2)?.squeeze(0)?, k.squeeze(2)?.squeeze(0)?); // (T, D)
+        let scores = self.masked(&q.matmul(&k.t()?)?)?; // (T, T)
         let axis = |name| Axis::labelled(name, tokens.shared_labels());
         Named::new(format!("{}, attention scores", self.head), scores, vec![axis("query"), axis("key")])
     }
@@ -296,7 +343,7 @@ impl Circuit {
             return Err(Error::new(ErrorKind::Input, "the model has one position: none is before another"));
         }
         let between = self.positions(n_ctx)?;
-        let scores = self.causal(&(between.tensor() * self.model.attention_scale(self.head.layer))?)?;
+        let scores = self.masked(between.tensor())?;
         let pattern = probabilities(&scores)?.flatten_all()?.to_vec1::<f32>()?;
         let mass: f64 = (1..n_ctx).map(|query| f64::from(pattern[query * n_ctx + query - 1])).sum();
         Ok(mass / (n_ctx - 1) as f64)
@@ -354,7 +401,7 @@ impl Circuit {
         let embeddings = self.model.weight("W_pos").map_err(|error| {
             Error::new(ErrorKind::Weights, format!("{} has no position embeddings", self.model.name()))
                 .caused_by(error)
-                .help("where positions turn queries and keys, no fixed QK circuit says how they attend")
+                .help("its positions turn queries and keys: `at_distance` gives the circuit between two of them")
         })?;
         Ok(embeddings.tensor().clone())
     }
@@ -368,11 +415,15 @@ impl Circuit {
         Ok(())
     }
 
-    fn causal(&self, scores: &Tensor) -> Result<Tensor> {
-        let (len, _) = scores.dims2()?;
-        let ahead = |query| (0..len).map(move |key| if key <= query { 0f32 } else { f32::NEG_INFINITY });
-        let mask = Tensor::from_iter((0..len).flat_map(ahead), scores.device())?.reshape((len, len))?;
-        Ok((scores + mask)?)
+    /// Products of queries and keys as attention scores: scaled, and -inf where a query may not look.
+    fn masked(&self, products: &Tensor) -> Result<Tensor> {
+        let scoring = self.model.scoring(self.head.layer)?;
+        let (len, _) = products.dims2()?;
+        let scores = (products * scoring.scale)?;
+        Ok(match scoring.mask(len, len, scores.device())? {
+            Some(mask) => (scores + mask)?,
+            None => scores,
+        })
     }
 
     pub(super) fn only(&self, kind: CircuitKind, what: &str) -> Result<()> {
@@ -420,7 +471,11 @@ fn listed(name: String, eigenvalues: &[Complex<f64>]) -> Result<Named> {
 
 impl fmt::Display for Circuit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} circuit of {}", self.kind, self.head)
+        write!(f, "{} circuit of {}", self.kind, self.head)?;
+        match self.distance {
+            Some(distance) => write!(f, " at distance {distance}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::stream::{Stream, centred, through_all};
+use super::stream::{Stream, as_normed, through_all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Site};
 use crate::model::{Model, Run};
@@ -19,12 +19,13 @@ const MOST: usize = 50_000_000;
 /// so their sum over both components is `attn.hook_attn_scores`; cells that the mask hides are -inf in every component,
 /// as there.
 ///
-/// Components are `embed`, `pos_embed`, each head (`L0H0`) and MLP (`0_mlp_out`) of the layers below, and `bias`: what
-/// does not depend on the input, which is their `b_O`, the bias of ln1, and `b_Q` or `b_K`. ln1 is taken at the scale
+/// Components are `embed`, `pos_embed` (where positions are embedded), each head (`L0H0`) and MLP (`0_mlp_out`) of the layers
+/// below, and `bias`: what does not depend on the input, which is their `b_O`, the bias of ln1, and `b_Q` or `b_K`. Where
+/// positions turn queries and keys, each component's share is turned. ln1 is taken at the scale
 /// that it had in the run, so it is linear. What an edit put into the stream itself is in no component.
 ///
-/// Fails for several inputs, for a run of another model, where the run did not keep these hooks and `ln1.hook_scale`, and
-/// where there would be more than 50 million numbers; [`attn_score_spread`] has no such limit.
+/// Fails for several inputs, for a run of another model, where the run did not keep these hooks and `ln1.hook_scale`, for a
+/// model that norms each head's queries and keys (Qwen3), and where there would be more than 50 million numbers; [`attn_score_spread`] has no such limit.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -43,16 +44,14 @@ pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<Nam
     let rows = queries.reshape((count * len, ()))?;
     let columns = keys.reshape((count * len, ()))?.t()?;
     let scores = rows.matmul(&columns)?.reshape((count, len, count, len))?.permute((0, 2, 1, 3))?;
-    let mask = (0..len)
-        .flat_map(|query| (0..len).map(move |key| if key <= query { 0f32 } else { f32::NEG_INFINITY }));
-    let mask = Tensor::from_iter(mask, model.device())?.reshape((len, len))?;
+    let scores = scores.contiguous()?;
+    let scores = match model.scoring(head.layer)?.mask(len, len, model.device())? {
+        Some(mask) => scores.broadcast_add(&mask)?,
+        None => scores,
+    };
     let mut axes = parts.axes();
     axes.extend([parts.stream.position_axis().renamed("query"), parts.stream.position_axis().renamed("key")]);
-    Named::new(
-        format!("attention scores of {head} by component"),
-        scores.contiguous()?.broadcast_add(&mask)?,
-        axes,
-    )
+    Named::new(format!("attention scores of {head} by component"), scores, axes)
 }
 
 /// How much each pair of components matters to where a head looks: the standard deviation of their share of its scores
@@ -70,13 +69,14 @@ pub fn attn_score_spread(model: &Model, run: &Run, head: Head) -> Result<Named> 
     let parts = Parts::new(model, run, head)?;
     let (count, len) = (parts.labels.len(), parts.stream.len());
     let [queries, keys] = parts.project()?;
+    let window = model.scoring(head.layer)?.window.unwrap_or(len);
     let progress = Progress::new("splitting attention scores", count);
     let mut spread = Vec::with_capacity(count * count);
     for component in 0..count {
         let query = queries.get(component)?;
         let of = |key: usize| -> Result<f32> {
             let share = query.matmul(&keys.get(key)?.t()?)?; // [query, key]
-            Ok(standard_deviation_below_diagonal(&share.flatten_all()?.to_vec1()?, len))
+            Ok(standard_deviation_of_seen(&share.flatten_all()?.to_vec1()?, len, window))
         };
         spread.extend((0..count).into_par_iter().map(of).collect::<Result<Vec<f32>>>()?);
         progress.advance(1)?;
@@ -100,18 +100,19 @@ fn fits(head: Head, count: usize, len: usize) -> Result<()> {
     )))
 }
 
-/// The standard deviation of the cells of a square `[query, key]` whose key is not ahead of its query.
-fn standard_deviation_below_diagonal(square: &[f32], len: usize) -> f32 {
-    let count = (len * (len + 1) / 2) as f64;
-    let mean = sum_of_rows(square, len, |cell| cell) / count;
+/// The standard deviation of the cells of a square `[query, key]` whose key is not ahead of its query, nor as far behind it
+/// as the window is wide.
+fn standard_deviation_of_seen(square: &[f32], len: usize, window: usize) -> f32 {
+    let count = (0..len).map(|query| (query + 1).min(window)).sum::<usize>() as f64;
+    let mean = sum_of_rows(square, len, window, |cell| cell) / count;
     let shift = mean as f32;
-    (sum_of_rows(square, len, |cell| (cell - shift) * (cell - shift)) / count).sqrt() as f32
+    (sum_of_rows(square, len, window, |cell| (cell - shift) * (cell - shift)) / count).sqrt() as f32
 }
 
 /// The sum of a term over the same cells.
-fn sum_of_rows(square: &[f32], len: usize, term: impl Fn(f32) -> f32) -> f64 {
+fn sum_of_rows(square: &[f32], len: usize, window: usize, term: impl Fn(f32) -> f32) -> f64 {
     let sum = |(query, row): (usize, &[f32])| {
-        let (chunks, rest) = row[..=query].as_chunks::<16>();
+        let (chunks, rest) = row[(query + 1).saturating_sub(window)..=query].as_chunks::<16>();
         // Lanes, so that many cells are added at once.
         let mut lanes = [0f32; 16];
         for chunk in chunks {
@@ -134,10 +135,23 @@ impl<'a> Parts<'a> {
         let stream = Stream::new(model, run)?;
         let dims = *model.dims();
         head.check(dims.n_layers, dims.n_heads)?;
-        let mut labels = vec!["embed".to_string(), "pos_embed".to_string()];
+        if model.scoring(head.layer)?.is_normed() {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!(
+                    "{} norms the queries and keys of each head: its scores are no sum of parts",
+                    model.name()
+                ),
+            )
+            .help("`decompose_resid` and `logit_attrs` take apart what is linear"));
+        }
+        let mut labels: Vec<String> =
+            Stream::embeddings(model).into_iter().map(|(label, _)| label.to_string()).collect();
         for layer in 0..head.layer {
             labels.extend((0..dims.n_heads).map(|index| format!("L{layer}H{index}")));
-            labels.push(format!("{layer}_mlp_out"));
+            if model.anatomy().has(Site::MlpOut) {
+                labels.push(format!("{layer}_mlp_out"));
+            }
         }
         labels.push("bias".into());
         Ok(Parts { stream, head, labels })
@@ -151,7 +165,7 @@ impl<'a> Parts<'a> {
     /// What each component adds to the head's queries, scaled as scores are, and to its keys, each
     /// `[component, position, d_head]`.
     fn project(&self) -> Result<[Tensor; 2]> {
-        let queries = (self.through("Q")? * self.stream.model.attention_scale(self.head.layer))?;
+        let queries = (self.through("Q")? * self.stream.model.scoring(self.head.layer)?.scale)?;
         Ok([queries, self.through("K")?])
     }
 
@@ -165,24 +179,34 @@ impl<'a> Parts<'a> {
         let (gain, norm_bias) = stream.model.norm(&format!("blocks.{layer}.ln1"))?;
         // Centring what is read is centring what reads it.
         let read = match gain {
-            Some(gain) => centred(&weight.broadcast_mul(&gain.unsqueeze(1)?)?, 0)?,
-            None => centred(&weight, 0)?,
+            Some(gain) => as_normed(stream.model, &weight.broadcast_mul(&gain.unsqueeze(1)?)?, 0)?,
+            None => as_normed(stream.model, &weight, 0)?,
         };
         let mut constant = bias.unsqueeze(0)?;
         if let Some(norm_bias) = norm_bias {
             constant = (constant + norm_bias.unsqueeze(0)?.matmul(&weight)?)?;
         }
-        let scale = stream.read(Site::Ln1Scale.at(layer))?; // [position, 1]
         let one = |x: Tensor| through_all(&x.unsqueeze(0)?, &read);
-        let mut parts = vec![one(stream.read(Site::Embed)?)?, one(stream.read(Site::PosEmbed)?)?];
+        let mut parts = Vec::new();
+        for (_, site) in Stream::embeddings(stream.model) {
+            parts.push(one(stream.read(site)?)?);
+        }
         for below in 0..layer {
             parts.push(stream.heads(below, Some(&read))?);
-            parts.push(one(stream.read(Site::MlpOut.at(below))?)?);
+            if stream.model.anatomy().has(Site::MlpOut) {
+                parts.push(one(stream.read(Site::MlpOut.at(below))?)?);
+            }
         }
+        let scale = Site::Ln1Scale.at(layer);
         let outputs = stream.attention_bias_below(layer)?.unsqueeze(0)?.matmul(&read)?; // [1, d_head]
-        let biases = outputs.broadcast_div(&scale)?.broadcast_add(&constant)?.unsqueeze(0)?;
-        let scaled = Tensor::cat(&parts, 0)?.broadcast_div(&scale)?;
-        Ok(Tensor::cat(&[scaled, biases], 0)?)
+        let outputs = outputs.broadcast_as((stream.len(), outputs.dim(1)?))?; // [position, d_head]
+        let biases = stream.scaled(&outputs, scale)?.broadcast_add(&constant)?.unsqueeze(0)?;
+        let scaled = stream.scaled(&Tensor::cat(&parts, 0)?, scale)?;
+        let all = Tensor::cat(&[scaled, biases], 0)?; // [component, position, d_head]
+        Ok(match &stream.model.scoring(layer)?.rotary {
+            Some(rotary) => rotary.rotate(&all.unsqueeze(2)?, 0)?.squeeze(2)?,
+            None => all,
+        })
     }
 }
 

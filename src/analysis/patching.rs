@@ -16,7 +16,8 @@ use crate::progress::{self, Progress};
 
 /// Runs the corrupted input with one activation of the clean input patched in, each place in turn; the raw metric.
 /// `[layer, position]` for a site of the stream (`ResidPre`, `AttnOut`, `MlpOut`, ...), `[layer, head]`, over all
-/// positions, for a site of heads (`Z`, `Q`, `K`, `V`, `Pattern`, ...).
+/// positions, for a site of heads (`Z`, `Q`, `K`, `V`, `Pattern`, ...); of `K` and `V` the heads are those of keys, which query
+/// heads may share.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -34,9 +35,8 @@ pub fn activation_patching(
     metric: &Metric,
 ) -> Result<Named> {
     let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
-    let dims = model.dims();
     let (places, inner): (Vec<Place>, Axis) = match of_heads(site) {
-        true => (per_layer(model, dims.n_heads, |head| (Some(head), None)), model.head_axis()),
+        true => (per_layer(model, model.heads_at(site), |head| (Some(head), None)), model.head_axis_at(site)),
         false => (per_layer(model, pair.len(), |position| (None, Some(position))), pair.position_axis()),
     };
     pair.patch(&places, vec![model.layer_axis(), inner], metric)
@@ -55,9 +55,9 @@ pub fn activation_patching_by_position(
         return Err(Error::new(ErrorKind::Address, format!("`{site}` has no heads"))
             .help("activation_patching patches it by position; heads are in Z, Q, K, V and Pattern"));
     }
-    let (n_heads, len) = (model.dims().n_heads, pair.len());
+    let (n_heads, len) = (model.heads_at(site), pair.len());
     let places = per_layer(model, n_heads * len, |place| (Some(place / len), Some(place % len)));
-    pair.patch(&places, vec![model.layer_axis(), model.head_axis(), pair.position_axis()], metric)
+    pair.patch(&places, vec![model.layer_axis(), model.head_axis_at(site), pair.position_axis()], metric)
 }
 
 /// A layer, and the head and the position if it is one only.
@@ -77,7 +77,7 @@ fn per_layer(
 
 fn of_heads(site: Site) -> bool {
     use Site::*;
-    matches!(site, Q | K | V | Z | Pattern | AttnScores | Result | QInput | KInput | VInput)
+    matches!(site, Q | K | V | RotQ | RotK | Z | Pattern | AttnScores | Result | QInput | KInput | VInput)
 }
 
 /// A clean run and the corrupted input that it is patched into.
@@ -97,6 +97,7 @@ impl<'a> Pair<'a> {
             )
             .help("patch ResidPre, AttnOut, MlpOut, Z, Q, K, V or Pattern"));
         }
+        model.hook(site.at(0))?;
         let clean = model.run_with_options(clean, &RunOptions::only([site]))?;
         let corrupted = model.to_tokens(corrupted)?;
         match clean.tokens() {
@@ -189,7 +190,7 @@ pub fn attribution_patching(
         };
         values.extend(estimate.to_vec1::<f32>()?);
     }
-    let inner = if of_heads(site) { model.head_axis() } else { pair.position_axis() };
+    let inner = if of_heads(site) { model.head_axis_at(site) } else { pair.position_axis() };
     Named::from_vec(
         format!("estimated change of {} by patching {site}", metric.described(model)),
         values,
@@ -233,9 +234,9 @@ pub enum Receiver {
     Logits,
     /// What a head's queries read.
     Query(Head),
-    /// What a head's keys read.
+    /// What a head's keys read. Where query heads share keys, the head is one of keys.
     Key(Head),
-    /// What a head's values read.
+    /// What a head's values read. Where query heads share values, the head is one of values.
     Value(Head),
 }
 
@@ -282,9 +283,8 @@ pub fn path_patching(
     };
     let to = match receiver {
         Receiver::Logits => None,
-        Receiver::Query(to) | Receiver::Key(to) | Receiver::Value(to) => {
-            Some(to.check(dims.n_layers, dims.n_heads)?)
-        }
+        Receiver::Query(to) => Some(to.check(dims.n_layers, dims.n_heads)?),
+        Receiver::Key(to) | Receiver::Value(to) => Some(to.check(dims.n_layers, dims.n_key_value_heads)?),
     };
     let reach = to.map_or(dims.n_layers, |to| to.layer);
     let progress = Progress::new("tracing paths", reach * dims.n_heads);

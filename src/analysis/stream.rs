@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::model::{Model, Run, Tokens};
 use crate::named::Axis;
+use crate::network::Norms;
 use crate::progress;
 
 /// A run of one input, read together with the model that made it.
@@ -28,9 +29,12 @@ pub(super) fn one_input(run: &Run) -> Result<&Tokens> {
     }
 }
 
-/// A tensor without its mean over dimension `dim`.
-pub(super) fn centred(x: &Tensor, dim: usize) -> Result<Tensor> {
-    Ok(x.broadcast_sub(&x.mean_keepdim(dim)?)?)
+/// What a model's norms see of a tensor: nothing of its mean over dimension `dim`, where they centre.
+pub(super) fn as_normed(model: &Model, x: &Tensor, dim: usize) -> Result<Tensor> {
+    match model.anatomy().norms {
+        Norms::Layer => Ok(x.broadcast_sub(&x.mean_keepdim(dim)?)?),
+        Norms::Rms | Norms::None => Ok(x.clone()),
+    }
 }
 
 impl<'a> Stream<'a> {
@@ -81,6 +85,20 @@ impl<'a> Stream<'a> {
             .help("give the model that made the run"));
         }
         Ok(tensor.to_device(self.model.device())?.contiguous()?)
+    }
+
+    /// Something `[.., position, width]` divided by the scale that a norm had in the run; as it is, where there are no norms.
+    pub(super) fn scaled(&self, x: &Tensor, scale: impl Into<Hook>) -> Result<Tensor> {
+        match self.model.anatomy().norms {
+            Norms::None => Ok(x.clone()),
+            Norms::Layer | Norms::Rms => Ok(x.broadcast_div(&self.read(scale)?)?),
+        }
+    }
+
+    /// The embeddings that the stream begins with, by TransformerLens's names.
+    pub(super) fn embeddings(model: &Model) -> Vec<(&'static str, Site)> {
+        let both = [("embed", Site::Embed), ("pos_embed", Site::PosEmbed)];
+        both.into_iter().filter(|(_, site)| model.anatomy().has(*site)).collect()
     }
 
     /// What each head of a layer wrote `[head, position, d_model]`, or that times a matrix `[d_model, width]`.

@@ -8,6 +8,7 @@ use std::fmt;
 use candle_core::{D, Tensor};
 
 use super::metric::Metric;
+use super::stream::as_normed;
 use super::sweep::sweep;
 use super::{HeadKind, RepeatedTokens, head_scores};
 use crate::error::{Error, ErrorKind, Result};
@@ -159,12 +160,8 @@ fn copying_scores(model: &Model, sequences: &[Vec<u32>], length: usize) -> Resul
     let among = (dims.d_vocab / 100).max(1);
     let w_o = model.weight("W_O")?;
     let w_u = model.weight("W_U")?.tensor().contiguous()?;
-    let gain = match model.weight("ln_final.w") {
-        Ok(gain) => Some(gain.tensor().clone()),
-        // A folded model has it in the unembedding.
-        Err(error) if error.kind() == ErrorKind::Address => None,
-        Err(error) => return Err(error),
-    };
+    // A folded model has it in the unembedding.
+    let (gain, _) = model.norm("ln_final")?;
     let progress = Progress::new("measuring copying", sequences.len() * dims.n_layers);
     let mut hits = vec![0usize; dims.n_layers * dims.n_heads];
     let mut positions = 0;
@@ -178,8 +175,8 @@ fn copying_scores(model: &Model, sequences: &[Vec<u32>], length: usize) -> Resul
                 check_stop()?;
                 let z = z.tensor().narrow(0, start, length)?.narrow(1, index, 1)?.squeeze(1)?;
                 let written = z.contiguous()?.matmul(&w_o.tensor().get(layer)?.get(index)?.contiguous()?)?;
-                // The last norm centres and scales; the scale is the same for all tokens, and changes no rank.
-                let mut written = written.broadcast_sub(&written.mean_keepdim(D::Minus1)?)?;
+                // The last norm's scale is the same for all tokens, and changes no rank.
+                let mut written = as_normed(model, &written, 1)?;
                 if let Some(gain) = &gain {
                     written = written.broadcast_mul(gain)?;
                 }

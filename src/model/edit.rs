@@ -12,7 +12,7 @@ use super::{Model, Run};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Hook, IntoHook, Site};
 use crate::named::Named;
-use crate::network::{Dims, Past, Start, Tap};
+use crate::network::{Past, Start, Tap};
 use crate::progress;
 
 /// One change at one hook.
@@ -100,12 +100,13 @@ impl Component {
         }
     }
 
-    fn check(self, dims: &Dims) -> Result<()> {
+    fn check(self, model: &Model) -> Result<()> {
+        let dims = model.dims();
         match self {
             Component::Head(head) => head.check(dims.n_layers, dims.n_heads).map(|_| ()),
-            Component::Mlp(layer) => Site::MlpOut.at(layer).check(dims.n_layers).map(|_| ()),
+            Component::Mlp(layer) => model.hook(Site::MlpOut.at(layer)).map(|_| ()),
             Component::Neuron { layer, index } => {
-                Site::MlpPost.at(layer).check(dims.n_layers)?;
+                model.hook(Site::MlpPost.at(layer))?;
                 if index < dims.d_mlp {
                     return Ok(());
                 }
@@ -199,7 +200,7 @@ impl Model {
         }
         let mut by_hook: BTreeMap<(usize, Site), (Hook, Vec<usize>)> = BTreeMap::new();
         for component in &components {
-            component.check(self.dims())?;
+            component.check(self)?;
             let (hook, index) = component.place();
             let entry = by_hook.entry((hook.layer().unwrap_or(0), hook.site())).or_insert((hook, Vec::new()));
             entry.1.extend(index);
@@ -264,7 +265,7 @@ impl Model {
         positions: Option<&[usize]>,
         from: &Run,
     ) -> Result<Model> {
-        let hook = hook.into_hook()?.check(self.dims().n_layers)?;
+        let hook = self.hook(hook)?;
         let source = from.whole(hook)?.to_device(self.network.device())?;
         let axes = axes_of(hook.site());
         let dim = |wanted: &[&str]| axes.iter().position(|axis| wanted.contains(axis)).map(|dim| dim + 1);
@@ -275,7 +276,7 @@ impl Model {
             (None, _) => None,
             (Some(index), Some(dim)) => {
                 Head { layer: hook.layer().unwrap_or(0), head: index }
-                    .check(self.dims().n_layers, self.dims().n_heads)?;
+                    .check(self.dims().n_layers, self.heads_at(hook.site()))?;
                 Some((dim, index))
             }
             (Some(_), None) => {
@@ -340,7 +341,7 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn steer(&self, hook: impl IntoHook, direction: &Named, coefficient: f64) -> Result<Model> {
-        let hook = hook.into_hook()?.check(self.dims().n_layers)?;
+        let hook = self.hook(hook)?;
         let values = direction.to_vec()?;
         if direction.axes().len() != 1 || !coefficient.is_finite() || coefficient == 0.0 {
             return Err(Error::new(
@@ -445,7 +446,7 @@ impl Model {
         what: impl Into<String>,
         change: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
     ) -> Result<Model> {
-        let hook = hook.into_hook()?.check(self.dims().n_layers)?;
+        let hook = self.hook(hook)?;
         self.edited(what.into(), hook, Arc::new(move |x, _| change(x))).checked_edit(hook)
     }
 

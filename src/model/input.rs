@@ -10,11 +10,13 @@ use crate::view::{Drawn, Table, View};
 /// One or several texts, or token ids. Made by `into()` from `"text"`, `["one", "two"]`, `vec![1, 2, 3]`,
 /// `vec![vec![1, 2], vec![3, 4]]` or [`Tokens`].
 ///
-/// Text gets the model's BOS token before it, ids never do. [`no_bos`] says no.
+/// Text gets the model's BOS token before it where [`prepends_bos`](crate::Model::prepends_bos) says so, ids never do.
+/// [`no_bos`] and [`with_bos`] decide otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     pub(crate) sequences: Sequences,
-    pub(crate) with_bos: bool,
+    /// Whether BOS is put before; if nothing is said, the model decides for text.
+    pub(crate) bos: Option<bool>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +46,7 @@ impl Input {
     }
 }
 
-/// Text to be run as it is, without the BOS token that text gets by default.
+/// Text to be run as it is, without the BOS token that text may get by default.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -54,15 +56,27 @@ impl Input {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn no_bos(input: impl Into<Input>) -> Input {
-    Input { with_bos: false, ..input.into() }
+    Input { bos: Some(false), ..input.into() }
+}
+
+/// Text to be run with the model's BOS token before it, where text does not get it by default.
+///
+/// ```
+/// use headlight::prelude::*;
+/// let model = Model::open("built-in")?;
+/// assert!(model.to_tokens(with_bos("the cat"))?.starts_with_bos());
+/// # Ok::<(), headlight::Error>(())
+/// ```
+pub fn with_bos(input: impl Into<Input>) -> Input {
+    Input { bos: Some(true), ..input.into() }
 }
 
 fn texts<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Input {
-    Input { sequences: Sequences::Texts(texts.into_iter().map(Into::into).collect()), with_bos: true }
+    Input { sequences: Sequences::Texts(texts.into_iter().map(Into::into).collect()), bos: None }
 }
 
 fn ids(ids: Vec<Vec<u32>>) -> Input {
-    Input { sequences: Sequences::Ids(ids), with_bos: false }
+    Input { sequences: Sequences::Ids(ids), bos: None }
 }
 
 macro_rules! inputs {

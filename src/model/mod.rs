@@ -2,7 +2,11 @@
 
 mod edit;
 mod generate;
+mod gguf;
+mod hub;
 mod input;
+mod known;
+mod memory;
 mod open;
 mod predict;
 mod run;
@@ -17,15 +21,17 @@ pub(crate) use edit::Edit;
 pub use edit::{Ablation, Component, Components, Edge};
 pub use generate::{Generated, Sampling};
 pub(crate) use input::Sequences;
-pub use input::{Input, Tokens, no_bos};
+pub use input::{Input, Tokens, no_bos, with_bos};
+pub use known::{KnownModel, KnownModels, known_models};
 pub use predict::PromptTest;
 pub use run::{Run, RunOptions};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::hook::{Head, Hook, IntoHook, Site, head};
 use crate::named::{Axis, Named};
 use crate::network::initial::DEVIATION;
 use crate::network::weights::Weights;
-use crate::network::{Dims, Network, Start, Tap};
+use crate::network::{Anatomy, Dims, Network, Scoring, Start, Tap};
 use tokenizer::Tokenizer;
 
 /// A transformer to look into. Cloning is cheap: clones share the weights.
@@ -70,8 +76,17 @@ impl Build {
 }
 
 impl Model {
-    /// Opens `"built-in"`, which needs no file and no network, or a folder: `config.json`, `model.safetensors` (or
-    /// the shards of `model.safetensors.index.json`), and `tokenizer.json` or `vocab.json` with `merges.txt`.
+    /// Opens a model by its name:
+    ///
+    /// - `"built-in"`, which needs no file and no network
+    /// - a folder: `config.json`, `model.safetensors` (or the shards of `model.safetensors.index.json`, or
+    ///   `pytorch_model.bin`), and `tokenizer.json` or `vocab.json` with `merges.txt`
+    /// - a GGUF file, whose weights become f32
+    /// - a name that [`known_models`] lists, as `"gpt2"`, or any `owner/name` of the Hugging Face hub, with `@revision`
+    ///   after it if one wants. What is not in the cache that Python's libraries share is fetched into it.
+    ///
+    /// What is a path that exists goes before a name. The hub is asked only for files that the cache does not hold;
+    /// `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean in Python.
     ///
     /// A folder without a tokenizer opens too; token ids are then the labels, and text is refused.
     ///
@@ -117,13 +132,63 @@ impl Model {
         self.network.dims()
     }
 
+    /// What it is built of, where architectures differ.
+    pub fn anatomy(&self) -> Anatomy {
+        self.network.anatomy()
+    }
+
+    /// Every hook that it has, in the order in which a run meets them.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// assert!(model.hooks().contains(&Site::ResidMid.at(1)));
+    /// assert!(!model.hooks().contains(&Site::RotQ.at(1))); // its positions are embedded
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn hooks(&self) -> Vec<Hook> {
+        self.anatomy().hooks(self.dims().n_layers)
+    }
+
+    /// The hook that is meant. Fails unless the model has it.
+    pub(crate) fn hook(&self, hook: impl IntoHook) -> Result<Hook> {
+        self.anatomy().check(hook.into_hook()?, self.dims().n_layers)
+    }
+
+    /// The attention heads that share the keys and values of one key head: all that are in one group, or the head itself
+    /// where each has its own. Fails if there is no such layer or key head.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// assert_eq!(model.heads_of_key(1, 2)?, [head(1, 2)]);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn heads_of_key(&self, layer: usize, key_head: usize) -> Result<Vec<Head>> {
+        let Dims { n_layers, n_key_value_heads, .. } = *self.dims();
+        let of = head(layer, key_head).check(n_layers, n_key_value_heads)?;
+        let group = self.anatomy().group;
+        Ok((of.head * group..(of.head + 1) * group).map(|index| head(layer, index)).collect())
+    }
+
+    /// How many heads an activation has.
+    pub(crate) fn heads_at(&self, site: Site) -> usize {
+        if site.is_of_keys() { self.dims().n_key_value_heads } else { self.dims().n_heads }
+    }
+
     pub(crate) fn device(&self) -> &Device {
         self.network.device()
     }
 
-    /// The token that is put before text, if the model has one.
+    /// The token that begins a text, if the model has one.
     pub fn bos(&self) -> Option<u32> {
         self.bos
+    }
+
+    /// Whether [`bos`](Model::bos) is put before text unless [`no_bos`] or [`with_bos`] says otherwise: TransformerLens's
+    /// `default_prepend_bos`, true but for families that were trained without one (GPT-NeoX, and so Pythia, and Qwen).
+    pub fn prepends_bos(&self) -> bool {
+        self.network.prepends_bos()
     }
 
     /// Ids that stand for no text.
@@ -166,7 +231,7 @@ impl Model {
     /// let trained = Model::open("built-in")?;
     /// let untrained = trained.with_random_weights(0)?;
     /// let text = "the cat sat the cat sat";
-    /// assert!(trained.loss(text)? < 5.0 && untrained.loss(text)? > 7.0);
+    /// assert!(trained.loss(text)? < 7.0 && untrained.loss(text)? > 7.0);
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn with_random_weights(&self, seed: u64) -> Result<Model> {
@@ -226,7 +291,8 @@ impl Model {
     }
 
     /// A weight by TransformerLens's name: `W_E`, `W_pos`, `W_U`, `b_U`, one layer's as `blocks.0.attn.W_Q`, or
-    /// all layers' in one as `W_Q` `[layer, head, d_model, d_head]`.
+    /// all layers' in one as `W_Q` `[layer, head, d_model, d_head]`. Where query heads share keys and values, `W_K` and
+    /// `W_V` are each query head's, and `_W_K` and `_W_V` those of the heads of keys.
     ///
     /// ```
     /// # use headlight::prelude::*;
@@ -239,6 +305,18 @@ impl Model {
         let all = self.network.weights()?;
         if let Some((full, tensor)) = all.iter().find(|(full, _)| full == name) {
             return Named::new(full, tensor.clone(), weight_axes(name, tensor, self.layer_of(name)));
+        }
+        // A weight that query heads share has TransformerLens's mark; without the mark it is each head's.
+        let (path, last) = name.rsplit_once('.').map_or(("", name), |(path, last)| (path, last));
+        let marked = if path.is_empty() { format!("_{last}") } else { format!("{path}._{last}") };
+        if SHARED.contains(&last) && self.anatomy().group > 1 {
+            let shared = self.weight(&marked)?;
+            let dim = shared.dim("head")?;
+            let tensor = repeated(shared.tensor(), dim, self.anatomy().group)?;
+            let mut axes = shared.axes().to_vec();
+            let prefix = self.layer_of(name).map_or("H".to_string(), |layer| format!("L{layer}H"));
+            axes[dim] = Axis::labelled("head", numbered(&prefix, self.dims().n_heads));
+            return Named::new(name, tensor, axes);
         }
         let short = |full: &str| full.rsplit('.').next().map(str::to_string);
         let found: Vec<&(String, Tensor)> =
@@ -275,12 +353,15 @@ impl Model {
 
     /// A weight by its full name, where the model has it: norms have none once they are folded.
     pub(crate) fn weight_if_any(&self, full_name: &str) -> Result<Option<Tensor>> {
-        let all = self.network.weights()?;
-        Ok(all.into_iter().find(|(name, _)| name == full_name).map(|(_, tensor)| tensor))
+        match self.weight(full_name) {
+            Ok(weight) => Ok(Some(weight.tensor().clone())),
+            Err(error) if error.kind() == ErrorKind::Address => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
-    pub(crate) fn attention_scale(&self, layer: usize) -> f64 {
-        self.network.attention_scale(layer)
+    pub(crate) fn scoring(&self, layer: usize) -> Result<&Scoring> {
+        self.network.scoring(layer)
     }
 
     /// What token ids say, one by one.
@@ -317,7 +398,7 @@ impl Model {
     }
 
     pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<Tokens>> {
-        let bos = self.bos.filter(|_| input.with_bos);
+        let bos = self.bos.filter(|_| input.bos.unwrap_or(self.prepends_bos()));
         let many = match &input.sequences {
             Sequences::Texts(texts) => texts
                 .iter()
@@ -398,6 +479,12 @@ impl Model {
         Axis::labelled("head", numbered("H", self.dims().n_heads))
     }
 
+    /// The heads of an activation: those of keys are not named as query heads are, where they are fewer.
+    pub(crate) fn head_axis_at(&self, site: Site) -> Axis {
+        let prefix = if site.is_of_keys() && self.anatomy().group > 1 { "KV" } else { "H" };
+        Axis::labelled("head", numbered(prefix, self.heads_at(site)))
+    }
+
     fn layer_of(&self, name: &str) -> Option<usize> {
         name.strip_prefix("blocks.")?.split('.').next()?.parse().ok()
     }
@@ -406,14 +493,26 @@ impl Model {
 impl fmt::Debug for Model {
     /// The name, the sizes, and the edits if there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Dims { n_layers, n_heads, d_model, d_vocab, n_ctx, .. } = self.dims();
-        write!(
-            f,
-            "{}: {n_layers} layers of {n_heads} heads, width {d_model}, {d_vocab} tokens, context {n_ctx}",
-            self.name
-        )?;
+        let Dims { n_layers, n_heads, n_key_value_heads, d_model, d_vocab, n_ctx, .. } = self.dims();
+        write!(f, "{}: {n_layers} layers of {n_heads} heads", self.name)?;
+        if n_key_value_heads < n_heads {
+            write!(f, " on {n_key_value_heads} of keys")?;
+        }
+        write!(f, ", width {d_model}, {d_vocab} tokens, context {n_ctx}")?;
         self.edits().iter().try_for_each(|edit| write!(f, "; {edit}"))
     }
+}
+
+/// Weights of keys and values.
+const SHARED: [&str; 4] = ["W_K", "W_V", "b_K", "b_V"];
+
+/// Each entry of an axis `times` times, one after another.
+fn repeated(x: &Tensor, dim: usize, times: usize) -> Result<Tensor> {
+    let mut copies = x.dims().to_vec();
+    copies.insert(dim + 1, times);
+    let mut joined = x.dims().to_vec();
+    joined[dim] *= times;
+    Ok(x.unsqueeze(dim + 1)?.broadcast_as(copies)?.reshape(joined)?)
 }
 
 fn numbered(prefix: &str, count: usize) -> Vec<String> {
@@ -426,17 +525,19 @@ fn weight_axes(name: &str, tensor: &Tensor, layer: Option<usize>) -> Vec<Axis> {
         Some("W_pos") => &["position", "d_model"],
         Some("W_U") => &["d_model", "d_vocab"],
         Some("b_U") => &["d_vocab"],
-        Some("W_Q" | "W_K" | "W_V") => &["head", "d_model", "d_head"],
-        Some("b_Q" | "b_K" | "b_V") => &["head", "d_head"],
+        Some("W_Q" | "W_K" | "W_V" | "_W_K" | "_W_V") => &["head", "d_model", "d_head"],
+        Some("b_Q" | "b_K" | "b_V" | "_b_K" | "_b_V") => &["head", "d_head"],
         Some("W_O") => &["head", "d_head", "d_model"],
-        Some("W_in") => &["d_model", "d_mlp"],
+        Some("W_in" | "W_gate") => &["d_model", "d_mlp"],
         Some("b_in") => &["d_mlp"],
         Some("W_out") => &["d_mlp", "d_model"],
         _ => &["d_model"],
     };
+    let names = if matches!(tensor.dims(), [_]) && name.contains("_norm.") { &["d_head"] } else { names };
+    let prefix = if name.rsplit('.').next().is_some_and(|last| last.starts_with('_')) { "KV" } else { "H" };
     let axis = |(&name, &len): (&&'static str, &usize)| match (name, layer) {
-        ("head", Some(layer)) => Axis::labelled("head", numbered(&format!("L{layer}H"), len)),
-        ("head", None) => Axis::labelled("head", numbered("H", len)),
+        ("head", Some(layer)) => Axis::labelled("head", numbered(&format!("L{layer}{prefix}"), len)),
+        ("head", None) => Axis::labelled("head", numbered(prefix, len)),
         _ => Axis::plain(name, len),
     };
     names.iter().zip(tensor.dims()).map(axis).collect()

@@ -1,22 +1,32 @@
-//! Opening a model: the built-in one, or a folder as Hugging Face lays it out.
+//! Opening a model: the built-in one, a folder as Hugging Face lays it out, a repository of the hub, a GGUF file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
+use super::hub::{self, Hub};
 use super::tokenizer::Tokenizer;
-use super::{Build, Model};
+use super::{Build, Model, gguf, known, memory};
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::network::gpt2::{Config, Gpt2};
-use crate::network::weights::Weights;
+use crate::network;
+use crate::network::config::parse;
+use crate::network::pickle;
+use crate::network::weights::{CONFIG, Weights, map};
 
 /// The name of the model that is part of this crate.
 pub(crate) const BUILT_IN: &str = "built-in";
+
+/// The files that may hold a model's weights, or say which files do, in the order in which they are taken.
+pub(super) const WEIGHTS: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 /// What of `config.json` holds for every architecture.
 #[derive(Deserialize)]
@@ -40,40 +50,117 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Where the files of a model come from.
+enum Source {
+    Folder(PathBuf),
+    Hub(Box<Hub>),
+}
+
+impl Source {
+    fn cached(&self, file: &str) -> Option<PathBuf> {
+        match self {
+            Source::Folder(folder) => Some(folder.join(file)).filter(|path| path.exists()),
+            Source::Hub(hub) => hub.cached(file),
+        }
+    }
+
+    /// The first of several files that there is; what need not be fetched goes before.
+    fn first(&mut self, files: &[&'static str]) -> Result<Option<(&'static str, PathBuf)>> {
+        if let Some(found) = files.iter().find_map(|&file| Some((file, self.cached(file)?))) {
+            return Ok(Some(found));
+        }
+        if let Source::Hub(hub) = self {
+            for &file in files {
+                if let Some(path) = hub.find(file)? {
+                    return Ok(Some((file, path)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The path of a file that must be there; in a folder, reading it says whether it is.
+    fn require(&mut self, file: &str) -> Result<PathBuf> {
+        match self {
+            Source::Folder(folder) => Ok(folder.join(file)),
+            Source::Hub(hub) => hub.require(file),
+        }
+    }
+}
+
 pub(super) fn open(name: &str, device: &Device) -> Result<Model> {
     if name == BUILT_IN {
         return built_in(device);
     }
-    let folder = Path::new(name);
-    if !folder.is_dir() {
-        let (what, help) = if folder.exists() {
-            (format!("`{name}` is not a folder"), "a model is opened by its folder, which holds config.json")
-        } else if nearest(name, [BUILT_IN]).is_some() {
-            (format!("there is no model or folder `{name}`"), "did you mean `built-in`?")
-        } else {
-            (
-                format!("there is no model or folder `{name}`"),
-                "give \"built-in\", or the path of a folder with config.json and model.safetensors",
-            )
-        };
-        return Err(Error::new(ErrorKind::File, what).help(help));
+    let path = Path::new(name);
+    if path.is_dir() {
+        let short = path.file_name().map_or_else(|| name.into(), |last| last.to_string_lossy().into_owned());
+        return from_files(&short, name, Source::Folder(path.into()), device);
     }
-    let config = folder.join("config.json");
+    if path.exists() {
+        return one_file(path, device);
+    }
+    let (repo, revision) = match name.split_once('@') {
+        Some((repo, revision)) => (repo, Some(revision)),
+        None => (name, None),
+    };
+    if let Some(repos) = known::repositories(repo) {
+        return from_files(name, repos[0], Source::Hub(Box::new(Hub::new(repos, revision)?)), device);
+    }
+    if hub::is_repo(repo) && repo.contains('/') && !is_file_name(repo) {
+        return from_files(name, repo, Source::Hub(Box::new(Hub::new(&[repo], revision)?)), device);
+    }
+    let help = match nearest(repo, known::names()) {
+        Some(guess) if !is_file_name(repo) => format!("did you mean `{guess}`?"),
+        _ => "give \"built-in\", a name that `headlight models` lists, `owner/name` of the Hugging Face hub, the path of a \
+              folder with config.json and model.safetensors, or that of a GGUF file"
+            .into(),
+    };
+    Err(Error::new(ErrorKind::File, format!("there is no model, folder or file `{name}`")).help(help))
+}
+
+fn is_file_name(name: &str) -> bool {
+    [".gguf", ".safetensors", ".bin", ".json"].iter().any(|end| name.to_ascii_lowercase().ends_with(end))
+}
+
+fn one_file(path: &Path, device: &Device) -> Result<Model> {
+    let name = path.display().to_string();
+    let mut begin = [0; 4];
+    let begins = path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut begin)).is_ok();
+    let is_gguf = begins && &begin == b"GGUF" || name.to_ascii_lowercase().ends_with(".gguf");
+    if !is_gguf {
+        return Err(Error::new(ErrorKind::File, format!("`{name}` is not a folder and not a GGUF file"))
+            .help("a model is opened by its folder, which holds config.json and the weights, or by its GGUF file"));
+    }
+    let found = gguf::read(path, device)?;
+    let short = path.file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned());
+    let said = format!("what {name} says");
+    assemble(&short, &said, &found.config, &found.weights, |d_vocab| match &found.tokenizer {
+        Some(text) => Tokenizer::from_bytes(&format!("the tokenizer of {name}"), text.as_bytes(), d_vocab),
+        None => Ok(Tokenizer::none()),
+    })
+}
+
+/// A model by its files; `origin` is what errors call them.
+fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> Result<Model> {
+    let config = source.require("config.json")?;
     let text = read(&config, "a model folder holds config.json and model.safetensors")?;
-    let weights = Weights::from_files(folder, weight_files(folder)?, device)?;
-    let short = folder.file_name().map_or_else(|| name.into(), |last| last.to_string_lossy().into_owned());
-    let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-    assemble(&short, &config.display().to_string(), &text, &weights, |d_vocab| {
-        let json = folder.join("tokenizer.json");
-        if json.exists() {
-            let text =
-                read(&json, "it must be a tokenizer.json as Hugging Face's tokenizers library writes it")?;
-            Tokenizer::from_bytes(&json.display().to_string(), text.as_bytes(), d_vocab)
-        } else if vocab.exists() && merges.exists() {
-            Tokenizer::from_vocab_and_merges(&vocab, &merges, d_vocab)
-        } else {
-            Ok(Tokenizer::none())
+    let weights = weights(origin, &mut source, device)?;
+    // What the tokenizer consists of is there before the weights are loaded.
+    let tokenizer = match source.first(&["tokenizer.json", "vocab.json"])? {
+        Some(("vocab.json", vocab)) => {
+            source.first(&["merges.txt"])?.map(|(_, merges)| (vocab, Some(merges)))
         }
+        Some((_, json)) => Some((json, None)),
+        None => None,
+    };
+    assemble(name, &config.display().to_string(), &text, &weights, |d_vocab| match &tokenizer {
+        Some((vocab, Some(merges))) => Tokenizer::from_vocab_and_merges(vocab, merges, d_vocab),
+        Some((json, None)) => {
+            let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
+            Tokenizer::from_bytes(&json.display().to_string(), read(json, help)?.as_bytes(), d_vocab)
+        }
+        None => Ok(Tokenizer::none()),
     })
 }
 
@@ -102,26 +189,16 @@ fn assemble(
         )
         .help("say what it is, as \"model_type\": \"gpt2\""));
     };
-    let build = match architecture {
-        "gpt2" => {
-            let config: Config = parse(config_path, config)?;
-            Build::new(move |weights| Gpt2::load(&config, weights))
-        }
-        other => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("{config_path} is of architecture `{other}`, which is not known"),
-            )
-            .help("known architectures: gpt2"));
-        }
-    };
+    memory::check(name, weights.bytes(), weights.device())?;
+    let (architecture, path, text) = (architecture.to_string(), config_path.to_string(), config.to_string());
+    let build = Build::new(move |weights| network::load(&architecture, &path, &text, weights));
     let network = build.network(weights)?;
     let d_vocab = network.dims().d_vocab;
     let tokenizer = tokenizer(d_vocab)?;
     let bos = header.bos_token_id.or_else(|| tokenizer.end_of_text());
-    let eos = match header.eos_token_id {
-        Some(OneOrMany::One(id)) => vec![id],
-        Some(OneOrMany::Many(ids)) => ids,
+    let eos = match &header.eos_token_id {
+        Some(OneOrMany::One(id)) => vec![*id],
+        Some(OneOrMany::Many(ids)) => ids.clone(),
         None => tokenizer.end_of_text().into_iter().collect(),
     };
     for (what, id) in
@@ -139,22 +216,41 @@ fn assemble(
 }
 
 fn architecture(header: &Header) -> Option<&str> {
-    let class = header.architectures.first().map(String::as_str);
-    let by_class = class.map(|class| if class.starts_with("GPT2") { "gpt2" } else { class });
-    header.model_type.as_deref().or(by_class)
+    header.model_type.as_deref().or(header.architectures.first().map(String::as_str))
 }
 
-/// One file, or the shards that an index names.
-fn weight_files(folder: &Path) -> Result<BTreeSet<String>> {
-    const ONE: &str = "model.safetensors";
-    let index = folder.join("model.safetensors.index.json");
-    if folder.join(ONE).exists() || !index.exists() {
-        return Ok(BTreeSet::from([ONE.to_string()]));
+/// The weights of one file, or of the shards that an index names.
+fn weights(origin: &str, source: &mut Source, device: &Device) -> Result<Weights> {
+    let (first, path) = match source.first(&WEIGHTS)? {
+        Some(found) => found,
+        None => (WEIGHTS[0], source.require(WEIGHTS[0])?),
+    };
+    let files = match first.ends_with(".index.json") {
+        true => {
+            let shards = shards(&path)?;
+            shards.iter().map(|shard| source.require(shard)).collect::<Result<Vec<PathBuf>>>()?
+        }
+        false => vec![path],
+    };
+    if first.starts_with("model.safetensors") {
+        return Weights::from_files(origin, &files, device);
     }
+    let mut all = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        let map = map(&file, "a model folder holds its weights, or the shards that its index names")?;
+        let places = pickle::places(&name, &map)?;
+        all.push((name, map, places));
+    }
+    Ok(Weights::from_places(origin, CONFIG, all, device))
+}
+
+fn shards(index: &Path) -> Result<BTreeSet<String>> {
     let path = index.display().to_string();
-    let index: Index = parse(&path, &read(&index, "it names the shard of each weight")?)?;
+    let index: Index = parse(&path, &read(index, "it names the shard of each weight")?)?;
     let shards: BTreeSet<String> = index.weight_map.into_values().collect();
-    match shards.iter().find(|shard| Path::new(shard).file_name() != Some(shard.as_ref())) {
+    let is_beside = |shard: &String| Path::new(shard).file_name() == Some(shard.as_ref());
+    match shards.iter().find(|shard| !is_beside(shard)) {
         Some(outside) => Err(Error::new(
             ErrorKind::File,
             format!("{path} names the shard `{outside}`, which is not in its folder"),
@@ -162,27 +258,6 @@ fn weight_files(folder: &Path) -> Result<BTreeSet<String>> {
         .help("an index names plain files beside it")),
         None => Ok(shards),
     }
-}
-
-fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| {
-        let at = entry_at(text, error.line(), error.column());
-        let at = if at.is_empty() { at } else { format!(", at `{at}`") };
-        Error::new(ErrorKind::Config, format!("{path} is not what it should be{at}"))
-            .caused_by(error)
-            .help("take the file that came with the model")
-    })
-}
-
-/// The entry of a JSON text that holds a place, where the place is inside one: serde's errors name no field.
-fn entry_at(text: &str, line: usize, column: usize) -> String {
-    const LONGEST: usize = 80;
-    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().as_bytes();
-    let (before, after) = line.split_at(column.saturating_sub(1).min(line.len()));
-    let bounds = |byte: &u8| matches!(byte, b',' | b'{' | b'}');
-    let start = before.iter().rposition(bounds).map_or(0, |at| at + 1);
-    let end = before.len() + after.iter().position(bounds).unwrap_or(after.len());
-    String::from_utf8_lossy(&line[start..end]).trim().chars().take(LONGEST).collect()
 }
 
 /// A text file of a sane size.

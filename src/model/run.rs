@@ -15,7 +15,7 @@ use crate::figure::drawn;
 use crate::files;
 use crate::hook::{Hook, IntoHook, Site};
 use crate::named::{Axis, Meaning, Named};
-use crate::network::{Start, Tap};
+use crate::network::{Anatomy, Start, Tap};
 use crate::view::{Drawn, View};
 
 /// What a run is to keep, and how far it is to go.
@@ -70,8 +70,9 @@ impl RunOptions {
         self
     }
 
-    /// The hooks to keep of a model with that many layers; at least one.
-    fn hooks(&self, n_layers: usize) -> Result<Vec<Hook>> {
+    /// The hooks of a model to keep; at least one.
+    fn hooks(&self, model: &Model) -> Result<Vec<Hook>> {
+        let n_layers = model.dims().n_layers;
         if let Some(layer) = self.stop_after.filter(|&layer| layer >= n_layers) {
             return Err(Error::new(
                 ErrorKind::Address,
@@ -90,9 +91,15 @@ impl RunOptions {
             Keep::Sites(sites) => sites.contains(&hook.site()),
             Keep::Matching(glob) => matches(glob, &hook.to_string()),
         };
-        let hooks: Vec<Hook> =
-            Hook::all(n_layers).into_iter().filter(|hook| reached(hook) && kept(hook)).collect();
+        let hooks: Vec<Hook> = model.hooks().into_iter().filter(|hook| reached(hook) && kept(hook)).collect();
         if hooks.is_empty() {
+            if let Keep::Sites(sites) = &self.keep {
+                // A site that the model does not have has its own reason.
+                let lacking = |site: &&Site| !model.anatomy().has(**site);
+                if let Some(site) = sites.iter().find(lacking) {
+                    model.hook(if site.in_block() { site.at(0) } else { Hook::from(*site) })?;
+                }
+            }
             let what = match &self.keep {
                 Keep::Matching(glob) => format!("no hook of this run matches `{glob}`"),
                 _ => "no hook of this run is asked for".to_string(),
@@ -146,6 +153,7 @@ fn matches(glob: &str, text: &str) -> bool {
 #[derive(Clone)]
 pub struct Run {
     model: String,
+    anatomy: Anatomy,
     n_layers: usize,
     tokens: Vec<Tokens>,
     activations: Vec<(Hook, Tensor)>,
@@ -164,11 +172,12 @@ impl Model {
 
     fn run(&self, input: &Input, options: &RunOptions) -> Result<Run> {
         let n_layers = self.dims().n_layers;
-        let wanted = options.hooks(n_layers)?;
+        let wanted = options.hooks(self)?;
         let tokens = self.tokenize(input)?;
         let mut recorder = Recorder { wanted, stop_after: options.stop_after, kept: Vec::new() };
         self.execute(Start::Tokens(self.batch(&tokens)?), None, &mut recorder)?;
-        Ok(Run { model: self.name.clone(), n_layers, tokens, activations: recorder.kept })
+        let anatomy = self.anatomy();
+        Ok(Run { model: self.name.clone(), anatomy, n_layers, tokens, activations: recorder.kept })
     }
 }
 
@@ -211,6 +220,11 @@ impl Run {
         &self.model
     }
 
+    /// What the model that ran is built of.
+    pub fn anatomy(&self) -> Anatomy {
+        self.anatomy
+    }
+
     /// The layers of the model that ran.
     pub fn n_layers(&self) -> usize {
         self.n_layers
@@ -249,7 +263,7 @@ impl Run {
     }
 
     fn named(&self, hook: Hook) -> Result<Named> {
-        hook.check(self.n_layers)?;
+        self.anatomy.check(hook, self.n_layers)?;
         let tensor = self.kept(hook)?;
         let lens: Vec<usize> = self.tokens.iter().map(Tokens::len).collect();
         if lens.iter().any(|len| *len != lens[0]) {
@@ -273,7 +287,11 @@ impl Run {
                     Axis::labelled(name, self.tokens[0].shared_labels())
                 }
                 ("head", Some(layer)) => {
-                    Axis::labelled(name, (0..len).map(|head| format!("L{layer}H{head}")).collect::<Vec<_>>())
+                    let kind = if hook.site().is_of_keys() && self.anatomy.group > 1 { "KV" } else { "H" };
+                    Axis::labelled(
+                        name,
+                        (0..len).map(|head| format!("L{layer}{kind}{head}")).collect::<Vec<_>>(),
+                    )
                 }
                 _ => Axis::plain(name, len),
             });
@@ -290,6 +308,9 @@ impl Run {
     pub(crate) fn kept(&self, hook: Hook) -> Result<&Tensor> {
         let found = self.activations.iter().find(|(kept, _)| *kept == hook).map(|(_, tensor)| tensor);
         found.ok_or_else(|| {
+            if let Err(error) = self.anatomy.check(hook, self.n_layers) {
+                return error;
+            }
             let error = Error::new(ErrorKind::Address, format!("this run did not keep `{hook}`"));
             match hook.site().is_opt_in() {
                 true => error.help("it is opt-in: run with `run_with_options(input, &RunOptions::all())`"),
@@ -363,6 +384,7 @@ impl Run {
             ("starts_with_bos".to_string(), json!(bos).to_string()),
             ("model".to_string(), self.model.clone()),
             ("n_layers".to_string(), self.n_layers.to_string()),
+            ("anatomy".to_string(), json!(self.anatomy).to_string()),
         ]);
         let tensors = self.activations.iter().map(|(hook, _)| {
             let tensor = self.named(*hook)?.tensor().to_device(&Device::Cpu)?.contiguous()?;
@@ -404,6 +426,12 @@ impl Run {
         if !(1..=MOST_LAYERS).contains(&n_layers) {
             return Err(failed(&format!("says that its model had {n_layers} layers")));
         }
+        // Files from before there were other architectures say nothing.
+        let anatomy: Anatomy = match metadata.and_then(|all| all.get("anatomy")) {
+            None => Anatomy::GPT2,
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| failed("has metadata that does not say its anatomy").caused_by(error))?,
+        };
         let len = ids.first().map_or(0, Vec::len);
         let fits = ids.len() == labels.len() && ids.len() == bos.len() && len > 0;
         if !fits || ids.iter().zip(&labels).any(|(ids, labels)| [ids.len(), labels.len()] != [len, len]) {
@@ -418,7 +446,7 @@ impl Run {
             .map(|((ids, labels), has_bos)| Tokens::new(ids, labels, has_bos))
             .collect();
         let mut activations = Vec::new();
-        for hook in Hook::all(n_layers) {
+        for hook in anatomy.hooks(n_layers) {
             let Ok(view) = file.tensor(&hook.to_string()) else { continue };
             if view.dtype() != Dtype::F32 {
                 return Err(failed(&format!("has `{hook}` in {:?}, not F32", view.dtype())));
@@ -445,7 +473,7 @@ impl Run {
             }
             activations.push((hook, tensor));
         }
-        Ok(Run { model: text("model")?.clone(), n_layers, tokens, activations })
+        Ok(Run { model: text("model")?.clone(), anatomy, n_layers, tokens, activations })
     }
 }
 
@@ -483,11 +511,11 @@ impl safetensors::View for Stored {
 /// The axes of an activation of one input.
 pub(super) fn axes_of(site: Site) -> &'static [&'static str] {
     match site {
-        Site::Q | Site::K | Site::V | Site::Z => &["position", "head", "d_head"],
+        Site::Q | Site::K | Site::V | Site::RotQ | Site::RotK | Site::Z => &["position", "head", "d_head"],
         Site::QInput | Site::KInput | Site::VInput | Site::Result => &["position", "head", "d_model"],
         Site::AttnScores | Site::Pattern => &["head", "query", "key"],
         Site::Ln1Scale | Site::Ln2Scale | Site::LnFinalScale => &["position", "scale"],
-        Site::MlpPre | Site::MlpPost => &["position", "d_mlp"],
+        Site::MlpPre | Site::MlpPreLinear | Site::MlpPost => &["position", "d_mlp"],
         Site::UnembedOut => &["position", "d_vocab"],
         _ => &["position", "d_model"],
     }

@@ -12,7 +12,18 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Debug)]
 pub(crate) struct Tokenizer {
     inner: Option<tokenizers::Tokenizer>,
-    is_byte_level: bool,
+    alphabet: Alphabet,
+}
+
+/// What the characters of tokens stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Alphabet {
+    /// Themselves.
+    Text,
+    /// Bytes, each.
+    Bytes,
+    /// Themselves, with `▁` for a space and `<0xE2>` for a byte: SentencePiece's.
+    Pieces,
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -20,7 +31,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 impl Tokenizer {
     /// For a model without a tokenizer.
     pub(crate) fn none() -> Self {
-        Tokenizer { inner: None, is_byte_level: false }
+        Tokenizer { inner: None, alphabet: Alphabet::Text }
     }
 
     /// Reads a `tokenizer.json`.
@@ -77,8 +88,8 @@ impl Tokenizer {
                 .caused_by(cause)
                 .help("take the tokenizer that came with the weights")
         })?;
-        let is_byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        Ok(Tokenizer { inner: Some(inner), is_byte_level })
+        let alphabet = inner.get_decoder().map_or(Alphabet::Text, alphabet);
+        Ok(Tokenizer { inner: Some(inner), alphabet })
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
@@ -111,10 +122,18 @@ impl Tokenizer {
     fn label(&self, id: u32) -> String {
         let Some(inner) = &self.inner else { return id.to_string() };
         let Some(token) = inner.id_to_token(id) else { return format!("[{id}]") };
-        if !self.is_byte_level || inner.get_added_tokens_decoder().contains_key(&id) {
+        if inner.get_added_tokens_decoder().contains_key(&id) {
             return token;
         }
-        let Some(bytes) = token.chars().map(byte_of).collect::<Option<Vec<u8>>>() else { return token };
+        let bytes = match self.alphabet {
+            Alphabet::Text => None,
+            Alphabet::Bytes => token.chars().map(byte_of).collect::<Option<Vec<u8>>>(),
+            Alphabet::Pieces => match piece_of_a_byte(&token) {
+                Some(byte) => Some(vec![byte]),
+                None => return token.replace('▁', " "),
+            },
+        };
+        let Some(bytes) = bytes else { return token };
         let chunks = bytes.utf8_chunks();
         chunks.fold(String::new(), |text, chunk| {
             let strange = chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}"));
@@ -135,6 +154,25 @@ impl Tokenizer {
         ids.sort_unstable();
         ids
     }
+}
+
+fn alphabet(decoder: &DecoderWrapper) -> Alphabet {
+    match decoder {
+        DecoderWrapper::ByteLevel(_) => Alphabet::Bytes,
+        DecoderWrapper::Metaspace(_) | DecoderWrapper::ByteFallback(_) => Alphabet::Pieces,
+        DecoderWrapper::Sequence(all) => {
+            let each = all.get_decoders().iter().map(alphabet);
+            each.reduce(|first, then| if first == Alphabet::Text { then } else { first })
+                .unwrap_or(Alphabet::Text)
+        }
+        _ => Alphabet::Text,
+    }
+}
+
+/// The byte that a piece such as `<0xE2>` stands for.
+fn piece_of_a_byte(token: &str) -> Option<u8> {
+    let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    u8::from_str_radix(hex, 16).ok().filter(|_| hex.len() == 2)
 }
 
 /// As much of a text as an error shows.

@@ -4,19 +4,81 @@
 
 use candle_core::{D, Tensor};
 
+use super::anatomy::Norms;
+use super::decoder::{Block, Decoder};
+use super::linear::Linear;
+use super::norm::Norm;
 use crate::error::Result;
 
-/// A weight `[d_model, out]` and its bias, reading a norm that has lost its gain and bias. The weight's columns
-/// are centred, for what a norm gives has no mean.
-pub fn norm_into(gain: &Tensor, bias: &Tensor, w: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor)> {
-    let b = (b + bias.unsqueeze(0)?.matmul(w)?.squeeze(0)?)?; // (out)
-    let w = w.broadcast_mul(&gain.unsqueeze(1)?)?; // (d_model, out)
-    let w = w.broadcast_sub(&w.mean_keepdim(0)?)?;
-    Ok((w, b))
+/// The network with its norms' gains and biases in the weights that read them, the biases of values in attention's own,
+/// and the logits centred; what writes to the stream is centred too where the norms centre what they read.
+pub(super) fn folded(network: &Decoder) -> Result<Decoder> {
+    let mut folded = network.clone();
+    let centres = network.ln_final.kind == Norms::Layer;
+    for Block { ln1, attn, mlp } in &mut folded.blocks {
+        into_readers(ln1, [&mut attn.qkv])?;
+        if let Some((ln2, mlp)) = mlp {
+            into_readers(ln2, std::iter::once(&mut mlp.input).chain(&mut mlp.gate))?;
+            if centres {
+                centre(&mut mlp.output)?;
+            }
+        }
+        if centres {
+            centre(&mut attn.output)?;
+        }
+        if let Some(bias) = &attn.qkv.bias {
+            let (heads, shared) = (attn.n_heads, attn.n_key_value_heads);
+            let bias = bias.reshape((heads + 2 * shared, ()))?; // (H + 2K, D)
+            let b_v = bias.narrow(0, heads + shared, shared)?; // (K, D)
+            let d_head = b_v.dim(1)?;
+            // Each query head adds the values' bias that it shares: attention sums to 1.
+            let each = b_v.unsqueeze(1)?.broadcast_as((shared, heads / shared, d_head))?;
+            let carried = each.reshape((1, heads * d_head))?.matmul(&attn.output.weight)?.squeeze(0)?; // (M)
+            attn.output.bias = Some((attn.output.bias_or_zeros()? + carried)?);
+            let rest = bias.narrow(0, 0, heads + shared)?;
+            attn.qkv.bias = Some(Tensor::cat(&[rest, b_v.zeros_like()?], 0)?.flatten_all()?);
+        }
+    }
+    into_readers(&mut folded.ln_final, [&mut folded.unembed])?;
+    if centres {
+        folded.w_e = centred(&folded.w_e)?;
+        folded.w_pos = folded.w_pos.as_ref().map(centred).transpose()?;
+    }
+    centre(&mut folded.unembed)?;
+    Ok(folded)
 }
 
-/// A tensor without its mean over the last axis: the direction of all ones, which norms (or, for logits, the
-/// softmax) take away anyhow.
-pub fn centred(w: &Tensor) -> Result<Tensor> {
+/// Takes gain and bias out of a norm into what reads it. Where the norm centres, so do the weights: their columns lose
+/// the mean that they would never see.
+fn into_readers<'a>(norm: &mut Norm, readers: impl IntoIterator<Item = &'a mut Linear>) -> Result<()> {
+    let (gain, bias) = (norm.gain.take(), norm.bias.take());
+    for linear in readers {
+        if let Some(bias) = &bias {
+            let carried = bias.unsqueeze(0)?.matmul(&linear.weight)?.squeeze(0)?; // (out)
+            linear.bias = Some(match &linear.bias {
+                Some(own) => (own + carried)?,
+                None => carried,
+            });
+        }
+        if let Some(gain) = &gain {
+            linear.weight = linear.weight.broadcast_mul(&gain.unsqueeze(1)?)?; // (M, out)
+            if norm.kind == Norms::Layer {
+                linear.weight = linear.weight.broadcast_sub(&linear.weight.mean_keepdim(0)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A linear map that never writes along the direction of all ones, which norms (or, for logits, the softmax) take away
+/// anyhow.
+fn centre(linear: &mut Linear) -> Result<()> {
+    linear.weight = centred(&linear.weight)?;
+    linear.bias = linear.bias.as_ref().map(centred).transpose()?;
+    Ok(())
+}
+
+/// A tensor without its mean over the last axis.
+fn centred(w: &Tensor) -> Result<Tensor> {
     Ok(w.broadcast_sub(&w.mean_keepdim(D::Minus1)?)?)
 }

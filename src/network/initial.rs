@@ -12,8 +12,22 @@ use crate::error::Result;
 pub(crate) const DEVIATION: f64 = 0.02;
 
 /// The weights that write into the residual stream, by the ends of their names.
-const WRITING: [&str; 5] =
-    ["c_proj.weight", "o_proj.weight", "down_proj.weight", "attention.dense.weight", "dense_4h_to_h.weight"];
+const WRITING: [&str; 8] = [
+    "c_proj.weight",
+    "o_proj.weight",
+    "down_proj.weight",
+    "attention.dense.weight",
+    "dense_4h_to_h.weight",
+    "out_proj.weight",
+    "fc_out.weight",
+    "attn.W_O",
+];
+
+/// Whether a name, Hugging Face's or TransformerLens's, is that of a bias.
+fn is_bias(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    last == "bias" || last == "b" || last.starts_with("b_")
+}
 
 /// Draws each weight when it is asked for: an architecture says by its loading what it needs.
 pub(super) struct Initial {
@@ -31,7 +45,7 @@ impl Initial {
     pub(super) fn draw(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
         let count = shape.iter().product();
         let values = match shape {
-            [_] if name.ends_with("bias") => vec![0.0; count],
+            _ if is_bias(name) => vec![0.0; count],
             [_] => vec![1.0; count],
             _ => {
                 // Attention and MLP of each layer write.

@@ -1,15 +1,78 @@
 //! Networks: token ids in, activations through a tap, nothing kept.
 
-pub mod fold;
+mod anatomy;
+mod attention;
+mod attention_only;
+pub(crate) mod config;
+mod decoder;
+mod fold;
 pub mod gpt2;
+mod gpt_neo;
+mod gpt_neox;
+mod gptj;
 pub(crate) mod initial;
+mod linear;
+mod llama;
+mod mistral;
+mod mlp;
+mod norm;
 pub(crate) mod ops;
+pub(crate) mod pickle;
+mod qwen;
+mod rotary;
+mod scope;
 pub mod weights;
 
 use candle_core::{DType, Device, Tensor};
 
+pub use anatomy::{Anatomy, Mlps, Norms, Positions};
+pub use attention::Scoring;
+pub use decoder::Decoder;
+pub use rotary::Rotary;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
+use config::ConfigFile;
+use weights::Weights;
+
+/// An architecture: the `model_type` of its `config.json`, how the name of its class begins there, and its loader.
+type Architecture = (&'static str, &'static str, fn(&ConfigFile, &Weights) -> Result<Decoder>);
+
+/// Every architecture that can be opened.
+const ARCHITECTURES: [Architecture; 9] = [
+    ("gpt2", "GPT2", |file, weights| gpt2::load(&file.parse()?, weights)),
+    ("gpt_neo", "GPTNeoFor", |file, weights| gpt_neo::load(&file.parse()?, weights)),
+    ("gpt_neox", "GPTNeoX", |file, weights| gpt_neox::load(&file.parse()?, weights)),
+    ("gptj", "GPTJ", |file, weights| gptj::load(&file.parse()?, weights)),
+    ("llama", "Llama", |file, weights| llama::load(&file.parse()?, weights)),
+    ("mistral", "Mistral", |file, weights| mistral::load(&file.parse()?, &file.parse()?, weights)),
+    ("qwen2", "Qwen2For", |file, weights| qwen::load_qwen2(&file.parse()?, &file.parse()?, weights)),
+    ("qwen3", "Qwen3For", |file, weights| qwen::load_qwen3(&file.parse()?, &file.parse()?, weights)),
+    ("attn-only", "AttentionOnly", |file, weights| attention_only::load(&file.parse()?, weights)),
+];
+
+/// Builds a network of an architecture, which is named by a `model_type` or a class, from the text of a `config.json` and
+/// weights under Hugging Face's names (TransformerLens's for models of attention alone).
+pub(crate) fn load(
+    architecture: &str,
+    config_path: &str,
+    config: &str,
+    weights: &Weights,
+) -> Result<Decoder> {
+    let is_meant =
+        |(name, class, _): &&Architecture| *name == architecture || architecture.starts_with(*class);
+    match ARCHITECTURES.iter().find(is_meant) {
+        Some((_, _, load)) => load(&ConfigFile { path: config_path, text: config }, weights),
+        None => {
+            let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _, _)| *name).collect();
+            Err(Error::new(
+                ErrorKind::Config,
+                format!("{config_path} is of architecture `{architecture}`, which is not known"),
+            )
+            .help(format!("known architectures: {}", known.join(", "))))
+        }
+    }
+}
 
 /// The sizes of a network, under TransformerLens's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +81,13 @@ pub struct Dims {
     pub n_layers: usize,
     /// Attention heads in each block.
     pub n_heads: usize,
+    /// Heads of keys and values in each block: fewer than attention heads where several share one.
+    pub n_key_value_heads: usize,
     /// Width of the residual stream.
     pub d_model: usize,
     /// Width of one head.
     pub d_head: usize,
-    /// Neurons in each MLP.
+    /// Neurons in each MLP; 0 where there are none.
     pub d_mlp: usize,
     /// Tokens in the vocabulary.
     pub d_vocab: usize,
@@ -76,12 +141,17 @@ pub struct Past {
 impl Past {
     /// How many positions have been read.
     pub fn len(&self) -> usize {
-        self.layers.first().and_then(|(k, _)| k.dims().get(1).copied()).unwrap_or(0)
+        self.len_at(0)
     }
 
     /// Whether nothing has been read yet.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
+    }
+
+    /// How many positions a layer has read.
+    fn len_at(&self, layer: usize) -> usize {
+        self.layers.get(layer).and_then(|(k, _)| k.dims().get(1).copied()).unwrap_or(0)
     }
 
     /// Appends a layer's new keys and values `[batch, position, head, d_head]`; gives back all so far.
@@ -113,11 +183,18 @@ pub trait Network: Send + Sync {
     /// with the network wherever the layout allows.
     fn weights(&self) -> Result<Vec<(String, Tensor)>>;
 
-    /// What queries times keys are multiplied by in a layer: one over the root of `d_head`, unless the model says
-    /// otherwise.
-    fn attention_scale(&self, layer: usize) -> f64;
+    /// What it is built of, and so which activations it has.
+    fn anatomy(&self) -> Anatomy;
 
-    /// The same function with norms folded into the weights that read them; see [`fold`].
+    /// Whether text is run with a BOS token before it, as TransformerLens runs models of this architecture by default.
+    fn prepends_bos(&self) -> bool;
+
+    /// How queries and keys become attention scores in a layer. Fails if there is no such layer.
+    fn scoring(&self, layer: usize) -> Result<&Scoring>;
+
+    /// The same log-probabilities from weights that are easier to read: norms folded into the weights that read them, value
+    /// biases into attention's own, and what writes to the stream centred where the norms centre (TransformerLens's
+    /// `fold_ln`, `fold_value_biases`, `center_writing_weights` and `center_unembed`).
     fn folded(&self) -> Result<Box<dyn Network>>;
 }
 

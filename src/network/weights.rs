@@ -1,11 +1,13 @@
-//! Weights by name, read from safetensors through a memory map and checked on the way.
+//! Weights by name, read through a memory map and checked on the way: safetensors, or what another reader has found
+//! the places of.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -16,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result, nearest};
 /// A set of named tensors, from files, from memory, or drawn at random.
 pub struct Weights {
     origin: String,
+    /// What says how the weights should be.
+    config: &'static str,
     device: Device,
     files: Vec<(String, Bytes)>,
     entries: BTreeMap<String, Entry>,
@@ -29,8 +33,45 @@ enum Bytes {
 }
 
 enum Entry {
-    InFile { file: usize, dtype: Dtype, shape: Vec<usize>, range: Range<usize> },
+    InFile { file: usize, place: Place },
     InMemory(Tensor),
+}
+
+/// Where in a file a weight lies, and how.
+pub(crate) struct Place {
+    pub stored: Stored,
+    /// The shape as it is stored, rows first.
+    pub shape: Vec<usize>,
+    /// The bytes; that they lie within the file and are as many as the shape asks for is checked where this is made.
+    pub range: Range<usize>,
+    pub change: Change,
+}
+
+/// The weights of a file, by name.
+pub(crate) type Places = Vec<(String, Place)>;
+
+/// How numbers are stored.
+pub(crate) enum Stored {
+    Plain(DType),
+    Quantized(GgmlDType),
+    /// A type that no weight has: masks are bytes or booleans.
+    Other(String),
+}
+
+/// What makes of a stored weight the one that Hugging Face's name stands for.
+#[derive(Clone, Copy)]
+pub(crate) enum Change {
+    None,
+    /// `[out, in]` to `[in, out]`.
+    Transpose,
+    /// Rows `[head, pair, half, ...]` to `[head, half, pair, ...]`: how rotary pairs are laid out.
+    Rotary {
+        heads: usize,
+    },
+    /// Rows `[q k v, head, d_head, ...]` to `[head, q k v, d_head, ...]`.
+    Interleave {
+        heads: usize,
+    },
 }
 
 impl Weights {
@@ -60,43 +101,57 @@ impl Weights {
     }
 
     /// Safetensors files, mapped rather than read.
-    pub(crate) fn from_files(
-        folder: &Path,
-        names: impl IntoIterator<Item = String>,
-        device: &Device,
-    ) -> Result<Weights> {
-        let mut weights = Weights::empty(&folder.display().to_string(), device);
-        for name in names {
-            let path = folder.join(&name);
-            let failed = |error: std::io::Error| {
-                Error::new(ErrorKind::File, format!("cannot read {}", path.display()))
-                    .caused_by(error)
-                    .help("a model folder holds model.safetensors, or the shards that its index names")
-            };
-            // Asked before it is opened: a pipe would be waited for.
-            if !std::fs::metadata(&path).map_err(failed)?.is_file() {
-                return Err(Error::new(ErrorKind::File, format!("{} is not a file", path.display()))
-                    .help("a model folder holds model.safetensors, or the shards that its index names"));
-            }
-            let file = File::open(&path).map_err(failed)?;
-            // SAFETY: the map is only read, and each tensor is copied out of it while it lives. Another process
-            // that cuts the file short meanwhile would end this one, as with any map.
-            let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+    pub(crate) fn from_files(origin: &str, files: &[PathBuf], device: &Device) -> Result<Weights> {
+        let mut weights = Weights::empty(origin, device);
+        for path in files {
+            let map =
+                map(path, "a model folder holds model.safetensors, or the shards that its index names")?;
             weights.add(path.display().to_string(), Bytes::Mapped(map))?;
         }
         Ok(weights)
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
     }
 
     fn empty(origin: &str, device: &Device) -> Weights {
         let (files, entries) = (Vec::new(), BTreeMap::new());
         Weights {
             origin: origin.into(),
+            config: CONFIG,
             device: device.clone(),
             files,
             entries,
             notes: HashMap::new(),
             initial: None,
         }
+    }
+
+    /// Weights whose places in mapped files another reader has found.
+    pub(crate) fn from_places(
+        origin: &str,
+        config: &'static str,
+        files: Vec<(String, Mmap, Places)>,
+        device: &Device,
+    ) -> Weights {
+        let mut weights = Weights { config, ..Weights::empty(origin, device) };
+        for (file, (path, map, places)) in files.into_iter().enumerate() {
+            weights.files.push((path, Bytes::Mapped(map)));
+            let entries = places.into_iter().map(|(name, place)| (name, Entry::InFile { file, place }));
+            weights.entries.extend(entries);
+        }
+        weights
+    }
+
+    /// How many bytes all weights take as f32: what a network of them needs at least.
+    pub(crate) fn bytes(&self) -> u64 {
+        let count = |entry: &Entry| match entry {
+            Entry::InFile { place: Place { stored: Stored::Other(_), .. }, .. } => 0,
+            Entry::InFile { place, .. } => place.shape.iter().map(|&len| len as u64).product::<u64>(),
+            Entry::InMemory(tensor) => tensor.elem_count() as u64,
+        };
+        self.entries.values().map(count).sum::<u64>().saturating_mul(4)
     }
 
     fn add(&mut self, name: String, bytes: Bytes) -> Result<()> {
@@ -112,9 +167,16 @@ impl Weights {
         self.notes.extend(metadata.metadata().clone().unwrap_or_default());
         for (tensor, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
-            let (file, range) = (self.files.len(), data + start..data + end);
-            let (dtype, shape) = (info.dtype, info.shape.clone());
-            self.entries.insert(tensor, Entry::InFile { file, dtype, shape, range });
+            let stored = match info.dtype {
+                Dtype::F16 => Stored::Plain(DType::F16),
+                Dtype::BF16 => Stored::Plain(DType::BF16),
+                Dtype::F32 => Stored::Plain(DType::F32),
+                Dtype::F64 => Stored::Plain(DType::F64),
+                other => Stored::Other(format!("{other:?}")),
+            };
+            let (shape, range) = (info.shape.clone(), data + start..data + end);
+            let place = Place { stored, shape, range, change: Change::None };
+            self.entries.insert(tensor, Entry::InFile { file: self.files.len(), place });
         }
         self.files.push((name, bytes));
         Ok(())
@@ -137,45 +199,37 @@ impl Weights {
         }
         let Some(entry) = self.entries.get(name) else {
             let error = Error::new(ErrorKind::Weights, format!("{} has no weight `{name}`", self.origin));
+            let config = self.config;
             return Err(match nearest(name, self.entries.keys().map(String::as_str)) {
-                Some(guess) => error.help(format!("it has `{guess}`: is config.json that of another model?")),
-                None => error.help("is config.json that of another model?"),
+                Some(guess) => error.help(format!("it has `{guess}`: is {config} that of another model?")),
+                None => error.help(format!("is {config} that of another model?")),
             });
         };
         let found = match entry {
-            Entry::InFile { shape, .. } => shape.as_slice(),
-            Entry::InMemory(tensor) => tensor.dims(),
+            Entry::InFile { place, .. } => place.changed_shape(),
+            Entry::InMemory(tensor) => tensor.dims().to_vec(),
         };
         if found != shape {
             return Err(Error::new(
                 ErrorKind::Weights,
                 format!(
-                    "weight `{name}` of {} has shape {found:?}, but config.json asks for {shape:?}",
-                    self.origin
+                    "weight `{name}` of {} has shape {found:?}, but {} asks for {shape:?}",
+                    self.origin, self.config
                 ),
             )
-            .help("config.json and the weights must be of the same model"));
+            .help(format!("{} and the weights must be of the same model", self.config)));
         }
         match entry {
-            Entry::InFile { file, dtype, range, .. } => {
+            Entry::InFile { file, place } => {
                 let (path, bytes) = &self.files[*file];
-                // Mask buffers are bytes or booleans, but nobody asks for them.
-                let dtype = match dtype {
-                    Dtype::F16 => DType::F16,
-                    Dtype::BF16 => DType::BF16,
-                    Dtype::F32 => DType::F32,
-                    Dtype::F64 => DType::F64,
-                    other => {
-                        return Err(Error::new(
-                            ErrorKind::Weights,
-                            format!("weight `{name}` of {path} is of type {other:?}"),
-                        )
-                        .help("weights are read as F32, F16, BF16 or F64: save it as one of them"));
-                    }
-                };
-                let bytes = &bytes.as_slice()[range.clone()];
-                let tensor =
-                    Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
+                let tensor = place.read(bytes.as_slice()).map_err(|error| match error {
+                    Some(error) => error.into(),
+                    None => Error::new(
+                        ErrorKind::Weights,
+                        format!("weight `{name}` of {path} is of type {}", place.stored.name()),
+                    )
+                    .help("weights are read as F32, F16, BF16 or F64: save it as one of them"),
+                })?;
                 if let Some((at, value)) = first_not_finite(&tensor) {
                     return Err(Error::new(
                         ErrorKind::Weights,
@@ -188,6 +242,85 @@ impl Weights {
             Entry::InMemory(tensor) => Ok(tensor.to_dtype(DType::F32)?),
         }
     }
+}
+
+impl Place {
+    /// Whether the change can be made of a weight of this shape.
+    pub(crate) fn fits(&self) -> bool {
+        let rows = self.shape.first().copied().unwrap_or(0);
+        match self.change {
+            Change::None => true,
+            Change::Transpose => self.shape.len() == 2,
+            Change::Rotary { heads } => heads > 0 && rows.is_multiple_of(heads.saturating_mul(2)),
+            Change::Interleave { heads } => heads > 0 && rows.is_multiple_of(heads.saturating_mul(3)),
+        }
+    }
+
+    fn changed_shape(&self) -> Vec<usize> {
+        match self.change {
+            Change::Transpose => self.shape.iter().rev().copied().collect(),
+            _ => self.shape.clone(),
+        }
+    }
+
+    /// The weight in f32; nothing where its type is not that of weights.
+    fn read(&self, file: &[u8]) -> std::result::Result<Tensor, Option<candle_core::Error>> {
+        let (bytes, shape) = (&file[self.range.clone()], self.shape.as_slice());
+        let cpu = Device::Cpu;
+        let tensor = match &self.stored {
+            Stored::Plain(dtype) => {
+                Tensor::from_raw_buffer(bytes, *dtype, shape, &cpu)?.to_dtype(DType::F32)?
+            }
+            Stored::Quantized(dtype) => {
+                qtensor_from_ggml(*dtype, bytes, shape.to_vec(), &cpu)?.dequantize(&cpu)?
+            }
+            Stored::Other(_) => return Err(None),
+        };
+        let rows = |of: [usize; 3]| [&of, shape.get(1..).unwrap_or(&[])].concat();
+        let each = |parts: usize| shape[0] / parts;
+        Ok(match self.change {
+            Change::None => tensor,
+            Change::Transpose => tensor.t()?.contiguous()?,
+            Change::Rotary { heads } => tensor
+                .reshape(rows([heads, each(heads * 2), 2]))?
+                .transpose(1, 2)?
+                .contiguous()?
+                .reshape(shape)?,
+            Change::Interleave { heads } => tensor
+                .reshape(rows([3, heads, each(heads * 3)]))?
+                .transpose(0, 1)?
+                .contiguous()?
+                .reshape(shape)?,
+        })
+    }
+}
+
+impl Stored {
+    fn name(&self) -> String {
+        match self {
+            Stored::Plain(dtype) => format!("{dtype:?}"),
+            Stored::Quantized(dtype) => format!("{dtype:?}"),
+            Stored::Other(name) => name.clone(),
+        }
+    }
+}
+
+/// What says how weights should be, in a folder.
+pub(crate) const CONFIG: &str = "config.json";
+
+/// A file's bytes, mapped rather than read.
+pub(crate) fn map(path: &Path, help: &str) -> Result<Mmap> {
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::File, format!("cannot read {}", path.display())).caused_by(error).help(help)
+    };
+    // Asked before it is opened: a pipe would be waited for.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(Error::new(ErrorKind::File, format!("{} is not a file", path.display())).help(help));
+    }
+    let file = File::open(path).map_err(failed)?;
+    // SAFETY: the map is only read, and each tensor is copied out of it while it lives. Another process
+    // that cuts the file short meanwhile would end this one, as with any map.
+    unsafe { Mmap::map(&file) }.map_err(failed)
 }
 
 impl Bytes {

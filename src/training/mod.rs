@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::hook::{Hook, Site};
 use crate::model::{Build, Model, RunOptions};
-use crate::network::gpt2::{Config, Gpt2};
+use crate::network::gpt2::{self, Config};
 use crate::network::ops::cross_entropy;
 use crate::network::weights::Weights;
 use crate::network::{Network, Start, Tap};
@@ -61,10 +61,10 @@ impl Training {
                 .help("use the defaults")
         })?;
         let weights = Weights::random(options.seed, options.deviation, options.n_layers, &Device::Cpu);
-        Gpt2::load(&config, &weights)?;
+        gpt2::load(&config, &weights)?;
         let mut training = Training {
             options: *options,
-            build: Build::new(move |weights| Gpt2::load(&config, weights)),
+            build: Build::new(move |weights| gpt2::load(&config, weights)),
             optimizer: AdamW::new(weights.into_drawn())?,
             curve: TrainingCurve::empty(),
         };
@@ -249,9 +249,8 @@ impl Training {
     /// Goes on from what [`save`](Training::save) wrote. The options must be those of the training that was saved.
     pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let weights = Weights::from_files(folder, [name], &Device::Cpu)?;
+        let origin = path.display().to_string();
+        let weights = Weights::from_files(&origin, &[path.to_path_buf()], &Device::Cpu)?;
         let none = || {
             Error::new(ErrorKind::File, format!("{} is not a saved training", path.display()))
                 .help("give what `Training::save` wrote")

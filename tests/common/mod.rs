@@ -7,8 +7,21 @@ use candle_core::{Device, Tensor};
 use headlight::{ErrorKind, Result};
 use serde_json::Value;
 
-/// The models that have goldens and are GPT-2s.
-pub const MODELS: [&str; 2] = ["tiny-gpt2-random", "tiny-gpt2-induction"];
+/// The models that have goldens: two GPT-2s, and one or more of each other architecture.
+pub const MODELS: [&str; 12] = [
+    "tiny-gpt2-random",
+    "tiny-gpt2-induction",
+    "tiny-llama-random",
+    "tiny-llama3",
+    "tiny-mistral",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-neox",
+    "tiny-gptj",
+    "tiny-neo",
+    "tiny-attn-only",
+    "tiny-attn-only-bare",
+];
 
 /// What TransformerLens said of a tiny model.
 pub struct Golden {
@@ -45,6 +58,14 @@ impl Golden {
     pub fn strings(&self, pointer: &str) -> Vec<String> {
         let list = self.json.pointer(pointer).and_then(Value::as_array).expect("a list");
         list.iter().map(|text| text.as_str().expect("a text").to_string()).collect()
+    }
+
+    /// The names of the tensors that contain a text.
+    pub fn names_with(&self, part: &str) -> Vec<&str> {
+        let mut names: Vec<&str> =
+            self.tensors.keys().map(String::as_str).filter(|name| name.contains(part)).collect();
+        names.sort_unstable();
+        names
     }
 
     pub fn tensor(&self, name: &str) -> Option<Vec<f64>> {

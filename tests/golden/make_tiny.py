@@ -13,19 +13,23 @@ import json
 import math
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformer_lens import FactoredMatrix, HookedTransformer, patching
 from transformer_lens.head_detector import detect_head
-from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM, GPT2LMHeadModel, GPTJConfig, GPTJForCausalLM, GPTNeoConfig, GPTNeoForCausalLM, GPTNeoXConfig,
+    GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel, Qwen2Config,
+    Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM,
+)  # fmt: skip
 
-from hooked import diagonal_scores, hooked, is_gpt2, per_head
+from hooked import AttentionOnly, diagonal_scores, hooked, per_head
 from train_tiny_induction import BOS, gpt2_config, save, train
 
 SEED = 1234
@@ -39,7 +43,7 @@ CONVENTIONS = {
     "split": "hooks recorded with use_attn_result, use_split_qkv_input and use_hook_mlp_in on; "
     "ln1.* recorded in default mode (no per-head copy)",
     "layout": "row-major; hook tensors squeezed to batch 0 unless noted; scores [n_layers][n_heads]",
-    "processing": "proc = fold_ln + center_writing_weights(GPT-2 only) + center_unembed + fold_value_biases; "
+    "processing": "proc = fold_ln + center_writing_weights (where the norms centre) + center_unembed + fold_value_biases; "
     "raw = none",
 }
 
@@ -96,6 +100,92 @@ def random_llama():
     return fill(LlamaForCausalLM(config), spread)
 
 
+SMALL_VOCAB = 64
+WINDOW = 7  # of local attention: shorter than every input
+
+
+def spread(name):
+    """How wide the weights of the small models are drawn."""
+    if "norm" in name or "ln_" in name:
+        return 0.3
+    if "bias" in name or "b_" in name or "wpe" in name:
+        return 0.2
+    if "wte" in name or "embed_tokens" in name or "embed_in" in name:
+        return 0.5
+    return 0.25 if "q_proj" in name or "k_proj" in name or "query_key" in name else 0.15
+
+
+def small(kind, config, **family):
+    """A random model of 2 layers, 4 heads and width 32."""
+    torch.manual_seed(SEED)
+    return fill(kind(config(vocab_size=SMALL_VOCAB, bos_token_id=BOS, eos_token_id=BOS, **family)), spread)
+
+
+SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64)
+GATED = SHAPE | dict(num_key_value_heads=2, intermediate_size=48, rms_norm_eps=1e-5, hidden_act="silu")
+LLAMA3 = dict(
+    rope_type="llama3", rope_theta=1000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+    original_max_position_embeddings=32,
+)  # fmt: skip
+
+
+def random_llama3():
+    """Llama 3's scaled rotary positions; an unembedding of its own."""
+    return small(LlamaForCausalLM, LlamaConfig, **GATED, rope_parameters=LLAMA3, tie_word_embeddings=False)
+
+
+def random_mistral():
+    return small(MistralForCausalLM, MistralConfig, **GATED, head_dim=12, sliding_window=WINDOW)
+
+
+def random_qwen2():
+    return small(Qwen2ForCausalLM, Qwen2Config, **GATED)
+
+
+def random_qwen3():
+    return small(Qwen3ForCausalLM, Qwen3Config, **GATED, head_dim=12)
+
+
+def random_neox():
+    return small(
+        GPTNeoXForCausalLM, GPTNeoXConfig, **SHAPE, intermediate_size=64,
+        rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5),
+    )  # fmt: skip
+
+
+def random_neo():
+    return small(
+        GPTNeoForCausalLM, GPTNeoConfig, hidden_size=32, num_layers=2, num_heads=4, max_position_embeddings=64,
+        attention_types=[[["global", "local"], 1]], window_size=WINDOW,
+    )  # fmt: skip
+
+
+def random_gptj():
+    return small(GPTJForCausalLM, GPTJConfig, n_embd=32, n_layer=2, n_head=4, n_positions=64, rotary_dim=4)
+
+
+def random_attention(n_layers, normalization_type):
+    """A model of attention alone, with or without norms, as TransformerLens's toy models are."""
+    torch.manual_seed(SEED)
+    config = dict(
+        model_type="attn-only", d_model=32, n_layers=n_layers, n_heads=4, d_head=8, n_ctx=64, d_vocab=SMALL_VOCAB,
+        attn_only=True, act_fn=None, normalization_type=normalization_type, eps=1e-5, bos_token_id=BOS,
+        eos_token_id=BOS,
+    )  # fmt: skip
+    blank = AttentionOnly(config, {}).empty()
+
+    def drawn(name, shape):
+        noise = torch.randn(shape)
+        if "ln" in name:
+            return 1 + 0.3 * noise if name.endswith(".w") else 0.2 * noise
+        if "embed.W_E" in name:
+            return 0.5 * noise
+        # Without norms, what each layer writes must stay small.
+        return (0.2 if normalization_type else 0.15) * noise
+
+    return AttentionOnly(config, {name: drawn(name, shape) for name, shape in blank.items()})
+
+
 def trained_gpt2():
     with torch.enable_grad():
         return train()
@@ -105,11 +195,28 @@ MAKERS = {
     "tiny-gpt2-random": random_gpt2,
     "tiny-gpt2-induction": trained_gpt2,
     "tiny-llama-random": random_llama,
+    "tiny-llama3": random_llama3,
+    "tiny-neox": random_neox,
+    "tiny-neo": random_neo,
+    "tiny-gptj": random_gptj,
+    "tiny-mistral": random_mistral,
+    "tiny-qwen2": random_qwen2,
+    "tiny-qwen3": random_qwen3,
+    "tiny-attn-only": lambda: random_attention(2, "LN"),
+    "tiny-attn-only-bare": lambda: random_attention(3, None),
 }
+
+# Of the others fewer whole tensors are stored.
+WHOLE = ("tiny-gpt2-random", "tiny-gpt2-induction", "tiny-llama-random")
 
 
 def load_or_make(name, folder):
-    if not (folder / "model.safetensors").exists():
+    made = (folder / "model.safetensors").exists()
+    if name.startswith("tiny-attn-only"):
+        if not made:
+            MAKERS[name]().save(folder)
+        return AttentionOnly.load(folder)
+    if not made:
         save(MAKERS[name](), folder)
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
 
@@ -137,7 +244,7 @@ def make_inputs(vocab_size):
 class Subject:
     """One model in every form that is asked: transformers', and TransformerLens's, raw and processed."""
 
-    hf: PreTrainedModel
+    hf: PreTrainedModel | None
     raw32: HookedTransformer
     proc32: HookedTransformer
     raw: HookedTransformer
@@ -146,8 +253,11 @@ class Subject:
 
     @classmethod
     def of(cls, hf):
-        forms = [hooked(hf, dtype, proc) for dtype in (torch.float32, torch.float64) for proc in (False, True)]
-        return cls(hf, *forms, make_inputs(hf.config.vocab_size))
+        """Of a model of transformers', or of attention alone, which transformers does not have."""
+        alone = isinstance(hf, AttentionOnly)
+        lens = hf.hooked if alone else partial(hooked, hf)
+        forms = [lens(dtype, proc) for dtype in (torch.float32, torch.float64) for proc in (False, True)]
+        return cls(None if alone else hf, *forms, make_inputs(forms[0].cfg.d_vocab))
 
     @property
     def forms(self):
@@ -192,9 +302,10 @@ def largest(tensor: Tensor):
 
 def logits_of(subject, ids):
     batch = ids[None]
-    return {
-        "hf": subject.hf(batch).logits[0], "raw32": subject.raw32(batch)[0], "proc32": subject.proc32(batch)[0],
-        "raw64": subject.raw(batch)[0], "proc64": subject.proc(batch)[0],
+    of_transformers = {"hf": subject.hf(batch).logits[0]} if subject.hf else {}
+    return of_transformers | {
+        "raw32": subject.raw32(batch)[0], "proc32": subject.proc32(batch)[0], "raw64": subject.raw(batch)[0],
+        "proc64": subject.proc(batch)[0],
     }  # fmt: skip
 
 
@@ -205,7 +316,7 @@ def logit_agreement(subject):
         logits = logits_of(subject, ids)
         raw, proc = logits["raw32"], logits["proc32"]
         return {
-            "hf_vs_raw_maxabs": largest(logits["hf"] - raw),
+            **({"hf_vs_raw_maxabs": largest(logits["hf"] - raw)} if subject.hf else {}),
             "raw32_vs_raw64": largest(raw - logits["raw64"]),
             "proc32_vs_proc64": largest(proc - logits["proc64"]),
             "logsoftmax_raw_vs_proc": largest(raw.log_softmax(-1) - proc.log_softmax(-1)),
@@ -240,7 +351,8 @@ def losses(subject):
 def use_all_hooks(model, on):
     model.set_use_attn_result(on)
     model.set_use_split_qkv_input(on)
-    model.set_use_hook_mlp_in(on)
+    if not model.cfg.attn_only:
+        model.set_use_hook_mlp_in(on)
 
 
 def every_hook(model, ids):
@@ -250,7 +362,9 @@ def every_hook(model, ids):
     model.set_use_split_qkv_input(False)
     _, unsplit = model.run_with_cache(ids[None], names_filter=lambda name: ".ln1." in name)
     use_all_hooks(model, False)
-    values = dict(cache.items()) | dict(unsplit.items())
+    # The norms of single heads' queries and keys (Qwen3) run over batch, position and head in one axis.
+    values = {name: value for name, value in cache.items() if ".q_norm." not in name and ".k_norm." not in name}
+    values |= unsplit.items()
     return {name: value[0].masked_fill(~torch.isfinite(value[0]), 0) for name, value in values.items()}
 
 
@@ -289,6 +403,9 @@ def detect_head_scores(subject):
 
     def scores(ids):
         subject.raw32.to_tokens = lambda _: ids[None]  # detect_head takes text only
+        if subject.raw32.cfg.use_qk_norm:  # the norms of single heads have no batch axis to remove
+            patterns = partial(HookedTransformer.run_with_cache, names_filter=lambda name: "pattern" in name)
+            subject.raw32.run_with_cache = partial(patterns, subject.raw32)
         return {
             f"{head}|{measure}|exclude_bos={bos}|exclude_current={current}": listed(
                 detect_head(
@@ -360,17 +477,19 @@ def full_ov(model):
 def positional_attention_to_previous(model):
     """The mean attention to the previous token if heads saw position embeddings alone, unnormalised."""
     query, key = model.W_pos @ model.W_Q, model.W_pos @ model.W_K
-    scores = query @ key.transpose(-1, -2) / math.sqrt(model.cfg.d_head)
-    n_ctx = model.cfg.n_ctx
-    causal = torch.tril(torch.ones(n_ctx, n_ctx, dtype=torch.bool))
-    return per_head(scores.masked_fill(~causal, -1e30).softmax(-1), lambda pattern: pattern.diagonal(-1).mean())
+    scores = query @ key.transpose(-1, -2)  # [layer, head, query, key]
+    masked = [
+        block.attn.apply_causal_mask(scores[None, layer] / block.attn.attn_scale)[0]
+        for layer, block in enumerate(model.blocks)
+    ]
+    return per_head([scores.softmax(-1) for scores in masked], lambda pattern: pattern.diagonal(-1).mean())
 
 
 def circuits(subject, model):
     qk, ov = model.QK, model.OV
     found = {"OV_S": listed(ov.S), "QK_S": listed(qk.S), "OV_norm": listed(ov.norm()), "QK_norm": listed(qk.norm())}
     found |= circuit("OV", ov) | circuit("QK", qk) | full_ov(model)
-    if is_gpt2(subject.hf.config):
+    if model.cfg.positional_embedding_type == "standard":
         found["posQK_prev_token_mass"] = positional_attention_to_previous(model)
     found["composition"] = {kind: listed(model.all_composition_scores(kind)) for kind in "QKV"}
     return found
@@ -437,6 +556,8 @@ def head_ablations(subject, kind):
 
 def mlp_ablations(subject):
     """What zeroing each MLP does to the mean loss on B."""
+    if subject.raw.cfg.attn_only:
+        return []
     batch = subject.inputs.B[None]
     base = loss_per_token(subject.raw, subject.inputs.B, subject.logits_b).mean().item()
 
@@ -474,6 +595,7 @@ def attribution(subject):
     direction = model.W_U[:, right] - model.W_U[:, wrong]
     logits, cache = model.run_with_cache(ids[None])
     at = dict(layer=-1, pos_slice=position, return_labels=True)
+    has_mid = "blocks.0.hook_resid_mid" in cache
 
     def direct(stack, labels):
         normalised = cache.apply_ln_to_stack(stack, layer=-1, pos_slice=position)
@@ -490,7 +612,7 @@ def attribution(subject):
         "answer_token": right,
         "wrong_token": wrong,
         "position": str(position),
-        "accumulated_resid": direct(*cache.accumulated_resid(incl_mid=True, **at)),
+        "accumulated_resid": direct(*cache.accumulated_resid(incl_mid=has_mid, **at)),
         "decompose_resid": direct(decomposed, decomposed_labels),
         "stack_head_results": direct(*cache.stack_head_results(**at)),
         "full_resid_decomposition(no neurons, ln applied)": {"labels": full_labels, "logit_diff": full_difference},
@@ -540,6 +662,8 @@ def activation_patching(subject):
         "head_k_all_pos": patching.get_act_patch_attn_head_k_all_pos,
         "head_v_all_pos": patching.get_act_patch_attn_head_v_all_pos,
     }
+    if subject.raw.cfg.attn_only:
+        del patches["mlp_out"]
     found = {
         "metric": str(metric),
         "clean": metric(subject.raw(clean)).item(),
@@ -609,9 +733,11 @@ def golden_json(subject):
 def write_golden(name, folder):
     subject = Subject.of(load_or_make(name, folder))
     (folder / "golden.json").write_text(json.dumps(golden_json(subject), separators=(",", ":")))
-    save_file(
-        logit_tensors(subject) | hook_tensors(subject) | circuit_tensors(subject), folder / "golden.safetensors"
-    )
+    tensors = logit_tensors(subject) | hook_tensors(subject) | circuit_tensors(subject)
+    if name not in WHOLE:
+        # What else is said of B and C is in their losses and scores.
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("C.", "B.raw"))}
+    save_file(tensors, folder / "golden.safetensors")
 
 
 def main():

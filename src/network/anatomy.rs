@@ -1,0 +1,118 @@
+//! What a model is built of, where architectures differ, and so which activations it has.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::{Hook, Site};
+
+/// What of its parts a model has, and how they stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anatomy {
+    /// How it knows positions.
+    pub positions: Positions,
+    /// What its norms do.
+    pub norms: Norms,
+    /// What its MLPs are.
+    pub mlps: Mlps,
+    /// Whether attention and MLP of a block read the same stream, and are added to it together.
+    pub parallel: bool,
+    /// How many query heads share each head of keys and values: 1 where each has its own.
+    pub group: usize,
+}
+
+/// How a model knows positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Positions {
+    /// By embeddings that are added to those of the tokens.
+    Embedded,
+    /// By rotating queries and keys (Su et al. 2021).
+    Rotary,
+}
+
+/// What norms do before they multiply by their gain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Norms {
+    /// Centre, and divide by the standard deviation (LayerNorm).
+    Layer,
+    /// Divide by the root of the mean square (RMSNorm).
+    Rms,
+    /// Nothing: there are none.
+    None,
+}
+
+/// What MLPs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mlps {
+    /// Two linear maps with a nonlinearity between.
+    Plain,
+    /// The nonlinearity gates a second linear map.
+    Gated,
+    /// There are none.
+    None,
+}
+
+impl Anatomy {
+    /// GPT-2's.
+    pub(crate) const GPT2: Anatomy = Anatomy {
+        positions: Positions::Embedded,
+        norms: Norms::Layer,
+        mlps: Mlps::Plain,
+        parallel: false,
+        group: 1,
+    };
+
+    /// Why there is no such activation, and what to ask for instead; nothing where there is one.
+    fn lacks(&self, site: Site) -> Option<(&'static str, &'static str)> {
+        use Site::*;
+        match site {
+            PosEmbed if self.positions == Positions::Rotary => Some((
+                "positions rotate queries and keys, and are not embedded",
+                "see `attn.hook_rot_q` and `attn.hook_rot_k`",
+            )),
+            RotQ | RotK if self.positions == Positions::Embedded => {
+                Some(("positions are embedded, and rotate nothing", "use `attn.hook_q` and `attn.hook_k`"))
+            }
+            MlpIn | Ln2Scale | Ln2Normalized | MlpPre | MlpPreLinear | MlpPost | MlpOut
+                if self.mlps == Mlps::None =>
+            {
+                Some(("it has no MLPs", "its blocks are attention alone: see `hook_attn_out`"))
+            }
+            ResidMid if self.mlps == Mlps::None => {
+                Some(("it has no MLPs, so nothing lies between", "use `hook_resid_post`"))
+            }
+            ResidMid if self.parallel => Some((
+                "attention and MLP read the same stream, so there is none between them",
+                "use `hook_resid_pre`, which both read, or `hook_resid_post`",
+            )),
+            MlpPreLinear if self.mlps == Mlps::Plain => Some(("its MLPs have no gate", "use `mlp.hook_pre`")),
+            Ln1Scale | Ln1Normalized | Ln2Scale | Ln2Normalized | LnFinalScale | LnFinalNormalized
+                if self.norms == Norms::None =>
+            {
+                Some(("it has no norms", "what they would read is read as it is: use the residual stream"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a model of this anatomy has such an activation.
+    pub fn has(&self, site: Site) -> bool {
+        self.lacks(site).is_none()
+    }
+
+    /// Fails unless a model of this anatomy and `n_layers` layers has the hook.
+    pub(crate) fn check(&self, hook: Hook, n_layers: usize) -> Result<Hook> {
+        let hook = hook.check(n_layers)?;
+        match self.lacks(hook.site()) {
+            None => Ok(hook),
+            Some((why, instead)) => {
+                Err(Error::new(ErrorKind::Address, format!("this model has no `{hook}`: {why}"))
+                    .help(instead))
+            }
+        }
+    }
+
+    /// Every hook of a model of this anatomy and `n_layers` layers, in the order in which a run meets them.
+    pub fn hooks(&self, n_layers: usize) -> Vec<Hook> {
+        Hook::all(n_layers).into_iter().filter(|hook| self.has(hook.site())).collect()
+    }
+}

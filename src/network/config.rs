@@ -1,0 +1,145 @@
+//! Reading a `config.json`, and what must hold of its sizes in any architecture.
+
+use serde::de::DeserializeOwned;
+
+use super::Dims;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The text of a `config.json`, and where it came from.
+pub(super) struct ConfigFile<'a> {
+    pub(super) path: &'a str,
+    pub(super) text: &'a str,
+}
+
+impl ConfigFile<'_> {
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        parse(self.path, self.text)
+    }
+}
+
+/// Reads JSON. An error names the entry that is wrong.
+pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        let at = entry_at(text, error.line(), error.column());
+        let at = if at.is_empty() { at } else { format!(", at `{at}`") };
+        Error::new(ErrorKind::Config, format!("{path} is not what it should be{at}"))
+            .caused_by(error)
+            .help("take the file that came with the model")
+    })
+}
+
+/// The entry of a JSON text that holds a place, where the place is inside one: serde's errors name no field.
+fn entry_at(text: &str, line: usize, column: usize) -> String {
+    const LONGEST: usize = 80;
+    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().as_bytes();
+    let (before, after) = line.split_at(column.saturating_sub(1).min(line.len()));
+    let bounds = |byte: &u8| matches!(byte, b',' | b'{' | b'}');
+    let start = before.iter().rposition(bounds).map_or(0, |at| at + 1);
+    let end = before.len() + after.iter().position(bounds).unwrap_or(after.len());
+    String::from_utf8_lossy(&line[start..end]).trim().chars().take(LONGEST).collect()
+}
+
+pub(super) fn wrong<T>(what: String, help: impl Into<String>) -> Result<T> {
+    Err(Error::new(ErrorKind::Config, what).help(help))
+}
+
+/// Fails for an entry that is set to what is not known here.
+pub(super) fn unset(is_set: bool, entry: &str, help: &str) -> Result<()> {
+    if is_set { wrong(format!("config.json says {entry}"), help) } else { Ok(()) }
+}
+
+/// A size under the name that it has in the file.
+pub(super) type Size = (&'static str, usize);
+
+/// The sizes of an architecture, as its config.json calls them.
+pub(super) struct Sizes {
+    pub(super) layers: Size,
+    pub(super) heads: Size,
+    pub(super) key_value_heads: Option<Size>,
+    pub(super) width: Size,
+    pub(super) head_width: Option<Size>,
+    /// Nothing where there are no MLPs.
+    pub(super) neurons: Option<Size>,
+    pub(super) vocabulary: Size,
+    pub(super) context: Size,
+}
+
+impl Sizes {
+    /// The sizes, once they are known to make sense.
+    pub(super) fn dims(&self) -> Result<Dims> {
+        let given = [self.layers, self.heads, self.width, self.vocabulary, self.context];
+        let others = [self.key_value_heads, self.head_width, self.neurons];
+        for (name, size) in given.into_iter().chain(others.into_iter().flatten()) {
+            // Products of two sizes stay far from overflow.
+            if size == 0 || size > u32::MAX as usize {
+                return wrong(
+                    format!("config.json says {name} = {size}"),
+                    "every size of a model is at least 1 and below 2^32",
+                );
+            }
+        }
+        let ((heads_name, n_heads), (width_name, d_model)) = (self.heads, self.width);
+        let d_head = match self.head_width {
+            Some((_, width)) => width,
+            None if d_model.is_multiple_of(n_heads) => d_model / n_heads,
+            None => {
+                return wrong(
+                    format!("config.json says {width_name} = {d_model} and {heads_name} = {n_heads}"),
+                    format!(
+                        "{width_name} is {heads_name} times the width of a head: it must be divisible by {heads_name}"
+                    ),
+                );
+            }
+        };
+        let n_key_value_heads = match self.key_value_heads {
+            Some((name, shared)) if !n_heads.is_multiple_of(shared) => {
+                return wrong(
+                    format!("config.json says {heads_name} = {n_heads} and {name} = {shared}"),
+                    format!(
+                        "as many query heads share each key head: {heads_name} must be divisible by {name}"
+                    ),
+                );
+            }
+            Some((_, shared)) => shared,
+            None => n_heads,
+        };
+        Ok(Dims {
+            n_layers: self.layers.1,
+            n_heads,
+            n_key_value_heads,
+            d_model,
+            d_head,
+            d_mlp: self.neurons.map_or(0, |(_, neurons)| neurons),
+            d_vocab: self.vocabulary.1,
+            n_ctx: self.context.1,
+        })
+    }
+}
+
+/// A norm's epsilon.
+pub(super) fn epsilon(name: &str, eps: f64) -> Result<f64> {
+    let narrow = eps as f32;
+    if narrow.is_finite() && narrow > 0.0 {
+        return Ok(eps);
+    }
+    wrong(format!("config.json says {name} = {eps}"), "it is a small positive number, 1e-5 in GPT-2")
+}
+
+/// How many entries of each head rotary positions turn.
+pub(super) fn rotary_width(what: String, width: usize, d_head: usize) -> Result<usize> {
+    // Tables are made of it before a weight has shown that a head is so wide.
+    const MOST: usize = 1 << 16;
+    if width > MOST {
+        return wrong(
+            format!("{what}, so rotary positions turn {width} entries of a head"),
+            format!("at most {MOST} are believed: take the file that came with the model"),
+        );
+    }
+    if width >= 2 && width <= d_head && width.is_multiple_of(2) {
+        return Ok(width);
+    }
+    wrong(
+        format!("{what}, so rotary positions turn {width} of the {d_head} entries of a head"),
+        "they turn pairs: an even number of entries, at least 2 and at most all",
+    )
+}

@@ -1,0 +1,133 @@
+//! GPT-NeoX: Black et al. 2022, "GPT-NeoX-20B: An Open-Source Autoregressive Language Model", and Pythia (Biderman et al.
+//! 2023). Attention and MLP read the same stream, each through a norm of its own, and are added to it together (section
+//! 2.1); rotary positions turn a part of each head (section 2.1.1).
+//!
+//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::Dims;
+use super::attention::{Attention, Scoring};
+use super::config::{Sizes, epsilon, rotary_width};
+use super::decoder::{Block, Decoder, Layer};
+use super::linear::Linear;
+use super::mlp::{Activation, Mlp};
+use super::rotary::{Pairs, Parameters, Rotary};
+use super::scope::{Scope, unembedding};
+use super::weights::Weights;
+use crate::error::Result;
+use crate::hook::Site;
+
+fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
+    let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
+    let attn_out = block.attention(&pre, layer)?; // (B, T, M)
+    let mlp_out = block.mlp(&pre, layer)?; // (B, T, M)
+    layer.at(Site::ResidPost, ((pre + attn_out)? + mlp_out)?) // (B, T, M)
+}
+
+/// The block of models that were trained with `use_parallel_residual = false`.
+fn one_after_the_other(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
+    let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
+    let attn_out = block.attention(&pre, layer)?; // (B, T, M)
+    let mid = layer.at(Site::ResidMid, (pre + attn_out)?)?; // (B, T, M)
+    let mlp_out = block.mlp(&mid, layer)?; // (B, T, M)
+    layer.at(Site::ResidPost, (mid + mlp_out)?) // (B, T, M)
+}
+
+/// What a GPT-NeoX's `config.json` says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Config {
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    hidden_act: Activation,
+    layer_norm_eps: f64,
+    #[serde(default = "yes")]
+    use_parallel_residual: bool,
+    #[serde(default = "yes")]
+    attention_bias: bool,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    rotary_pct: Option<f64>,
+    rotary_emb_base: Option<f64>,
+    rope_scaling: Option<Parameters>,
+    rope_parameters: Option<Parameters>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
+    let dims = Sizes {
+        layers: ("num_hidden_layers", config.num_hidden_layers),
+        heads: ("num_attention_heads", config.num_attention_heads),
+        key_value_heads: None,
+        width: ("hidden_size", config.hidden_size),
+        head_width: None,
+        neurons: Some(("intermediate_size", config.intermediate_size)),
+        vocabulary: ("vocab_size", config.vocab_size),
+        context: ("max_position_embeddings", config.max_position_embeddings),
+    }
+    .dims()?;
+    let eps = epsilon("layer_norm_eps", config.layer_norm_eps)?;
+    let Dims { d_model: m, d_mlp: n, d_vocab: v, n_heads, d_head, .. } = dims;
+    let all = Scope::perhaps(weights, "gpt_neox.", "embed_in.weight");
+    let w_e = all.get("embed_in.weight", &[v, m])?; // (V, M)
+    let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
+    let (base, scaling) = rope.read(config.rotary_emb_base)?;
+    let part = rope.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
+    let width = rotary_width(
+        format!("config.json says rotary_pct = {part}"),
+        (part * d_head as f64) as usize,
+        d_head,
+    )?;
+    let rotary = Rotary::new(width, base, Pairs::Halves, scaling);
+    let mut blocks = Vec::new();
+    for l in 0..dims.n_layers {
+        let of_layer = all.within(&format!("layers.{l}"));
+        let qkv = of_layer.linear("attention.query_key_value", [m, 3 * m], config.attention_bias)?;
+        blocks.push(Block {
+            ln1: of_layer.layer_norm("input_layernorm", m, eps)?,
+            attn: Attention {
+                n_heads,
+                n_key_value_heads: n_heads,
+                qkv: parts_apart(&qkv, n_heads, d_head)?,
+                output: of_layer.linear("attention.dense", [m, m], config.attention_bias)?,
+                scoring: Scoring { rotary: Some(rotary.clone()), ..Scoring::plain(d_head) },
+            },
+            mlp: Some((
+                of_layer.layer_norm("post_attention_layernorm", m, eps)?,
+                Mlp {
+                    activation: config.hidden_act,
+                    gate: None,
+                    input: of_layer.linear("mlp.dense_h_to_4h", [m, n], true)?,
+                    output: of_layer.linear("mlp.dense_4h_to_h", [n, m], true)?,
+                },
+            )),
+        });
+    }
+    // Renamed in transformers 5.14.
+    let name = if weights.has("lm_head.weight") { "lm_head" } else { "embed_out" };
+    let unembed = unembedding(weights, name, &w_e, config.tie_word_embeddings)?;
+    let ln_final = all.layer_norm("final_layer_norm", m, eps)?;
+    let parallel = config.use_parallel_residual;
+    let block = if parallel { block } else { one_after_the_other };
+    Ok(Decoder { dims, parallel, prepends_bos: false, w_e, w_pos: None, blocks, block, ln_final, unembed })
+}
+
+/// The file has each head's query, key and value together; here all queries come first, then all keys and values.
+fn parts_apart(qkv: &Linear, n_heads: usize, d_head: usize) -> Result<Linear> {
+    let apart = |rows: &Tensor| -> Result<Tensor> {
+        let width = rows.elem_count() / (3 * n_heads * d_head);
+        let rows = rows.reshape((n_heads, 3, d_head, width))?.transpose(0, 1)?.contiguous()?; // (3, H, D, M)
+        Ok(rows.reshape((3 * n_heads * d_head, width))?) // (3HD, M)
+    };
+    let bias =
+        qkv.bias.as_ref().map(|bias| -> Result<Tensor> { Ok(apart(bias)?.squeeze(1)?) }).transpose()?;
+    Ok(Linear { weight: apart(&qkv.weight.t()?)?.t()?, bias })
+}

@@ -1,0 +1,103 @@
+//! GPT-J: Wang and Komatsuzaki 2021, "GPT-J-6B: A 6 Billion Parameter Autoregressive Language Model". Attention and MLP
+//! read the same stream through the same norm, and are added to it together; rotary positions turn neighbouring entries of
+//! a part of each head.
+//!
+//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::Dims;
+use super::attention::{Attention, Scoring};
+use super::config::{Sizes, epsilon, rotary_width};
+use super::decoder::{Block, Decoder, Layer};
+use super::mlp::{Activation, Mlp};
+use super::rotary::{Pairs, Rotary, Scaling};
+use super::scope::{Scope, unembedding};
+use super::weights::Weights;
+use crate::error::Result;
+use crate::hook::Site;
+
+/// The MLP's norm is attention's, under a name of its own, as in TransformerLens.
+fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
+    let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
+    let attn_out = block.attention(&pre, layer)?; // (B, T, M)
+    let mlp_out = block.mlp(&pre, layer)?; // (B, T, M)
+    layer.at(Site::ResidPost, ((pre + attn_out)? + mlp_out)?) // (B, T, M)
+}
+
+/// What a GPT-J's `config.json` says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Config {
+    n_layer: usize,
+    n_head: usize,
+    n_embd: usize,
+    n_inner: Option<usize>,
+    vocab_size: usize,
+    n_positions: usize,
+    activation_function: Activation,
+    layer_norm_epsilon: f64,
+    rotary_dim: Option<usize>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+}
+
+pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
+    let dims = Sizes {
+        layers: ("n_layer", config.n_layer),
+        heads: ("n_head", config.n_head),
+        key_value_heads: None,
+        width: ("n_embd", config.n_embd),
+        head_width: None,
+        neurons: Some(("n_inner", config.n_inner.unwrap_or(config.n_embd.saturating_mul(4)))),
+        vocabulary: ("vocab_size", config.vocab_size),
+        context: ("n_positions", config.n_positions),
+    }
+    .dims()?;
+    let eps = epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
+    let Dims { d_model: m, d_mlp: n, d_vocab: v, n_heads, d_head, .. } = dims;
+    let all = Scope::perhaps(weights, "transformer.", "wte.weight");
+    let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
+    let width = config.rotary_dim.unwrap_or(d_head);
+    let width = rotary_width(format!("config.json says rotary_dim = {width}"), width, d_head)?;
+    let rotary = Rotary::new(width, 10_000.0, Pairs::Adjacent, Scaling::None);
+    let mut blocks = Vec::new();
+    for l in 0..dims.n_layers {
+        let of_layer = all.within(&format!("h.{l}"));
+        let attn = of_layer.within("attn");
+        let norm = of_layer.layer_norm("ln_1", m, eps)?;
+        let mlp = Mlp {
+            activation: config.activation_function,
+            gate: None,
+            input: of_layer.linear("mlp.fc_in", [m, n], true)?,
+            output: of_layer.linear("mlp.fc_out", [n, m], true)?,
+        };
+        blocks.push(Block {
+            ln1: norm.clone(),
+            attn: Attention {
+                n_heads,
+                n_key_value_heads: n_heads,
+                qkv: attn.joined(&[("q_proj", m), ("k_proj", m), ("v_proj", m)], m, false)?,
+                output: attn.linear("out_proj", [m, m], false)?,
+                scoring: Scoring { rotary: Some(rotary.clone()), ..Scoring::plain(d_head) },
+            },
+            mlp: Some((norm, mlp)),
+        });
+    }
+    let mut unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
+    if weights.has("lm_head.bias") {
+        unembed.bias = Some(weights.get("lm_head.bias", &[v])?);
+    }
+    let ln_final = all.layer_norm("ln_f", m, eps)?;
+    Ok(Decoder {
+        dims,
+        parallel: true,
+        prepends_bos: true,
+        w_e,
+        w_pos: None,
+        blocks,
+        block,
+        ln_final,
+        unembed,
+    })
+}

@@ -1,0 +1,34 @@
+//! Linear maps.
+
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
+
+/// `x W + b`, with W `[in, out]`; without b where the model has none.
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    pub(super) weight: Tensor,       // (in, out)
+    pub(super) bias: Option<Tensor>, // (out)
+}
+
+impl Linear {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut dims = x.dims().to_vec();
+        let width = dims.pop().unwrap_or(0);
+        let rows: usize = dims.iter().product();
+        dims.push(self.weight.dim(1)?);
+        let y = x.reshape((rows, width))?.matmul(&self.weight)?;
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?.reshape(dims)?,
+            None => y.reshape(dims)?,
+        })
+    }
+
+    /// The bias, or the zeros that stand for none.
+    pub(super) fn bias_or_zeros(&self) -> Result<Tensor> {
+        match &self.bias {
+            Some(bias) => Ok(bias.clone()),
+            None => Ok(Tensor::zeros(self.weight.dim(1)?, DType::F32, self.weight.device())?),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Llama: Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models" (section 2.2): norms without centring,
+//! gated MLPs, rotary positions; with query heads that share keys and values (Ainslie et al. 2023, "GQA") from Llama 2 on,
+//! and slowed rotary positions from Llama 3.1 on (Grattafiori et al. 2024). SmolLM2 is of this architecture too; Mistral and
+//! Qwen differ in what [`Variant`] says.
+//!
+//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::Dims;
+use super::attention::{Attention, Scoring};
+use super::config::{Sizes, epsilon, rotary_width, unset};
+use super::decoder::{Block, Decoder, Layer};
+use super::mlp::{Activation, Mlp};
+use super::rotary::{Pairs, Parameters, Rotary};
+use super::scope::{Scope, unembedding};
+use super::weights::Weights;
+use crate::error::Result;
+use crate::hook::Site;
+
+fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
+    let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
+    let attn_out = block.attention(&pre, layer)?; // (B, T, M)
+    let mid = layer.at(Site::ResidMid, (pre + attn_out)?)?; // (B, T, M)
+    let mlp_out = block.mlp(&mid, layer)?; // (B, T, M)
+    layer.at(Site::ResidPost, (mid + mlp_out)?) // (B, T, M)
+}
+
+/// What the `config.json` of a Llama, or of what is built like one, says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Config {
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    hidden_size: usize,
+    head_dim: Option<usize>,
+    intermediate_size: usize,
+    vocab_size: usize,
+    max_position_embeddings: usize,
+    hidden_act: Activation,
+    rms_norm_eps: f64,
+    #[serde(default)]
+    pub(super) attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Parameters>,
+    rope_parameters: Option<Parameters>,
+}
+
+/// Where architectures that are built like Llama differ from it.
+pub(super) struct Variant<'a> {
+    /// Whether queries, keys and values have biases.
+    pub(super) qkv_bias: bool,
+    /// Whether what attention adds to the stream has one.
+    pub(super) output_bias: bool,
+    /// Whether each head's queries and keys are normed.
+    pub(super) head_norms: bool,
+    /// How far a layer looks back, where not all the way.
+    pub(super) window: &'a dyn Fn(usize) -> Option<usize>,
+    pub(super) prepends_bos: bool,
+}
+
+pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
+    let variant = Variant {
+        qkv_bias: config.attention_bias,
+        output_bias: config.attention_bias,
+        head_norms: false,
+        window: &|_| None,
+        prepends_bos: true,
+    };
+    build(config, &variant, weights)
+}
+
+pub(super) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Result<Decoder> {
+    let dims = Sizes {
+        layers: ("num_hidden_layers", config.num_hidden_layers),
+        heads: ("num_attention_heads", config.num_attention_heads),
+        key_value_heads: config.num_key_value_heads.map(|heads| ("num_key_value_heads", heads)),
+        width: ("hidden_size", config.hidden_size),
+        head_width: config.head_dim.map(|width| ("head_dim", width)),
+        neurons: Some(("intermediate_size", config.intermediate_size)),
+        vocabulary: ("vocab_size", config.vocab_size),
+        context: ("max_position_embeddings", config.max_position_embeddings),
+    }
+    .dims()?;
+    unset(config.mlp_bias, "mlp_bias = true", "gated MLPs with biases are not known")?;
+    let eps = epsilon("rms_norm_eps", config.rms_norm_eps)?;
+    let Dims { n_heads, n_key_value_heads, d_head, d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
+    let all = Scope::perhaps(weights, "model.", "embed_tokens.weight");
+    let w_e = all.get("embed_tokens.weight", &[v, m])?; // (V, M)
+    let (queries, shared) = (n_heads * d_head, n_key_value_heads * d_head);
+    let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
+    let (base, scaling) = rope.read(config.rope_theta)?;
+    let width = rotary_width(format!("config.json says a width of {d_head} a head"), d_head, d_head)?;
+    let rotary = Rotary::new(width, base, Pairs::Halves, scaling);
+    let mut blocks = Vec::new();
+    for l in 0..dims.n_layers {
+        let of_layer = all.within(&format!("layers.{l}"));
+        let (attn, mlp) = (of_layer.within("self_attn"), of_layer.within("mlp"));
+        let norms = match variant.head_norms {
+            true => Some((attn.rms_norm("q_norm", d_head, eps)?, attn.rms_norm("k_norm", d_head, eps)?)),
+            false => None,
+        };
+        let parts = [("q_proj", queries), ("k_proj", shared), ("v_proj", shared)];
+        blocks.push(Block {
+            ln1: of_layer.rms_norm("input_layernorm", m, eps)?,
+            attn: Attention {
+                n_heads,
+                n_key_value_heads,
+                qkv: attn.joined(&parts, m, variant.qkv_bias)?,
+                output: attn.linear("o_proj", [queries, m], variant.output_bias)?,
+                scoring: Scoring {
+                    window: (variant.window)(l),
+                    rotary: Some(rotary.clone()),
+                    norms,
+                    ..Scoring::plain(d_head)
+                },
+            },
+            mlp: Some((
+                of_layer.rms_norm("post_attention_layernorm", m, eps)?,
+                Mlp {
+                    activation: config.hidden_act,
+                    gate: Some(mlp.linear("gate_proj", [m, n], false)?),
+                    input: mlp.linear("up_proj", [m, n], false)?,
+                    output: mlp.linear("down_proj", [n, m], false)?,
+                },
+            )),
+        });
+    }
+    let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
+    let ln_final = all.rms_norm("norm", m, eps)?;
+    let prepends_bos = variant.prepends_bos;
+    Ok(Decoder { dims, parallel: false, prepends_bos, w_e, w_pos: None, blocks, block, ln_final, unembed })
+}

@@ -1,0 +1,65 @@
+//! MLPs, plain (Vaswani et al. 2017) and gated (Shazeer 2020, "GLU Variants Improve Transformer").
+
+use candle_core::Tensor;
+use serde::Deserialize;
+
+use super::Tapped;
+use super::linear::Linear;
+use super::ops::gelu;
+use crate::error::Result;
+use crate::hook::Site;
+
+/// `W_out f(W_in x)`, or `W_out (f(W_gate x) * W_in x)` with a gate.
+#[derive(Clone, Debug)]
+pub(super) struct Mlp {
+    pub(super) activation: Activation,
+    pub(super) gate: Option<Linear>, // (M, N)
+    pub(super) input: Linear,        // (M, N)
+    pub(super) output: Linear,       // (N, M)
+}
+
+impl Mlp {
+    pub(super) fn forward(&self, layer: usize, x: &Tensor, tap: &mut Tapped) -> Result<Tensor> {
+        let l = Some(layer);
+        let post = match &self.gate {
+            None => {
+                let pre = tap.at(Site::MlpPre, l, self.input.forward(x)?)?; // (B, T, N)
+                self.activation.apply(&pre)? // (B, T, N)
+            }
+            Some(gate) => {
+                let pre = tap.at(Site::MlpPre, l, gate.forward(x)?)?; // (B, T, N)
+                let open = self.activation.apply(&pre)?; // (B, T, N)
+                let linear = tap.at(Site::MlpPreLinear, l, self.input.forward(x)?)?; // (B, T, N)
+                (open * linear)? // (B, T, N)
+            }
+        };
+        let post = tap.at(Site::MlpPost, l, post)?; // (B, T, N)
+        self.output.forward(&post) // (B, T, M)
+    }
+}
+
+/// An MLP's nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum Activation {
+    /// GELU by its tanh approximation (Hendrycks and Gimpel 2016, section 2).
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    GeluTanh,
+    /// GELU by the error function.
+    #[serde(rename = "gelu")]
+    GeluErf,
+    #[serde(rename = "relu")]
+    Relu,
+    #[serde(rename = "silu", alias = "swish")]
+    Silu,
+}
+
+impl Activation {
+    fn apply(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Activation::GeluTanh => gelu(x)?,
+            Activation::GeluErf => x.gelu_erf()?,
+            Activation::Relu => x.relu()?,
+            Activation::Silu => x.silu()?,
+        })
+    }
+}

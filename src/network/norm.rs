@@ -1,0 +1,74 @@
+//! Norms: LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019).
+
+use candle_core::{D, Tensor};
+
+use super::Tapped;
+use super::anatomy::Norms;
+use crate::error::Result;
+use crate::hook::Site;
+
+/// A norm over the last axis; without gain and bias once they are folded into what reads it.
+#[derive(Clone, Debug)]
+pub(super) struct Norm {
+    pub(super) kind: Norms,
+    pub(super) eps: f64,
+    pub(super) gain: Option<Tensor>, // (M)
+    pub(super) bias: Option<Tensor>, // (M)
+}
+
+/// Where a norm shows its scale, and what it makes before gain and bias; in which layer.
+pub(super) type Shown = (Site, Site, Option<usize>);
+
+impl Norm {
+    pub(super) fn layer(eps: f64, gain: Tensor, bias: Tensor) -> Norm {
+        Norm { kind: Norms::Layer, eps, gain: Some(gain), bias: Some(bias) }
+    }
+
+    pub(super) fn rms(eps: f64, gain: Tensor) -> Norm {
+        Norm { kind: Norms::Rms, eps, gain: Some(gain), bias: None }
+    }
+
+    /// No norm: what comes out is what went in.
+    pub(super) fn none() -> Norm {
+        Norm { kind: Norms::None, eps: 0.0, gain: None, bias: None }
+    }
+
+    /// Normalises the last axis, showing at the given sites the scale, and the outcome before gain and bias.
+    pub(super) fn forward(&self, x: Tensor, shown: Shown, tap: &mut Tapped) -> Result<Tensor> {
+        let Some((x, scale)) = self.taken_apart(&x)? else { return Ok(x) };
+        let (scale_site, site, layer) = shown;
+        let scale = tap.at(scale_site, layer, scale)?; // (B, T, 1)
+        let normalized = tap.at(site, layer, x.broadcast_div(&scale)?)?; // (B, T, M)
+        self.gain_and_bias(normalized)
+    }
+
+    /// Normalises the last axis of what TransformerLens does not show.
+    pub(super) fn unseen(&self, x: Tensor) -> Result<Tensor> {
+        match self.taken_apart(&x)? {
+            Some((x, scale)) => self.gain_and_bias(x.broadcast_div(&scale)?),
+            None => Ok(x),
+        }
+    }
+
+    /// What is to be divided, and by what; nothing where there is no norm.
+    fn taken_apart(&self, x: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+        let x = match self.kind {
+            Norms::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+            Norms::Rms => x.clone(),
+            Norms::None => return Ok(None),
+        };
+        let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
+        Ok(Some((x, scale)))
+    }
+
+    fn gain_and_bias(&self, normalized: Tensor) -> Result<Tensor> {
+        let scaled = match &self.gain {
+            Some(gain) => normalized.broadcast_mul(gain)?,
+            None => normalized,
+        };
+        Ok(match &self.bias {
+            Some(bias) => scaled.broadcast_add(bias)?,
+            None => scaled,
+        })
+    }
+}
