@@ -113,7 +113,7 @@ impl Training {
     /// ```
     /// use headlight::prelude::*;
     /// let mut training = Training::new(&TrainingOptions::default())?;
-    /// let counting: Vec<u32> = (0..40).collect();
+    /// let counting: Vec<u32> = (0..17).collect();
     /// let before = training.step_on(&[counting.clone()])?;
     /// training.step_on(&[counting.clone()])?;
     /// assert!(training.step_on(&[counting])? < before);
