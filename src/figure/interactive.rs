@@ -58,7 +58,8 @@ struct Plot {
     legends: usize,
 }
 
-/// A number to four digits, whole where it is whole, null where it is not finite.
+/// A number to four digits, whole where it is whole, null where it is not finite. What is as small as rounding errors is
+/// 0: it would differ from machine to machine.
 #[derive(Clone, Copy)]
 struct Digits(f32);
 
@@ -67,6 +68,7 @@ impl Serialize for Digits {
         let value = rounded(f64::from(self.0));
         match value {
             v if !v.is_finite() => serializer.serialize_none(),
+            v if v.abs() < 1e-9 => serializer.serialize_i64(0),
             v if v.fract() == 0.0 && v.abs() < 1e9 => serializer.serialize_i64(v as i64),
             v => serializer.serialize_f64(v),
         }
