@@ -181,8 +181,11 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
         // Where query heads share keys, heads of keys are counted.
         let key_head = model.dims().n_key_value_heads / 2;
         let received = value(&model.patch(("k_input", 1), Some(key_head), None, &sent)?)? - neither;
-        let paths = path_patching(&model, &clean_ids, &ids, Receiver::Key(head(1, key_head)), &metric)?;
-        assert!((paths.value(&[0, 3])? - received).abs() < 5e-5, "{name}: path to keys");
+        for reader in model.heads_of_key(1, key_head)? {
+            let paths = path_patching(&model, &clean_ids, &ids, Receiver::Key(reader), &metric)?;
+            assert!((paths.value(&[0, 3])? - received).abs() < 5e-5, "{name}: path to the keys of {reader}");
+        }
+        let paths = path_patching(&model, &clean_ids, &ids, Receiver::Key(head(1, 0)), &metric)?;
         assert_eq!(paths.value(&[1, 0])?, 0.0, "what lies above cannot reach");
     }
     Ok(())

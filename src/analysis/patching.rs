@@ -234,9 +234,9 @@ pub enum Receiver {
     Logits,
     /// What a head's queries read.
     Query(Head),
-    /// What a head's keys read. Where query heads share keys, the head is one of keys.
+    /// What a head's keys read. Where heads share their keys, so does what reaches them.
     Key(Head),
-    /// What a head's values read. Where query heads share values, the head is one of values.
+    /// What a head's values read. Where heads share their values, so does what reaches them.
     Value(Head),
 }
 
@@ -283,8 +283,13 @@ pub fn path_patching(
     };
     let to = match receiver {
         Receiver::Logits => None,
-        Receiver::Query(to) => Some(to.check(dims.n_layers, dims.n_heads)?),
-        Receiver::Key(to) | Receiver::Value(to) => Some(to.check(dims.n_layers, dims.n_key_value_heads)?),
+        Receiver::Query(to) | Receiver::Key(to) | Receiver::Value(to) => {
+            Some(to.check(dims.n_layers, dims.n_heads)?)
+        }
+    };
+    let sharing = match receiver {
+        Receiver::Key(_) | Receiver::Value(_) => dims.n_heads / dims.n_key_value_heads,
+        Receiver::Logits | Receiver::Query(_) => 1,
     };
     let reach = to.map_or(dims.n_layers, |to| to.layer);
     let progress = Progress::new("tracing paths", reach * dims.n_heads);
@@ -305,8 +310,9 @@ pub fn path_patching(
                 None => Ok(stream.clone()),
                 Some(to) => {
                     let (batch, len, heads, width) = activation.dims4()?;
-                    let before = activation.narrow(2, 0, to.head)?;
-                    let after = activation.narrow(2, to.head + 1, heads - to.head - 1)?;
+                    let at = to.head / sharing;
+                    let before = activation.narrow(2, 0, at)?;
+                    let after = activation.narrow(2, at + 1, heads - at - 1)?;
                     let own = stream.unsqueeze(2)?.broadcast_as((batch, len, 1, width))?;
                     Ok(Tensor::cat(&[before, own, after], 2)?)
                 }
