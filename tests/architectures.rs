@@ -91,13 +91,23 @@ fn detection_and_truth_of_every_architecture() -> Result<()> {
             assert_eq!(circuit.top_pairs(3)?.pairs().len(), 3);
             let ids = vec![0, 5, 6, 7, 5, 6, 7];
             let run = model.run_with_cache(&ids)?;
-            let published = qk_as_published(&run, 0);
-            if model.dims().n_key_value_heads < model.dims().n_heads {
-                let error = published.expect_err("fewer keys than queries").to_string();
-                assert!(error.contains("as many heads of keys"), "{error}");
-            } else {
-                assert_eq!(published?.heads().shape(), [4, 4]);
+            let published = qk_as_published(&run, 0)?;
+            let shared = model.dims().n_key_value_heads;
+            assert_eq!(published.heads().shape(), [4, shared]);
+            assert_eq!(published.as_drawn().shape(), [4.min(run.tokens()[0].len()), shared]);
+            let (q, k) = (run.q(0)?, run.k(0)?);
+            let last = shared - 1;
+            let mut sum = 0f64;
+            for position in 0..run.tokens()[0].len() {
+                for d in 0..model.dims().d_head {
+                    sum += f64::from(q.value(&[position, 3, d])?) * f64::from(k.value(&[position, last, d])?);
+                }
             }
+            let found = f64::from(published.heads().value(&[3, last])?);
+            let expected = sum / run.tokens()[0].len() as f64;
+            assert!((found - expected).abs() < 1e-5 * (1. + expected.abs()), "{found} is not {expected}");
+            let key = if shared < 4 { format!("L0KV{last}") } else { "L0H3".into() };
+            assert_eq!(published.heads().axes()[1].label(last), key);
             assert!(run.figure()?.to_text().contains("L0H1"));
         }
     }

@@ -19,7 +19,7 @@ pub struct QkAsPublished {
 
 impl QkAsPublished {
     /// What the numbers are `[query head, key head]`: the mean over positions of one head's query times another head's
-    /// key at the same position, neither scaled nor masked.
+    /// key at the same position, neither scaled nor masked. Heads that share keys have a column for each shared key.
     pub fn heads(&self) -> &Named {
         &self.heads
     }
@@ -33,12 +33,9 @@ impl QkAsPublished {
 
 impl fmt::Debug for QkAsPublished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (heads, tokens) = (self.heads.shape()[0], self.tokens.shape()[0]);
-        write!(
-            f,
-            "{}: {heads} heads by {heads} heads, of which {tokens} by {tokens} were drawn",
-            self.heads.name()
-        )
+        let [heads, tokens] = [self.heads.shape(), self.tokens.shape()]
+            .map(|shape| shape.iter().map(usize::to_string).collect::<Vec<_>>().join(" by "));
+        write!(f, "{}: {heads}, of which {tokens} were drawn", self.heads.name())
     }
 }
 
@@ -71,31 +68,27 @@ pub fn qk_as_published(run: &Run, layer: usize) -> Result<QkAsPublished> {
             .help("take one with `run.item(0)?`"));
     };
     let (q, k) = (run.get(Site::Q.at(layer))?, run.get(Site::K.at(layer))?); // (T, H, D)
-    if q.shape() != k.shape() {
-        return Err(Error::new(
-            ErrorKind::Axes,
-            format!("layer {layer} has queries of shape {:?} and keys of shape {:?}", q.shape(), k.shape()),
-        )
-        .help("it takes as many heads of keys as of queries"));
-    }
     let (q, k) = (q.tensor(), k.tensor());
-    let meetings = q.contiguous()?.matmul(&k.transpose(1, 2)?.contiguous()?)?.mean(0)?; // (H, H)
-    let n_heads = meetings.dim(0)?;
-    let heads: Vec<String> = (0..n_heads).map(|head| format!("L{layer}H{head}")).collect();
-    let drawn = tokens.len().min(n_heads);
-    let cut = meetings.narrow(0, 0, drawn)?.narrow(1, 0, drawn)?.contiguous()?;
-    let labels = tokens.labels().get(..drawn).ok_or_else(not_reached)?.to_vec();
-    let axis = |name, labels: &Vec<String>| Axis::labelled(name, labels.clone());
+    let meetings = q.contiguous()?.matmul(&k.transpose(1, 2)?.contiguous()?)?.mean(0)?; // (H, keys' H)
+    let (n_heads, n_keys) = meetings.dims2()?;
+    let keys_of = if n_keys == n_heads { "H" } else { "KV" };
+    let heads = |kind: &str, n| (0..n).map(|head| format!("L{layer}{kind}{head}")).collect::<Vec<_>>();
+    let (rows, columns) = (tokens.len().min(n_heads), tokens.len().min(n_keys));
+    let cut = meetings.narrow(0, 0, rows)?.narrow(1, 0, columns)?.contiguous()?;
+    let first = |n| Ok::<_, Error>(tokens.labels().get(..n).ok_or_else(not_reached)?.to_vec());
     Ok(QkAsPublished {
         heads: Named::new(
             format!("queries times keys of layer {layer}, head by head"),
             meetings,
-            vec![axis("query head", &heads), axis("key head", &heads)],
+            vec![
+                Axis::labelled("query head", heads("H", n_heads)),
+                Axis::labelled("key head", heads(keys_of, n_keys)),
+            ],
         )?,
         tokens: Named::new(
             format!("the same as published, heads labelled as tokens (layer {layer})"),
             cut,
-            vec![axis("query", &labels), axis("key", &labels)],
+            vec![Axis::labelled("query", first(rows)?), Axis::labelled("key", first(columns)?)],
         )?,
     })
 }
