@@ -6,10 +6,11 @@
 
 use candle_core::{Device, Tensor};
 
+use super::attend::{self, Sight};
 use super::decoder::Layer;
 use super::linear::Linear;
 use super::norm::Norm;
-use super::ops::softmax;
+use super::ops::{in_one_pass, softmax};
 use super::rotary::Rotary;
 use crate::error::Result;
 use crate::hook::Site;
@@ -99,9 +100,8 @@ impl Attention {
             k = layer.at(Site::RotK, rotary.rotate(&k, start)?)?; // (B, T, K, D)
         }
         let (k, v) = layer.with_past(k, v)?; // (B, S, K, D)
-        let scores = layer.at(Site::AttnScores, self.scores(&q, &k)?)?; // (B, H, T, S)
-        let pattern = layer.at(Site::Pattern, softmax(&scores)?)?; // (B, H, T, S)
-        let z = layer.at(Site::Z, self.mix(&pattern, &v)?)?; // (B, T, H, D)
+        let z = self.mixed(&q, &k, &v, layer)?; // (B, T, H, D)
+        let z = layer.at(Site::Z, z)?; // (B, T, H, D)
         if layer.wants(Site::Result) {
             let result = self.result(&z)?; // (B, T, H, M)
             let given = layer.at(Site::Result, result.clone())?;
@@ -163,6 +163,29 @@ impl Attention {
         let y = x.matmul(&self.weight(part)?.contiguous()?)?; // (H, BT, D)
         let y = y.reshape((heads, batch, len, y.dim(2)?))?.permute((1, 2, 0, 3))?; // (B, T, H, D)
         Ok(y.contiguous()?.broadcast_add(&self.bias(part)?)?) // (B, T, H, D)
+    }
+
+    /// The values as queries and keys mix them, by way of scores and pattern where somebody asks for these.
+    fn mixed(&self, q: &Tensor, k: &Tensor, v: &Tensor, layer: &mut Layer) -> Result<Tensor> {
+        if !in_one_pass([q, k, v]) {
+            let scores = layer.at(Site::AttnScores, self.scores(q, k)?)?; // (B, H, T, S)
+            let pattern = layer.at(Site::Pattern, softmax(&scores)?)?; // (B, H, T, S)
+            return self.mix(&pattern, v); // (B, T, H, D)
+        }
+        let sight = Sight { scale: self.scoring.scale, window: self.scoring.window.unwrap_or(usize::MAX) };
+        let (pattern, masked) = match (layer.wants(Site::AttnScores), layer.wants(Site::Pattern)) {
+            (false, false) => return attend::attend(q, k, v, sight), // (B, T, H, D)
+            (false, true) => (attend::pattern(q, k, sight)?, true),  // (B, H, T, S)
+            (true, _) => {
+                let scores = attend::scores(q, k, sight)?; // (B, H, T, S)
+                let given = layer.at(Site::AttnScores, scores.clone())?; // (B, H, T, S)
+                (softmax(&given)?, given.id() == scores.id()) // (B, H, T, S)
+            }
+        };
+        let given = layer.at(Site::Pattern, pattern.clone())?; // (B, H, T, S)
+        // Somebody may have put attention where there was none.
+        let sight = (masked && given.id() == pattern.id()).then_some(sight);
+        attend::mix(&given, v, sight) // (B, T, H, D)
     }
 
     fn scores(&self, q: &Tensor, k: &Tensor) -> Result<Tensor> {

@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Tensor};
 
+use super::matrix::affine;
+use super::ops::in_one_pass;
 use crate::error::Result;
 
 /// `x W + b`, with W `[in, out]`; without b where the model has none.
@@ -17,7 +19,11 @@ impl Linear {
         let width = dims.pop().unwrap_or(0);
         let rows: usize = dims.iter().product();
         dims.push(self.weight.dim(1)?);
-        let y = x.reshape((rows, width))?.matmul(&self.weight)?;
+        let x = x.reshape((rows, width))?;
+        if in_one_pass([&x, &self.weight].into_iter().chain(&self.bias)) {
+            return Ok(affine(&x, &self.weight, self.bias.as_ref())?.reshape(dims)?);
+        }
+        let y = x.matmul(&self.weight)?;
         Ok(match &self.bias {
             Some(bias) => y.broadcast_add(bias)?.reshape(dims)?,
             None => y.reshape(dims)?,

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::Tapped;
 use super::linear::Linear;
-use super::ops::gelu;
+use super::ops::{gelu, gelu_of_own};
 use crate::error::Result;
 use crate::hook::Site;
 
@@ -23,8 +23,11 @@ impl Mlp {
         let l = Some(layer);
         let post = match &self.gate {
             None => {
-                let pre = tap.at(Site::MlpPre, l, self.input.forward(x)?)?; // (B, T, N)
-                self.activation.apply(&pre)? // (B, T, N)
+                let pre = self.input.forward(x)?; // (B, T, N)
+                match self.activation {
+                    Activation::GeluTanh if !tap.wants(Site::MlpPre, l) => gelu_of_own(pre)?, // (B, T, N)
+                    activation => activation.apply(&tap.at(Site::MlpPre, l, pre)?)?,          // (B, T, N)
+                }
             }
             Some(gate) => {
                 let pre = tap.at(Site::MlpPre, l, gate.forward(x)?)?; // (B, T, N)

@@ -1,6 +1,7 @@
 //! Networks: token ids in, activations through a tap, nothing kept.
 
 mod anatomy;
+mod attend;
 mod attention;
 mod attention_only;
 pub(crate) mod config;
@@ -13,6 +14,7 @@ mod gptj;
 pub(crate) mod initial;
 mod linear;
 mod llama;
+mod matrix;
 mod mistral;
 mod mlp;
 mod norm;

@@ -4,6 +4,7 @@ use candle_core::{D, Tensor};
 
 use super::Tapped;
 use super::anatomy::Norms;
+use super::ops::{gain_and_bias, in_one_pass, norm_scale, normalize};
 use crate::error::Result;
 use crate::hook::Site;
 
@@ -35,8 +36,27 @@ impl Norm {
 
     /// Normalises the last axis, showing at the given sites the scale, and the outcome before gain and bias.
     pub(super) fn forward(&self, x: Tensor, shown: Shown, tap: &mut Tapped) -> Result<Tensor> {
-        let Some((x, scale)) = self.taken_apart(&x)? else { return Ok(x) };
         let (scale_site, site, layer) = shown;
+        if self.kind == Norms::None {
+            return Ok(x);
+        }
+        if in_one_pass([&x].into_iter().chain(&self.gain).chain(&self.bias)) {
+            let (centres, gain, bias) = (self.kind == Norms::Layer, self.gain.as_ref(), self.bias.as_ref());
+            let changed = if tap.wants(scale_site, layer) {
+                let scale = norm_scale(&x, centres, self.eps)?; // (B, T, 1)
+                let given = tap.at(scale_site, layer, scale.clone())?; // (B, T, 1)
+                (given.id() != scale.id()).then_some(given)
+            } else {
+                None
+            };
+            let normalized = match changed {
+                None if !tap.wants(site, layer) => return normalize(&x, centres, self.eps, gain, bias),
+                None => normalize(&x, centres, self.eps, None, None)?, // (B, T, M)
+                Some(scale) => self.centred(&x)?.broadcast_div(&scale)?, // (B, T, M)
+            };
+            return gain_and_bias(&tap.at(site, layer, normalized)?, gain, bias); // (B, T, M)
+        }
+        let Some((x, scale)) = self.taken_apart(&x)? else { return Ok(x) };
         let scale = tap.at(scale_site, layer, scale)?; // (B, T, 1)
         let normalized = tap.at(site, layer, x.broadcast_div(&scale)?)?; // (B, T, M)
         self.gain_and_bias(normalized)
@@ -52,13 +72,19 @@ impl Norm {
 
     /// What is to be divided, and by what; nothing where there is no norm.
     fn taken_apart(&self, x: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
-        let x = match self.kind {
-            Norms::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
-            Norms::Rms => x.clone(),
-            Norms::None => return Ok(None),
-        };
+        if self.kind == Norms::None {
+            return Ok(None);
+        }
+        let x = self.centred(x)?;
         let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
         Ok(Some((x, scale)))
+    }
+
+    fn centred(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self.kind {
+            Norms::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+            Norms::Rms | Norms::None => x.clone(),
+        })
     }
 
     fn gain_and_bias(&self, normalized: Tensor) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Operations that candle does in many passes over memory, done in one, with their gradients. On a GPU they are
 //! candle's own.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, InplaceOp1, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -19,6 +19,15 @@ pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
 /// GELU by its tanh approximation (Hendrycks and Gimpel 2016, section 2).
 pub(super) fn gelu(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() { Ok(x.contiguous()?.apply_op1(Gelu)?) } else { Ok(x.gelu()?) }
+}
+
+/// As [`gelu`], of a tensor that nothing else reads: it is overwritten.
+pub(super) fn gelu_of_own(x: Tensor) -> Result<Tensor> {
+    if !in_one_pass([&x]) || !x.is_contiguous() {
+        return gelu(&x);
+    }
+    x.inplace_op1(&Gelu)?;
+    Ok(x)
 }
 
 /// The logarithm of the sum of the exponentials of the last axis, which stays with length 1.
@@ -51,10 +60,10 @@ impl CustomOp1 for Softmax {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let width = last(layout);
         by_rows(layout, width, values(storage, layout)?, |out, x| {
-            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            out.iter_mut().zip(x).for_each(|(out, &x)| *out = exp(x - largest));
-            let scale = 1.0 / sum(out);
-            out.iter_mut().for_each(|out| *out *= scale);
+            // What lies ahead of a query is masked, and stays 0.
+            let seen = x.iter().rposition(|&x| x != f32::NEG_INFINITY).map_or(x.len(), |last| last + 1);
+            out[..seen].copy_from_slice(&x[..seen]);
+            softmax_of(&mut out[..seen]);
         })
     }
 
@@ -65,6 +74,28 @@ impl CustomOp1 for Softmax {
         }
         Ok(Some(p.apply_op2_no_bwd(&gradient.contiguous()?, &SoftmaxGradient)?))
     }
+}
+
+/// Softmax of one row, in place.
+pub(super) fn softmax_of(x: &mut [f32]) {
+    let largest = largest(x);
+    x.iter_mut().for_each(|x| *x = exp(*x - largest));
+    let scale = 1.0 / sum(x);
+    x.iter_mut().for_each(|x| *x *= scale);
+}
+
+/// The largest number, found in eight strands.
+fn largest(x: &[f32]) -> f32 {
+    let (blocks, rest) = x.as_chunks::<8>();
+    let mut strands = [f32::NEG_INFINITY; 8];
+    for block in blocks {
+        // Not `max`, which asks about NaN at each: a NaN makes the sum of exponentials NaN anyhow.
+        strands
+            .iter_mut()
+            .zip(block)
+            .for_each(|(strand, &x)| *strand = if x > *strand { x } else { *strand });
+    }
+    strands.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// dx = p (dp - sum p dp).
@@ -94,6 +125,98 @@ impl CustomOp2 for SoftmaxGradient {
             },
         );
         Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
+/// What a norm divides each row by `[.., 1]`, with no gradient.
+pub(super) fn norm_scale(x: &Tensor, centres: bool, eps: f64) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op1_no_bwd(&NormScale { centres, eps })?)
+}
+
+/// A norm over the last axis, then times a gain and plus a bias where there are such, with no gradient.
+pub(super) fn normalize(
+    x: &Tensor,
+    centres: bool,
+    eps: f64,
+    gain: Option<&Tensor>,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op1_no_bwd(&Normalize { norm: Some((centres, eps)), gain, bias })?)
+}
+
+/// Times a gain and plus a bias, where there are such, with no gradient.
+pub(super) fn gain_and_bias(x: &Tensor, gain: Option<&Tensor>, bias: Option<&Tensor>) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op1_no_bwd(&Normalize { norm: None, gain, bias })?)
+}
+
+struct NormScale {
+    centres: bool,
+    eps: f64,
+}
+
+impl CustomOp1 for NormScale {
+    fn name(&self) -> &'static str {
+        "norm scale"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let width = last(layout);
+        let rows = values(storage, layout)?.par_chunks(width).with_min_len(rows_a_task(width));
+        let scales = rows.map(|x| mean_and_scale(x, self.centres, self.eps).1).collect();
+        let mut dims = layout.dims().to_vec();
+        dims.pop();
+        dims.push(1);
+        Ok((CpuStorage::F32(scales), Shape::from(dims)))
+    }
+}
+
+/// What a norm takes from each number of a row, and what it then divides by.
+fn mean_and_scale(x: &[f32], centres: bool, eps: f64) -> (f32, f32) {
+    let n = x.len() as f32;
+    let mean = if centres { sum(x) / n } else { 0.0 };
+    let (blocks, rest) = x.as_chunks::<16>();
+    let mut strands = [0f32; 16];
+    for block in blocks {
+        strands.iter_mut().zip(block).for_each(|(strand, x)| *strand += (x - mean) * (x - mean));
+    }
+    let squares = strands.iter().sum::<f32>() + rest.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>();
+    (mean, (squares / n + eps as f32).sqrt())
+}
+
+struct Normalize<'a> {
+    /// Whether it centres, and what is added to the mean square; nothing where that has been done.
+    norm: Option<(bool, f64)>,
+    gain: Option<&'a Tensor>,
+    bias: Option<&'a Tensor>,
+}
+
+impl CustomOp1 for Normalize<'_> {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let width = last(layout);
+        let row_of = |tensor: Option<&Tensor>| match tensor.map(Tensor::to_vec1::<f32>).transpose()? {
+            Some(row) if row.len() != width => bail!("a gain or bias of {} for rows of {width}", row.len()),
+            row => Ok(row),
+        };
+        let (gain, bias) = (row_of(self.gain)?, row_of(self.bias)?);
+        by_rows(layout, width, values(storage, layout)?, |out, x| {
+            match self.norm {
+                Some((centres, eps)) => {
+                    let (mean, scale) = mean_and_scale(x, centres, eps);
+                    out.iter_mut().zip(x).for_each(|(out, x)| *out = (x - mean) / scale);
+                }
+                None => out.copy_from_slice(x),
+            }
+            if let Some(gain) = &gain {
+                out.iter_mut().zip(gain).for_each(|(out, gain)| *out *= gain);
+            }
+            if let Some(bias) = &bias {
+                out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            }
+        })
     }
 }
 
@@ -202,6 +325,20 @@ impl CustomOp1 for Gelu {
     }
 }
 
+impl InplaceOp1 for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("only contiguous f32 is taken here")
+        };
+        values[start..end].par_chunks_mut(CHUNK).for_each(|x| x.iter_mut().for_each(|x| *x *= gelu_gate(*x)));
+        Ok(())
+    }
+}
+
 struct GeluSlope;
 
 impl CustomOp1 for GeluSlope {
@@ -230,11 +367,25 @@ fn last(layout: &Layout) -> usize {
     layout.dims().last().copied().unwrap_or(1).max(1)
 }
 
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+/// The numbers of a contiguous tensor.
+pub(super) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("only contiguous f32 is taken here"),
     }
+}
+
+/// The numbers of a tensor's storage from its first on, whatever its strides.
+pub(super) fn values_from<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    match storage {
+        CpuStorage::F32(values) => Ok(&values[layout.start_offset()..]),
+        _ => bail!("only f32 is taken here"),
+    }
+}
+
+/// Whether what is made of these may be made in one pass on the CPU: no gradient is to be had of it.
+pub(super) fn in_one_pass<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    tensors.into_iter().all(|tensor| tensor.device().is_cpu() && !tensor.track_op())
 }
 
 fn by_rows(
@@ -257,6 +408,16 @@ fn sum(x: &[f32]) -> f32 {
         strands.iter_mut().zip(block).for_each(|(strand, x)| *strand += x);
     }
     strands.iter().sum::<f32>() + rest.iter().sum::<f32>()
+}
+
+/// The sum of products, as [`sum`] adds.
+pub(super) fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
+    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+    let mut strands = [0f32; 16];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        strands.iter_mut().zip(a).zip(b).for_each(|((strand, a), b)| *strand += a * b);
+    }
+    strands.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }
 
 /// e^x within 2 units in the last place, in operations that compilers vectorise; 0 below -87, where f32 has only

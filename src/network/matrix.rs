@@ -1,0 +1,213 @@
+//! Products of matrices on the CPU, written where they are wanted and added to what is there: candle's own product makes a
+//! new tensor each time.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor, bail};
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use super::ops::{sum_of_products, values_from};
+use crate::error::Result;
+
+/// Numbers seen as rows and columns.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    values: &'a [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+/// Numbers to be written as rows, whose columns stand next to each other.
+pub(super) struct MatrixMut<'a> {
+    values: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+/// How many numbers a matrix reaches over.
+fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> Option<usize> {
+    match (rows.checked_sub(1), columns.checked_sub(1)) {
+        (Some(rows), Some(columns)) => {
+            rows.checked_mul(row_stride)?.checked_add(columns.checked_mul(column_stride)?)?.checked_add(1)
+        }
+        _ => Some(0),
+    }
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows and columns of `values`, so many numbers apart.
+    pub(super) fn new(
+        values: &'a [f32],
+        [rows, columns]: [usize; 2],
+        [row_stride, column_stride]: [usize; 2],
+    ) -> candle_core::Result<Matrix<'a>> {
+        if reach(rows, columns, row_stride, column_stride).is_none_or(|reach| reach > values.len()) {
+            bail!("a matrix of {rows} rows and {columns} columns does not fit {} numbers", values.len());
+        }
+        Ok(Matrix { values, rows, columns, row_stride, column_stride })
+    }
+
+    fn of(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<Matrix<'a>> {
+        let (&[rows, columns], &[row_stride, column_stride]) = (layout.dims(), layout.stride()) else {
+            bail!("a matrix has two axes, not those of {layout:?}")
+        };
+        Matrix::new(values_from(storage, layout)?, [rows, columns], [row_stride, column_stride])
+    }
+
+    pub(super) fn transposed(self) -> Matrix<'a> {
+        Matrix {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+impl<'a> MatrixMut<'a> {
+    /// Rows of `values`, so many numbers apart.
+    pub(super) fn new(
+        values: &'a mut [f32],
+        [rows, columns]: [usize; 2],
+        row_stride: usize,
+    ) -> candle_core::Result<MatrixMut<'a>> {
+        let apart = rows <= 1 || row_stride >= columns;
+        if !apart || reach(rows, columns, row_stride, 1).is_none_or(|reach| reach > values.len()) {
+            bail!("a matrix of {rows} rows and {columns} columns does not fit {} numbers", values.len());
+        }
+        Ok(MatrixMut { values, rows, columns, row_stride })
+    }
+
+    /// Makes this `scale a b`, or adds that to it, on so many threads.
+    pub(super) fn set(
+        self,
+        a: Matrix,
+        b: Matrix,
+        scale: f32,
+        adds: bool,
+        threads: usize,
+    ) -> candle_core::Result<()> {
+        if (a.rows, a.columns, b.columns) != (self.rows, b.rows, self.columns) {
+            bail!(
+                "a product of {} by {} and {} by {} is not {} by {}",
+                a.rows,
+                a.columns,
+                b.rows,
+                b.columns,
+                self.rows,
+                self.columns
+            );
+        }
+        if a.rows == 1 && b.rows * b.columns >= MANY && scale == 1.0 && a.column_stride == 1 {
+            return row_times(&mut self.values[..self.columns], &a.values[..a.columns], b, adds);
+        }
+        let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
+        // SAFETY: the matrices' constructors have checked that all rows and columns lie within their slices, and that no two
+        // rows of the one that is written overlap.
+        unsafe {
+            gemm::gemm(
+                self.rows,
+                self.columns,
+                a.columns,
+                self.values.as_mut_ptr(),
+                1,
+                self.row_stride as isize,
+                adds,
+                a.values.as_ptr(),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b.values.as_ptr(),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                1.0,
+                scale,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Weights from which on one row is worth more than one thread.
+const MANY: usize = 1 << 16;
+
+/// One row times a matrix, as generation does it: bound by reading the matrix, so all threads read.
+fn row_times(out: &mut [f32], row: &[f32], b: Matrix, adds: bool) -> candle_core::Result<()> {
+    if !adds {
+        out.fill(0.0);
+    }
+    let block = out.len().div_ceil(rayon::current_num_threads()).clamp(64, 2048);
+    match (b.row_stride, b.column_stride) {
+        (_, 1) => out.par_chunks_mut(block).enumerate().for_each(|(index, out)| {
+            let len = out.len();
+            let line = |i: usize| &b.values[i * b.row_stride + index * block..][..len];
+            let (fours, rest) = row.as_chunks::<4>();
+            for (i, x) in fours.iter().enumerate() {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|j| line(4 * i + j));
+                for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                    *out += x[0] * a + x[1] * b + x[2] * c + x[3] * d;
+                }
+            }
+            for (i, x) in rest.iter().enumerate() {
+                out.iter_mut().zip(line(4 * fours.len() + i)).for_each(|(out, weight)| *out += x * weight);
+            }
+        }),
+        (1, _) => out.par_chunks_mut(block).enumerate().for_each(|(index, out)| {
+            for (column, out) in out.iter_mut().enumerate() {
+                let start = (index * block + column) * b.column_stride;
+                *out += sum_of_products(row, &b.values[start..start + row.len()]);
+            }
+        }),
+        _ => bail!("a weight whose rows and columns are both apart"),
+    }
+    Ok(())
+}
+
+/// `x W + b` of `[row, in]`, `[in, out]` and `[out]`, with no gradient.
+pub(super) fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    Ok(x.apply_op2_no_bwd(weight, &Affine { bias })?)
+}
+
+struct Affine<'a> {
+    bias: Option<&'a Tensor>,
+}
+
+impl CustomOp2 for Affine<'_> {
+    fn name(&self) -> &'static str {
+        "affine"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (x, weight) = (Matrix::of(x, x_layout)?, Matrix::of(weight, weight_layout)?);
+        let (rows, columns) = (x.rows, weight.columns);
+        let mut out = vec![0f32; rows * columns];
+        if let Some(bias) = self.bias {
+            let bias = bias.to_vec1::<f32>()?;
+            if bias.len() != columns {
+                bail!("a bias of {} for {columns} columns", bias.len());
+            }
+            out.par_chunks_mut(columns.max(1)).for_each(|row| row.copy_from_slice(&bias));
+        }
+        let threads = candle_core::utils::get_num_threads();
+        MatrixMut::new(&mut out, [rows, columns], columns)?.set(
+            x,
+            weight,
+            1.0,
+            self.bias.is_some(),
+            threads,
+        )?;
+        Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
+    }
+}
