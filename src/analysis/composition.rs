@@ -5,8 +5,10 @@ use std::f64::consts::TAU;
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor};
+use nalgebra::DMatrix;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use super::circuit::{CircuitKind, layer_factors};
 use crate::error::{Error, ErrorKind, Result};
@@ -130,8 +132,8 @@ impl Drawn for CompositionScores {
 
 drawn!(CompositionScores);
 
-/// Scores every pair of an earlier and a later head, in f64, and random heads for comparison (always the same ones).
-/// Products of the factors' Gram matrices stand for the circuits: GPT-2 small takes seconds and some 60 MB.
+/// Scores every pair of an earlier and a later head, and random heads for comparison (always the same ones). Roots of the
+/// factors' Gram matrices stand for the circuits: GPT-2 small takes less than a second and some 60 MB.
 ///
 /// Where positions turn queries and keys, QK is that of a key at the query's own position, as in TransformerLens. Where query
 /// heads share keys and values, each query head has them as its own.
@@ -157,19 +159,16 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
         .help("composition takes at least two layers"));
     }
     let progress = Progress::new("composing heads", n_layers * (n_layers - 1) / 2);
-    let grams = |layer| {
+    let mut later = Vec::new();
+    for layer in 1..n_layers {
         check_stop()?;
-        Grams::new(&later_factors(model, layer, kind)?)
-    };
-    let later: Vec<Grams> = (0..n_layers).map(grams).collect::<Result<_>>()?;
+        later.push(Half::later(&later_factors(model, layer, kind)?)?);
+    }
     let mut scores = vec![f32::NAN; (n_layers * n_heads).pow(2)];
     for layer in 0..n_layers - 1 {
-        let written = f64s(layer_factors(model, layer, CircuitKind::Ov)?)?;
-        let grams = Grams::new(&written)?;
-        for (later_layer, later_grams) in later.iter().enumerate().skip(layer + 1) {
-            let read = later_factors(model, later_layer, kind)?;
-            let found = composed(&written.1, &grams, &read.0, later_grams)?; // (H, H)
-            for (index, score) in found.into_iter().enumerate() {
+        let earlier = Half::earlier(&f64s(layer_factors(model, layer, CircuitKind::Ov)?)?)?;
+        for (later_layer, later) in later.iter().enumerate().skip(layer).map(|(i, half)| (i + 1, half)) {
+            for (index, score) in earlier.composed_with(later)?.into_iter().enumerate() {
                 let (row, column) =
                     (layer * n_heads + index / n_heads, later_layer * n_heads + index % n_heads);
                 scores[row * n_layers * n_heads + column] = score as f32;
@@ -188,42 +187,84 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
     Ok(CompositionScores { kind, scores, baseline: baseline(d_model, d_head)? })
 }
 
-/// What of a circuit's factors A `[head, d_model, d_head]` and B `[head, d_head, d_model]` enters the norm of a product.
-struct Grams {
-    left: Tensor,  // A^T A (H, D, D)
-    right: Tensor, // B B^T (H, D, D)
+/// What of the circuits A B of a layer's heads enters the norms of products, and the circuits' own norms. With A1 B1 the
+/// earlier circuit and A2 B2 the later one, A1^T A1 = L L^T and B2 B2^T = R R^T: the norm of A1 B1 A2 B2 is that of
+/// (L^T B1) (A2 R), which is as small as a head. Gram matrices and roots are made in f64, the products in f32.
+struct Half {
+    inner: Tensor, // L^T B1 (H D, M), or A2 R (M, H D)
     norms: Vec<f64>,
 }
 
-impl Grams {
-    fn new((left, right): &(Tensor, Tensor)) -> Result<Grams> {
-        let left = left.transpose(1, 2)?.contiguous()?.matmul(left)?;
-        let right = right.matmul(&right.transpose(1, 2)?.contiguous()?)?;
-        let squares = (&left * &right)?.sum((1, 2))?.to_vec1::<f64>()?;
-        Ok(Grams { left, right, norms: squares.into_iter().map(|square| square.max(0.0).sqrt()).collect() })
+impl Half {
+    fn earlier((left, right): &(Tensor, Tensor)) -> Result<Half> {
+        let grams = gram(left)?;
+        let inner = roots(&grams)?.transpose(1, 2)?.contiguous()?.matmul(right)?; // (H, D, M)
+        let inner = inner.flatten_to(1)?.to_dtype(DType::F32)?;
+        Ok(Half { inner, norms: norms(&grams, &gram(&right.transpose(1, 2)?.contiguous()?)?)? })
+    }
+
+    fn later((left, right): &(Tensor, Tensor)) -> Result<Half> {
+        let grams = gram(&right.transpose(1, 2)?.contiguous()?)?;
+        let inner = left.matmul(&roots(&grams)?)?.transpose(0, 1)?; // (M, H, D)
+        let inner = inner.flatten_from(1)?.to_dtype(DType::F32)?;
+        Ok(Half { inner, norms: norms(&gram(left)?, &grams)? })
+    }
+
+    /// The score of each earlier head with each later one, row by row.
+    fn composed_with(&self, later: &Half) -> Result<Vec<f64>> {
+        let (heads, later_heads) = (self.norms.len(), later.norms.len());
+        let products = self.inner.matmul(&later.inner)?; // (H D, H D)
+        let (rows, columns) = products.dims2()?;
+        let (d_head, later_d_head) = (rows / heads, columns / later_heads);
+        let products = products.flatten_all()?.to_vec1::<f32>()?;
+        let mut squares = vec![0f64; heads * later_heads];
+        let of_rows = products.par_chunks(d_head * columns).zip(squares.par_chunks_mut(later_heads));
+        of_rows.for_each(|(rows, squares)| {
+            for row in rows.chunks(columns) {
+                for (square, own) in squares.iter_mut().zip(row.chunks(later_d_head)) {
+                    *square += own.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>();
+                }
+            }
+        });
+        let score = |(index, square): (usize, f64)| {
+            let apart = self.norms[index / later_heads] * later.norms[index % later_heads];
+            // A head that does nothing composes with nothing.
+            if apart > 0.0 { square.sqrt() / apart } else { 0.0 }
+        };
+        Ok(squares.into_iter().enumerate().map(score).collect())
     }
 }
 
-/// The score of each earlier head with each later one, row by row. With A1 B1 the earlier head's circuit, A2 B2 the later
-/// one's, and M = B1 A2, the squared norm of A1 B1 A2 B2 is the trace of (A1^T A1) M (B2 B2^T) M^T.
-fn composed(written: &Tensor, earlier: &Grams, read: &Tensor, later: &Grams) -> Result<Vec<f64>> {
-    let (heads, d_head, d_model) = written.dims3()?;
-    let (later_heads, _, _) = read.dims3()?;
-    let read = read.transpose(0, 1)?.reshape((d_model, later_heads * d_head))?;
-    let met = written.reshape((heads * d_head, d_model))?.matmul(&read)?; // (HD, HD)
-    let met = met.reshape((heads, d_head, later_heads, d_head))?.transpose(1, 2)?.contiguous()?; // (H, H, D, D)
-    let from = earlier.left.unsqueeze(1)?.broadcast_matmul(&met)?;
-    let to = met.broadcast_matmul(&later.right.unsqueeze(0)?)?;
-    let squares = (from * to)?.sum((2, 3))?.to_vec2::<f64>()?;
-    let mut scores = Vec::with_capacity(heads * later_heads);
-    for (row, norm) in squares.iter().zip(&earlier.norms) {
-        for (square, later_norm) in row.iter().zip(&later.norms) {
-            let apart = norm * later_norm;
-            // A head that does nothing composes with nothing.
-            scores.push(if apart > 0.0 { square.max(0.0).sqrt() / apart } else { 0.0 });
-        }
-    }
-    Ok(scores)
+/// X^T X of each head, of `[head, d_model, d_head]`.
+fn gram(x: &Tensor) -> Result<Tensor> {
+    Ok(x.transpose(1, 2)?.contiguous()?.matmul(x)?) // (H, D, D)
+}
+
+/// The norms of circuits A B, from A^T A and B B^T.
+fn norms(left: &Tensor, right: &Tensor) -> Result<Vec<f64>> {
+    let squares = (left * right)?.sum((1, 2))?.to_vec1::<f64>()?;
+    Ok(squares.into_iter().map(|square| square.max(0.0).sqrt()).collect())
+}
+
+/// L of L L^T for each of these Gram matrices `[head, d_head, d_head]`.
+fn roots(grams: &Tensor) -> Result<Tensor> {
+    let (_, _, n) = grams.dims3()?;
+    let values = grams.flatten_all()?.to_vec1::<f64>()?;
+    let root = |gram: &[f64]| {
+        let gram = DMatrix::from_row_slice(n, n, gram);
+        let root = match gram.clone().cholesky() {
+            Some(cholesky) => cholesky.l(),
+            // Without full rank: a head that does little, or nothing.
+            None => {
+                let eigen = gram.symmetric_eigen();
+                let lengths = eigen.eigenvalues.map(|value| value.max(0.0).sqrt());
+                eigen.eigenvectors * DMatrix::from_diagonal(&lengths)
+            }
+        };
+        root.transpose().as_slice().to_vec() // row by row
+    };
+    let roots: Vec<f64> = values.par_chunks(n * n).flat_map_iter(root).collect();
+    Ok(Tensor::from_vec(roots, grams.dims(), &Device::Cpu)?)
 }
 
 /// The factors of what the later heads read with, in f64.
@@ -259,7 +300,7 @@ fn baseline(d_model: usize, d_head: usize) -> Result<Baseline> {
     let mut factors =
         || -> Result<(Tensor, Tensor)> { Ok((gaussian(d_model, d_head)?, gaussian(d_head, d_model)?)) };
     let (earlier, later) = (factors()?, factors()?);
-    let scores = composed(&earlier.1, &Grams::new(&earlier)?, &later.0, &Grams::new(&later)?)?;
+    let scores = Half::earlier(&earlier)?.composed_with(&Half::later(&later)?)?;
     let mean = scores.iter().sum::<f64>() / scores.len() as f64;
     let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / (scores.len() - 1) as f64;
     Ok(Baseline { mean, std: variance.sqrt() })

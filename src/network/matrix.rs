@@ -169,6 +169,38 @@ fn row_times(out: &mut [f32], row: &[f32], b: Matrix, adds: bool) -> candle_core
     Ok(())
 }
 
+/// Rows up to which it is less work to turn the product around than to turn the weights around.
+const FEW: usize = 512;
+
+/// `x W + b` where the weights of a column stand one after another: products of some columns at a time, each a column, then
+/// all turned into rows. A product of matrices made of rows would have to copy such weights into another order first.
+fn by_columns(x: Matrix, weight: Matrix, bias: Option<&[f32]>) -> candle_core::Result<Vec<f32>> {
+    let (rows, columns) = (x.rows, weight.columns);
+    let some = columns.div_ceil(4 * rayon::current_num_threads()).clamp(32, 512);
+    let mut turned = vec![0f32; rows * columns];
+    turned.par_chunks_mut(some * rows).enumerate().try_for_each(|(index, out)| {
+        let len = out.len() / rows;
+        let weights = weight.values.get(index * some * weight.column_stride..).unwrap_or(&[]);
+        let weights = Matrix::new(weights, [len, weight.rows], [weight.column_stride, 1])?;
+        if let Some(bias) = bias {
+            let own = &bias[index * some..][..len];
+            out.chunks_mut(rows).zip(own).for_each(|(column, bias)| column.fill(*bias));
+        }
+        MatrixMut::new(out, [len, rows], rows)?.set(weights, x.transposed(), 1.0, bias.is_some(), 1)
+    })?;
+    let mut out = vec![0f32; rows * columns];
+    let lines = 16; // of one cache line of each column
+    out.par_chunks_mut(lines * columns).enumerate().for_each(|(index, out)| {
+        let len = out.len() / columns;
+        for (column, turned) in turned.chunks_exact(rows).enumerate() {
+            for (row, value) in turned[index * lines..][..len].iter().enumerate() {
+                out[row * columns + column] = *value;
+            }
+        }
+    });
+    Ok(out)
+}
+
 /// `x W + b` of `[row, in]`, `[in, out]` and `[out]`, with no gradient.
 pub(super) fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     Ok(x.apply_op2_no_bwd(weight, &Affine { bias })?)
@@ -192,22 +224,20 @@ impl CustomOp2 for Affine<'_> {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (x, weight) = (Matrix::of(x, x_layout)?, Matrix::of(weight, weight_layout)?);
         let (rows, columns) = (x.rows, weight.columns);
+        let bias = self.bias.map(Tensor::to_vec1::<f32>).transpose()?;
+        if let Some(bias) = bias.as_ref().filter(|bias| bias.len() != columns) {
+            bail!("a bias of {} for {columns} columns", bias.len());
+        }
+        if weight.row_stride == 1 && (2..=FEW).contains(&rows) && x.columns * columns >= MANY {
+            let out = by_columns(x, weight, bias.as_deref())?;
+            return Ok((CpuStorage::F32(out), Shape::from((rows, columns))));
+        }
         let mut out = vec![0f32; rows * columns];
-        if let Some(bias) = self.bias {
-            let bias = bias.to_vec1::<f32>()?;
-            if bias.len() != columns {
-                bail!("a bias of {} for {columns} columns", bias.len());
-            }
-            out.par_chunks_mut(columns.max(1)).for_each(|row| row.copy_from_slice(&bias));
+        if let Some(bias) = &bias {
+            out.par_chunks_mut(columns.max(1)).for_each(|row| row.copy_from_slice(bias));
         }
         let threads = candle_core::utils::get_num_threads();
-        MatrixMut::new(&mut out, [rows, columns], columns)?.set(
-            x,
-            weight,
-            1.0,
-            self.bias.is_some(),
-            threads,
-        )?;
+        MatrixMut::new(&mut out, [rows, columns], columns)?.set(x, weight, 1.0, bias.is_some(), threads)?;
         Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
     }
 }
