@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
-use super::{Input, Model, Tokens};
+use super::{Input, Model, OfIds, Tokens};
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
 use crate::files;
@@ -218,6 +218,13 @@ impl Run {
     /// The name of the model that ran.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    /// The digest of the tokens that ran, and through which model.
+    pub(crate) fn digest(&self) -> String {
+        let mut digest = OfIds::new();
+        self.tokens.iter().for_each(|tokens| digest.add(tokens.ids()));
+        format!("{}, {}", self.model, digest.finish())
     }
 
     /// What the model that ran is built of.
