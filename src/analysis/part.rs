@@ -180,7 +180,7 @@ pub(super) struct Share {
 
 impl Share {
     pub(super) fn whole(input: &Input) -> Share {
-        Share { range: 0..input.count(), done: 0 }
+        Share { range: 0..input.len(), done: 0 }
     }
 
     /// The inputs that are still to be run.
@@ -211,11 +211,11 @@ pub(super) fn check_inputs(
     metric: Option<&Metric>,
     mut each: impl FnMut(Tokens),
 ) -> Result<()> {
-    if input.count() == 0 {
+    if input.len() == 0 {
         // Says that there is nothing to run.
         return model.tokenize(input).map(drop);
     }
-    for index in 0..input.count() {
+    for index in 0..input.len() {
         let tokens = model.tokenize_one(input, index)?;
         if let Some(metric) = metric {
             metric.check(model, &tokens).map_err(|error| input.placed(error, index))?;
@@ -247,11 +247,11 @@ impl Part {
             model: model.name().into(),
             weights: model.digest()?,
             shard: self.shard,
-            inputs: input.count(),
+            inputs: input.len(),
             tokens: tokens.finish(),
             asked,
         };
-        let range = self.shard.range(input.count());
+        let range = self.shard.range(input.len());
         let (mut file, done) = self.open(&header)?;
         let share = Share { range, done };
         let mut number = share.left().start;
@@ -448,6 +448,13 @@ pub(super) fn add(paths: &[PathBuf]) -> Result<Added> {
         let entries = entries(path, reader.text()?)?;
         let header = Header::deserialize(&Value::Object(entries.clone()));
         let header = header.map_err(|error| not_a_part(path).caused_by(error))?;
+        if header.headlight_part != FORMAT {
+            let (its, of) = (header.headlight_part, path.display());
+            return refused(
+                format!("{of} is of format {its}, and this is {FORMAT}"),
+                "use the version that made it",
+            );
+        }
         match (&first, parts.first()) {
             (Some(first), Some((other, of))) => {
                 if header.shard.of != of.shard.of {

@@ -89,7 +89,8 @@ impl Input {
     }
 
     /// How many sequences there are.
-    pub(crate) fn count(&self) -> usize {
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
         match &self.sequences {
             Sequences::Texts(texts) => texts.len(),
             Sequences::Ids(ids) => ids.len(),
@@ -100,7 +101,7 @@ impl Input {
     pub(crate) fn placed(&self, error: Error, index: usize) -> Error {
         match &self.file {
             Some(file) => error.at(&format!("{file}, line {}", index + 1)),
-            None if self.count() > 1 => error.at(&format!("input {index}")),
+            None if self.len() > 1 => error.at(&format!("input {index}")),
             None => error,
         }
     }

@@ -400,11 +400,11 @@ impl Model {
     }
 
     pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<Tokens>> {
-        if input.count() == 0 {
+        if input.len() == 0 {
             return Err(Error::new(ErrorKind::Input, "there is no text and there are no ids to run")
                 .help("give at least one"));
         }
-        (0..input.count()).map(|index| self.tokenize_one(input, index)).collect()
+        (0..input.len()).map(|index| self.tokenize_one(input, index)).collect()
     }
 
     /// One of an input's sequences. Of thousands, all need not be tokens at once.
