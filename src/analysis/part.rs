@@ -267,7 +267,7 @@ impl Part {
         })
         .map_err(|error| match error.kind() {
             ErrorKind::Stopped => error.help(format!(
-                "{} keeps what is done: asked the same again, it goes on from there",
+                "{} keeps what is done, and nothing else is lost: asked the same again, it goes on",
                 self.name()
             )),
             _ => error,

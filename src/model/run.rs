@@ -194,7 +194,12 @@ impl Tap for Recorder {
     }
 
     fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
-        self.kept.push((hook, activation.clone()));
+        // Queries, keys and values are views of one tensor: to keep one of them must not keep all three.
+        let kept = match hook.site() {
+            Site::Q | Site::K | Site::V => activation.force_contiguous()?,
+            _ => activation.clone(),
+        };
+        self.kept.push((hook, kept));
         Ok(activation)
     }
 
