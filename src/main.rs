@@ -316,7 +316,7 @@ struct InputArgs {
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// The lines of --prompts are token ids: 1,2,3
-    #[arg(long, requires = "prompts")]
+    #[arg(long)]
     ids: bool,
     /// Put no BOS token before the text
     #[arg(long)]
@@ -325,6 +325,9 @@ struct InputArgs {
 
 impl InputArgs {
     fn input(&self) -> Result<Input> {
+        if self.ids && self.prompts.is_none() {
+            usage("--ids says how --prompts is to be read");
+        }
         if let Some(prompts) = &self.prompts {
             let lines = Input::lines(prompts)?;
             let input = if self.ids { lines.as_ids()? } else { lines };

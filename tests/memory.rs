@@ -64,8 +64,9 @@ const MIB: usize = 1 << 20;
 /// What the documentation states.
 const BUDGET: usize = 512 * MIB;
 
-/// A GPT-2 of 24 layers whose dearest part are the logits.
-fn deep(heads: usize, width: usize, vocab: usize) -> Folder {
+/// A GPT-2 whose dearest part are the logits.
+fn small(layers: usize, heads: usize, vocab: usize) -> Folder {
+    let width = 32;
     let folder = Folder::new();
     let mut all = BTreeMap::new();
     let mut next = 1u32;
@@ -83,7 +84,7 @@ fn deep(heads: usize, width: usize, vocab: usize) -> Folder {
         add(format!("{name}.weight"), shape);
         add(format!("{name}.bias"), &shape[shape.len() - 1..]);
     };
-    for layer in 0..24 {
+    for layer in 0..layers {
         both(format!("h.{layer}.ln_1"), &[width]);
         both(format!("h.{layer}.attn.c_attn"), &[width, 3 * width]);
         both(format!("h.{layer}.attn.c_proj"), &[width, width]);
@@ -94,7 +95,7 @@ fn deep(heads: usize, width: usize, vocab: usize) -> Folder {
     both("ln_f".into(), &[width]);
     folder.save("model.safetensors", &all);
     let config = json!({
-        "model_type": "gpt2", "n_layer": 24, "n_head": heads, "n_embd": width, "vocab_size": vocab, "n_positions": 128,
+        "model_type": "gpt2", "n_layer": layers, "n_head": heads, "n_embd": width, "vocab_size": vocab, "n_positions": 128,
     });
     folder.write("config.json", config.to_string());
     folder
@@ -106,8 +107,8 @@ fn tokens(prompts: usize, len: usize, vocab: usize) -> Vec<Vec<u32>> {
 
 #[test]
 fn a_sweep_keeps_its_budget() -> Result<()> {
-    let (heads, vocab, len) = (16, 30_000, 96);
-    let model = deep(heads, 32, vocab).open()?;
+    let (heads, vocab, len) = (16, 40_000, 96);
+    let model = small(2, heads, vocab).open()?;
     let prompts = tokens(1, len, vocab);
     // Without a budget, all heads of a layer would run at once: three times as much.
     let logits = (heads + 3) * len * vocab * 4;
@@ -116,7 +117,7 @@ fn a_sweep_keeps_its_budget() -> Result<()> {
         let peak = peak_of(|| ablation_effects(&model, &prompts, Ablation::Zero, &metric))?;
         println!("{metric:?}: {} MiB", peak / MIB);
         // The logits of the unchanged model, and what a sweep resumes from, are held beside.
-        let beside = 2 * len * vocab * 4 + 24 * len * 32 * 4 + 8 * MIB;
+        let beside = 2 * len * vocab * 4 + 8 * MIB;
         assert!(peak < BUDGET + beside, "{metric:?} takes {} MiB", peak / MIB);
         assert!(peak > BUDGET / 4, "{metric:?} takes {} MiB: so little cannot be", peak / MIB);
     }
@@ -126,15 +127,15 @@ fn a_sweep_keeps_its_budget() -> Result<()> {
 #[test]
 fn more_prompts_take_no_more() -> Result<()> {
     let vocab = 500;
-    let model = deep(2, 32, vocab).open()?;
+    let model = small(24, 2, vocab).open()?;
     let folder = Folder::new();
-    let peak = |prompts: usize| {
+    let peak = |prompts: usize| -> Result<[usize; 4]> {
         let prompts = tokens(prompts, 24, vocab);
         let path = folder.path(&format!("{}.part", prompts.len()));
         let part = Part::new(&path, Shard::ALL);
         let scores = RepeatedTokens { length: 10, batch: prompts.len(), seed: 0 };
         let in_part = Part::new(folder.path(&format!("scores-{}.part", prompts.len())), Shard::ALL);
-        Result::Ok([
+        Ok([
             peak_of(|| ablation_effects(&model, &prompts, Ablation::Zero, &Metric::Loss))?,
             peak_of(|| part.ablation_effects(&model, &prompts, Ablation::Zero, &Metric::Loss))?,
             peak_of(|| merge(&[&path]))?,
@@ -157,7 +158,9 @@ fn more_prompts_take_no_more() -> Result<()> {
 fn a_cache_holds_what_was_asked_for() -> Result<()> {
     for name in MODELS {
         let model = Folder::copy_of(name).open()?;
-        for site in Site::ALL.iter().copied().filter(|site| model.anatomy().has(*site)) {
+        // Position embeddings are a view of a weight, which the model holds anyhow.
+        let made = |site: &Site| model.anatomy().has(*site) && *site != Site::PosEmbed;
+        for site in Site::ALL.iter().copied().filter(made) {
             let run = model.run_with_options(vec![3, 1, 4, 1, 5], &RunOptions::only([site]))?;
             for hook in run.hooks() {
                 let kept = run.get(hook)?;
@@ -178,13 +181,12 @@ fn a_large_sweep_keeps_its_budget() -> Result<()> {
     let model = Model::open(&std::env::var("HEADLIGHT_DEEP").expect("the folder of a model"))?;
     let dims = *model.dims();
     assert_eq!(dims.n_layers, 24);
-    for len in [12, 200] {
-        let prompts = tokens(1, len, dims.d_vocab);
-        let begun = std::time::Instant::now();
-        let peak = peak_of(|| ablation_effects(&model, &prompts, Ablation::Zero, &Metric::Loss))?;
-        println!("{len} tokens: {} MiB above the weights, {:.0?}", peak / MIB, begun.elapsed());
-        let beside = 4 * len * (2 * dims.d_vocab + dims.n_layers * dims.d_model) + 16 * MIB;
-        assert!(peak < BUDGET + beside, "{len} tokens take {} MiB", peak / MIB);
-    }
+    let len = 48;
+    let prompts = tokens(1, len, dims.d_vocab);
+    let begun = std::time::Instant::now();
+    let peak = peak_of(|| ablation_effects(&model, &prompts, Ablation::Zero, &Metric::Loss))?;
+    println!("{len} tokens: {} MiB above the weights, {:.0?}", peak / MIB, begun.elapsed());
+    let beside = 4 * len * (2 * dims.d_vocab + dims.n_layers * dims.d_model) + 16 * MIB;
+    assert!(peak < BUDGET + beside, "{len} tokens take {} MiB", peak / MIB);
     Ok(())
 }
