@@ -452,6 +452,6 @@ fn the_documented_example() {
         run("python3", python, "").lines().last(),
         run("sh", "headlight merge all.part --json", "").lines().last()
     );
-    let [parallel, _] = blocks("text")[..] else { panic!("GNU parallel, and a notebook") };
+    let [parallel, ..] = blocks("text")[..] else { panic!("GNU parallel") };
     assert!(parallel.contains("--part ablation-{}.part --shard {}/4"), "{parallel}");
 }
