@@ -88,7 +88,7 @@ impl TryFrom<String> for Shard {
 }
 
 /// A file in which a sweep keeps what it has found of a [`Shard`] of its inputs. Asked the same again, the sweep goes on
-/// after the last input that is in the file. [`merge`] makes of all parts what the sweep would have given.
+/// after the last input that is in the file. [`merge`](super::merge()) makes of all parts what the sweep would have given.
 ///
 /// The first line says in JSON what was asked, of which model (by a digest of its weights) and inputs (by a digest of
 /// their tokens); a part that was begun otherwise is refused. Each further line has the number of an input, from 1, and
