@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use headlight::analysis::{DynamicThreshold, RepeatedTokens};
+use headlight::analysis::{DynamicThreshold, RepeatedTokens, Shard};
 use headlight::{Figure, Head, Input, Model, Result, Run, RunOptions, Sampling, no_bos};
-use verbs::Mode;
+use verbs::{Kept, Mode};
 
 const EXAMPLES: &str = "Examples:
   headlight                                   a report on the built-in model
@@ -56,6 +56,8 @@ enum Verb {
         /// Seed of the random tokens [default: 0]
         #[arg(long)]
         seed: Option<u64>,
+        #[command(flatten)]
+        kept: KeptArgs,
     },
     /// Draw the attention patterns of a text
     #[command(
@@ -104,7 +106,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Print the loss of each token and their mean, in nats
+    /// Print the loss of each token and their mean, in nats; of --prompts the mean alone
     #[command(after_help = "Example:\n  headlight loss built-in \"the cat sat the cat sat\"\n\n\
         JSON: {\"model\": \"built-in\", \"loss\": 5.1, \"tokens\": [\"<|endoftext|>\", \"the\", ...], \"ids\": [0, ...], \
         \"loss_per_token\": [...]}")]
@@ -113,13 +115,16 @@ enum Verb {
         model: RequiredModel,
         #[command(flatten)]
         input: InputArgs,
+        #[command(flatten)]
+        kept: KeptArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// Ablate heads and print what that adds to the loss, in nats; without --heads, each head by itself
     #[command(after_help = "Examples:\n  headlight ablate built-in \"the cat sat the cat sat\"\n  \
-        headlight ablate built-in \"the cat sat the cat sat\" --heads L1H0,L1H2 --mode mean\n\n\
+        headlight ablate built-in \"the cat sat the cat sat\" --heads L1H0,L1H2 --mode mean\n  \
+        headlight ablate built-in --prompts prompts.txt --part 1.part --shard 1/2\n\n\
         JSON: {\"model\": \"built-in\", \"mode\": \"zero\", \"heads\": [\"L1H0\"], \"loss\": 3.1, \
         \"ablated_loss\": 4.2, \"effect\": 1.1}\n\
         or, without --heads: {\"model\": ..., \"mode\": ..., \"loss\": 3.1, \"effects\": [{\"head\": \"L0H0\", \"effect\": 0.1}, ...]}")]
@@ -129,7 +134,7 @@ enum Verb {
         #[command(flatten)]
         input: InputArgs,
         /// The heads to ablate together: L1H0,L1H2
-        #[arg(long, value_delimiter = ',')]
+        #[arg(long, value_delimiter = ',', conflicts_with = "part")]
         heads: Vec<Head>,
         /// What is put in their place
         #[arg(long, value_enum, default_value_t = Mode::Zero)]
@@ -140,9 +145,28 @@ enum Verb {
         /// The same, as token ids
         #[arg(long, value_name = "IDS")]
         reference_tokens: Option<String>,
+        #[command(flatten)]
+        kept: KeptArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Make one result of the files that the shards of `ablate`, `heads` or `loss` have written with --part
+    #[command(
+        after_help = "Example:\n  headlight ablate built-in --prompts prompts.txt --part 1.part --shard 1/2\n  \
+        headlight ablate built-in --prompts prompts.txt --part 2.part --shard 2/2\n  headlight merge 1.part 2.part\n\n\
+        It prints what the verb would have printed in one piece; --json as well."
+    )]
+    Merge {
+        /// The file of each shard, in any order
+        #[arg(required = true, value_name = "PART")]
+        parts: Vec<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Where the figure goes
+        #[arg(short, long)]
+        out: Option<PathBuf>,
     },
     /// Patch activations of a clean text into a corrupted one, each in turn, and print the logit difference
     #[command(after_help = "Example:\n  headlight patch built-in --clean \"the cat sat the cat\" \
@@ -283,11 +307,17 @@ struct RequiredModel {
 #[derive(Args)]
 struct InputArgs {
     /// Text to run; several make a batch
-    #[arg(required_unless_present = "tokens", conflicts_with = "tokens")]
+    #[arg(required_unless_present_any = ["tokens", "prompts"], conflicts_with_all = ["tokens", "prompts"])]
     text: Vec<String>,
     /// Token ids to run, in place of text: 1,2,3; several times for a batch
-    #[arg(long, value_name = "IDS")]
+    #[arg(long, value_name = "IDS", conflicts_with = "prompts")]
     tokens: Vec<String>,
+    /// A file of texts to run, one a line
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// The lines of --prompts are token ids: 1,2,3
+    #[arg(long)]
+    ids: bool,
     /// Put no BOS token before the text
     #[arg(long)]
     no_bos: bool,
@@ -295,12 +325,37 @@ struct InputArgs {
 
 impl InputArgs {
     fn input(&self) -> Result<Input> {
+        if self.ids && self.prompts.is_none() {
+            usage("--ids says how --prompts is to be read");
+        }
+        if let Some(prompts) = &self.prompts {
+            let lines = Input::lines(prompts)?;
+            let input = if self.ids { lines.as_ids()? } else { lines };
+            return Ok(if self.no_bos { no_bos(input) } else { input });
+        }
         if self.tokens.is_empty() {
             let input = Input::from(self.text.as_slice());
             return Ok(if self.no_bos { no_bos(input) } else { input });
         }
         let ids = self.tokens.iter().map(|list| Input::parse_ids(list)).collect::<Result<Vec<_>>>()?;
         Ok(ids.into())
+    }
+}
+
+/// How a sweep that takes long is stopped and gone on with, and shared among processes.
+#[derive(Args)]
+struct KeptArgs {
+    /// Keep what is found of each input in this file, and go on after what is in it
+    #[arg(long, value_name = "FILE")]
+    part: Option<PathBuf>,
+    /// With --part: only one share of the inputs, as 1/4; `headlight merge` puts all shards together
+    #[arg(long, value_name = "I/N", requires = "part")]
+    shard: Option<Shard>,
+}
+
+impl KeptArgs {
+    fn kept(self) -> Option<Kept> {
+        Some(Kept { path: self.part?, shard: self.shard.unwrap_or(Shard::ALL) })
     }
 }
 
@@ -347,7 +402,7 @@ fn run(verb: Option<Verb>) -> Result<String> {
             report(ReportArgs { model, out: "headlight-report.html".into() })
         }
         Some(Verb::Report(args)) => report(args),
-        Some(Verb::Heads { model, json, length, batch, seed }) => {
+        Some(Verb::Heads { model, json, length, batch, seed, kept }) => {
             let model = open(&model.model, model.folded)?;
             let default = RepeatedTokens::for_model(&model);
             let repeated = RepeatedTokens {
@@ -355,7 +410,7 @@ fn run(verb: Option<Verb>) -> Result<String> {
                 batch: batch.unwrap_or(default.batch),
                 seed: seed.unwrap_or(default.seed),
             };
-            verbs::heads(&model, &repeated, json)
+            verbs::heads(&model, &repeated, kept.kept().as_ref(), json)
         }
         Some(Verb::Attention { model, input, layer, head, out }) => {
             let run = open(&model.model, model.folded)?.run_with_cache(input.input()?)?;
@@ -387,11 +442,15 @@ fn run(verb: Option<Verb>) -> Result<String> {
             Ok(format!("wrote {} activations to {}\n", run.hooks().len(), out.display()))
         }
         Some(Verb::Models { json }) => verbs::models(json),
-        Some(Verb::Loss { model, input, json }) => {
+        Some(Verb::Merge { parts, json, out }) => verbs::merged(&parts, json, out.as_deref()),
+        Some(Verb::Loss { model, input, kept, json }) => {
             let model = open(&model.model, model.folded)?;
-            verbs::loss(&model, input.input()?, json)
+            match (input.prompts.is_some(), kept.kept()) {
+                (false, None) => verbs::loss(&model, input.input()?, json),
+                (_, kept) => verbs::mean_loss(&model, input.input()?, kept.as_ref(), json),
+            }
         }
-        Some(Verb::Ablate { model, input, heads, mode, reference, reference_tokens, json }) => {
+        Some(Verb::Ablate { model, input, heads, mode, reference, reference_tokens, kept, json }) => {
             let model = open(&model.model, model.folded)?;
             let reference = match (reference, reference_tokens) {
                 (Some(text), _) => Some(if input.no_bos { no_bos(text) } else { text.into() }),
@@ -401,10 +460,14 @@ fn run(verb: Option<Verb>) -> Result<String> {
             match (mode, &reference) {
                 // Resampled from itself, everything would stay as it was.
                 (Mode::Resample, None) => usage("--mode resample needs --reference or --reference-tokens"),
+                // A run of thousands would be kept whole.
+                (Mode::Mean, None) if input.prompts.is_some() => {
+                    usage("--mode mean needs --reference or --reference-tokens with --prompts");
+                }
                 (Mode::Zero, Some(_)) => usage("a reference is for --mode mean or --mode resample"),
                 _ => {}
             }
-            verbs::ablate(&model, input.input()?, &heads, mode, reference, json)
+            verbs::ablate(&model, input.input()?, &heads, mode, reference, kept.kept().as_ref(), json)
         }
         Some(Verb::Patch { model, clean, corrupted, correct, incorrect, position, site, ids, json, out }) => {
             let model = open(&model.model, model.folded)?;

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -100,8 +101,8 @@ struct Work {
     unit: Unit,
     steps: usize,
     done: Cell<usize>,
-    /// What was done before this began.
-    begun: Cell<usize>,
+    /// What was done before this began; the bar in a terminal looks here too.
+    begun: Arc<AtomicUsize>,
     started: Instant,
     terminal: ProgressBar,
     id: String,
@@ -120,14 +121,15 @@ impl Progress {
 
     fn of(what: &str, unit: Unit, steps: usize) -> Progress {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let begun = Arc::new(AtomicUsize::new(0));
         let work = Rc::new(Work {
             what: what.to_string(),
             unit,
             steps,
             done: Cell::new(0),
-            begun: Cell::new(0),
+            terminal: in_terminal(what, unit, steps, begun.clone()),
+            begun,
             started: Instant::now(),
-            terminal: in_terminal(what, unit, steps),
             id: format!(
                 "headlight-progress-{}-{}",
                 std::process::id(),
@@ -149,7 +151,7 @@ impl Progress {
     /// So much was done before, or is left of what was: what follows is counted from there.
     pub(crate) fn begin_at(&self, done: usize) {
         self.0.done.set(done);
-        self.0.begun.set(done);
+        self.0.begun.store(done, Ordering::Relaxed);
         self.0.terminal.set_position(done as u64);
         self.0.terminal.reset_eta();
     }
@@ -176,7 +178,12 @@ impl Work {
         if self.drawn.get().unwrap_or(self.started).elapsed() < wait {
             return;
         }
-        let at = At { unit: self.unit, begun: self.begun.get(), done: self.done.get(), steps: self.steps };
+        let at = At {
+            unit: self.unit,
+            begun: self.begun.load(Ordering::Relaxed),
+            done: self.done.get(),
+            steps: self.steps,
+        };
         let content = content(&self.what, at, self.started.elapsed());
         match self.drawn.replace(Some(Instant::now())) {
             None => notebook::display(&self.id, &content),
@@ -220,15 +227,16 @@ pub(crate) fn bytes(count: f64) -> String {
     }
 }
 
-fn in_terminal(what: &str, unit: Unit, steps: usize) -> ProgressBar {
+fn in_terminal(what: &str, unit: Unit, steps: usize, begun: Arc<AtomicUsize>) -> ProgressBar {
     let bar = ProgressBar::new(steps as u64);
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pace}") {
         let pace = move |state: &ProgressState, out: &mut dyn Write| {
-            // A terminal that cannot be written to shows nothing anyhow. Where a file was begun before is unknown
-            // here, so that its rate is indicatif's, of the last seconds.
+            // A terminal that cannot be written to shows nothing anyhow. A file's rate is indicatif's, of the last
+            // seconds.
+            let begun = begun.load(Ordering::Relaxed);
             let (done, steps) = (state.pos() as usize, state.len().unwrap_or(0) as usize);
             let _ = match unit {
-                Unit::Steps => out.write_str(&pace(At { unit, begun: 0, done, steps }, state.elapsed())),
+                Unit::Steps => out.write_str(&pace(At { unit, begun, done, steps }, state.elapsed())),
                 Unit::Bytes => {
                     let left = state.eta().as_secs().saturating_add(1);
                     out.write_str(&bytes_at(done, steps, state.per_sec(), left))

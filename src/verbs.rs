@@ -1,15 +1,17 @@
 //! The verbs that answer a question, in words or as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use headlight::analysis::{
-    Composition, DynamicThreshold, HeadKind, Metric, RepeatedTokens, ablation_effects, activation_patching,
-    causal_truth, composition_scores, head_scores, induction_scores, qk_circuit,
+    AblationEffects, Composition, DynamicThreshold, HeadKind, HeadScores, Merged, Metric, Part,
+    RepeatedTokens, Shard, ablation_effects, activation_patching, causal_truth, composition_scores,
+    head_scores, induction_scores, merge, qk_circuit,
 };
 use headlight::{
     Ablation, Drawn, Figure, Head, Input, IntoHook, Model, Named, Result, RunOptions, Site, Table, View,
-    known_models,
+    known_models, request_stop,
 };
 use serde_json::{Value, json};
 
@@ -23,22 +25,91 @@ pub enum Mode {
     Resample,
 }
 
-pub fn heads(model: &Model, repeated: &RepeatedTokens, as_json: bool) -> Result<String> {
-    let scores = head_scores(model, &HeadKind::ALL, repeated)?;
-    if !as_json {
-        return report::table(&scores);
+/// Where a sweep keeps what it has found, and which share of it is to be made.
+pub struct Kept {
+    pub path: PathBuf,
+    pub shard: Shard,
+}
+
+impl Kept {
+    /// Makes the part; prints what is found if it is the whole, and what to do next if it is not.
+    fn make(&self, as_json: bool, make: impl FnOnce(&Part) -> Result<()>) -> Result<String> {
+        stop_by_signal();
+        make(&Part::new(&self.path, self.shard))?;
+        if self.shard == Shard::ALL {
+            return found(&merge(&[&self.path])?, as_json);
+        }
+        let (path, shard) = (self.path.display(), self.shard);
+        Ok(format!("{path} has shard {shard}; `headlight merge` makes one result of all shards' files\n"))
     }
+}
+
+/// From now on an interrupt asks work to stop, so that it says how it goes on; a second one ends the program.
+fn stop_by_signal() {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    // Where there can be no handler, the program ends at once, and the part goes on as well.
+    let _ = ctrlc::set_handler(|| match ASKED.swap(true, Ordering::Relaxed) {
+        false => request_stop(),
+        true => std::process::exit(130),
+    });
+}
+
+/// The result of all parts of a sweep.
+pub fn merged(paths: &[PathBuf], as_json: bool, out: Option<&Path>) -> Result<String> {
+    let merged = merge(paths)?;
+    let mut said = found(&merged, as_json)?;
+    if let Some(out) = out {
+        merged.figure()?.save(out)?;
+        if !as_json {
+            said += &format!("wrote {}\n", out.display());
+        }
+    }
+    Ok(said)
+}
+
+fn found(merged: &Merged, as_json: bool) -> Result<String> {
+    match merged {
+        Merged::Ablation { model, ablation, effects } => effects_said(model, ablation, effects, as_json),
+        Merged::HeadScores { model, repeated, scores } => scores_said(model, repeated, scores, as_json),
+        Merged::Metric { model, metric, value, inputs } => Ok(match as_json {
+            true => line(&json!({ "model": model, metric: value, "inputs": inputs })),
+            false => format!("{metric} {value:.4} nats, over {inputs} inputs\n"),
+        }),
+        other => Ok(format!("{other:?}\n")),
+    }
+}
+
+pub fn heads(model: &Model, repeated: &RepeatedTokens, kept: Option<&Kept>, as_json: bool) -> Result<String> {
+    match kept {
+        Some(kept) => kept.make(as_json, |part| part.head_scores(model, &HeadKind::ALL, repeated)),
+        None => {
+            let scores = head_scores(model, &HeadKind::ALL, repeated)?;
+            scores_said(model.name(), repeated, &scores, as_json)
+        }
+    }
+}
+
+fn scores_said(
+    model: &str,
+    repeated: &RepeatedTokens,
+    scores: &[HeadScores],
+    as_json: bool,
+) -> Result<String> {
+    if !as_json {
+        return report::table(scores);
+    }
+    let shape = scores[0].named().shape();
     let mut heads = Vec::new();
-    for head in all_heads(model) {
+    for head in Head::all(shape[0], shape[1]) {
         let mut entry = json!({ "head": head.to_string() });
-        for scores in &scores {
+        for scores in scores {
             entry[scores.kind().name()] = json!(scores.score(head)?);
         }
         heads.push(entry);
     }
     let RepeatedTokens { length, batch, seed } = repeated;
     Ok(line(&json!({
-        "model": model.name(), "length": length, "batch": batch, "seed": seed, "heads": heads,
+        "model": model, "length": length, "batch": batch, "seed": seed, "heads": heads,
     })))
 }
 
@@ -57,6 +128,18 @@ pub fn models(as_json: bool) -> Result<String> {
         })
     });
     Ok(line(&json!({ "models": entries.collect::<Vec<Value>>() })))
+}
+
+/// The mean loss of many inputs.
+pub fn mean_loss(model: &Model, input: Input, kept: Option<&Kept>, as_json: bool) -> Result<String> {
+    match kept {
+        Some(kept) => kept.make(as_json, |part| part.measure(model, input, &Metric::Loss)),
+        None => {
+            let (inputs, value) = (input.len(), Metric::Loss.measure(model, input)?);
+            let (model, metric) = (model.name().to_string(), "loss".to_string());
+            found(&Merged::Metric { model, metric, value, inputs }, as_json)
+        }
+    }
 }
 
 pub fn loss(model: &Model, input: Input, as_json: bool) -> Result<String> {
@@ -98,6 +181,7 @@ pub fn ablate(
     heads: &[Head],
     mode: Mode,
     reference: Option<Input>,
+    kept: Option<&Kept>,
     as_json: bool,
 ) -> Result<String> {
     let reference = match mode {
@@ -114,7 +198,8 @@ pub fn ablate(
     };
     let mode = ablation.to_string();
     if !heads.is_empty() {
-        let (clean, ablated) = (model.loss(&input)?, model.ablate(heads, ablation)?.loss(&input)?);
+        let loss = |model: &Model| Metric::Loss.measure(model, &input);
+        let (clean, ablated) = (loss(model)?, loss(&model.ablate(heads, ablation)?)?);
         let effect = ablated - clean;
         let names: Vec<String> = heads.iter().map(Head::to_string).collect();
         return Ok(match as_json {
@@ -128,14 +213,24 @@ pub fn ablate(
             ),
         });
     }
-    let effects = ablation_effects(model, input, ablation, &Metric::Loss)?;
+    match kept {
+        Some(kept) => kept.make(as_json, |part| part.ablation_effects(model, input, ablation, &Metric::Loss)),
+        None => {
+            let effects = ablation_effects(model, input, ablation, &Metric::Loss)?;
+            effects_said(model.name(), &mode, &effects, as_json)
+        }
+    }
+}
+
+fn effects_said(model: &str, mode: &str, effects: &AblationEffects, as_json: bool) -> Result<String> {
     if !as_json {
         return Ok(format!("{}loss {:.4} nats\n", effects.figure()?.to_text(), effects.clean()));
     }
-    let entries = all_heads(model).zip(effects.heads().to_vec()?);
+    let shape = effects.heads().shape();
+    let entries = Head::all(shape[0], shape[1]).zip(effects.heads().to_vec()?);
     let entries: Vec<Value> =
         entries.map(|(head, effect)| json!({ "head": head.to_string(), "effect": effect })).collect();
-    Ok(line(&json!({ "model": model.name(), "mode": mode, "loss": effects.clean(), "effects": entries })))
+    Ok(line(&json!({ "model": model, "mode": mode, "loss": effects.clean(), "effects": entries })))
 }
 
 /// A clean and a corrupted input, and the two answers that tell them apart.

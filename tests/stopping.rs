@@ -54,6 +54,7 @@ fn all_long_work_stops() -> Result<()> {
     let custom = Metric::custom("the first logit", |logits| Ok(logits.to_vec()?[0]));
     let options = TrainingOptions { d_model: 32, n_ctx: 32, batch: 4, ..TrainingOptions::default() };
     let mut training = Training::new(&options)?;
+    let path = std::env::temp_dir().join(format!("headlight-stopping-{}.part", std::process::id()));
     let mut works: Vec<(&str, Work)> = Vec::new();
     macro_rules! works {
         ($($what:literal: $call:expr;)*) => {$(works.push(($what, Box::new(|| $call.map(drop))));)*};
@@ -85,12 +86,21 @@ fn all_long_work_stops() -> Result<()> {
         "top_pairs": circuit.top_pairs(5);
         "full_eigenvalues": circuit.full_eigenvalues();
         "copying_accuracy": copying_accuracy(&model, &heads, 5);
+        "a part of a sweep": {
+            std::fs::remove_file(&path).ok();
+            Part::new(&path, Shard::ALL).measure(&model, vec![text; 20], &Metric::Loss)
+        };
+        "a part of scores": {
+            std::fs::remove_file(&path).ok();
+            Part::new(&path, Shard::ALL).head_scores(&model, &[HeadKind::Induction], &repeated)
+        };
         "training": training.run(10);
         "a loop of one's own": check_stop();
     }
     for (what, mut work) in works {
         stopped(what, &mut work);
     }
+    std::fs::remove_file(&path).ok();
     Ok(())
 }
 

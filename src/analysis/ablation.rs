@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use super::layer_and_head;
 use super::metric::Metric;
-use super::sweep::sweep;
+use super::part::{Asked, Part};
+use super::sweep::{Swept, sweep, sweep_each};
 use crate::error::Result;
 use crate::figure::drawn;
 use crate::hook::{Head, Site, head};
@@ -71,7 +73,8 @@ drawn!(AblationEffects);
 
 /// Ablates every head, every MLP, every layer's attention and every layer, each by itself, and measures each time: the
 /// metric of the ablated model minus that of the clean one, in nats where it is a loss. A mean is over inputs and
-/// positions. Batches are sized to half a gigabyte of activations.
+/// positions. Inputs run one after another, so their number costs no memory; the changed models of one input run in batches of
+/// half a gigabyte of activations. [`Part`] is for work that is stopped and gone on with, or shared among processes.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -89,42 +92,88 @@ pub fn ablation_effects(
     effects(model, &input.into(), ablation, metric)
 }
 
+impl Part {
+    /// This part of [`ablation_effects`].
+    pub fn ablation_effects(
+        &self,
+        model: &Model,
+        input: impl Into<Input>,
+        ablation: Ablation,
+        metric: &Metric,
+    ) -> Result<()> {
+        let input = input.into();
+        let variants = variants(model, ablation)?;
+        let reference = match ablation {
+            Ablation::Zero => None,
+            Ablation::Mean(run) | Ablation::Resample(run) => Some(run.digest()),
+        };
+        let asked = Asked::Ablation {
+            ablation: ablation.to_string(),
+            reference,
+            metric: metric.described(model),
+            layers: model.dims().n_layers,
+            heads: model.dims().n_heads,
+            mlps: model.anatomy().has(Site::MlpOut),
+        };
+        self.fill(model, &input, Some(metric), asked, |share, keep| {
+            sweep_each(SWEEPING, model, &variants, &input, metric, share, keep)
+        })
+    }
+}
+
+const SWEEPING: &str = "ablating";
+
 fn effects(model: &Model, input: &Input, ablation: Ablation, metric: &Metric) -> Result<AblationEffects> {
+    let swept = sweep(SWEEPING, model, &variants(model, ablation)?, input, metric)?;
+    let (dims, with_mlps) = (model.dims(), model.anatomy().has(Site::MlpOut));
+    AblationEffects::new(
+        &swept,
+        metric.described(model),
+        &ablation.to_string(),
+        dims.n_layers,
+        dims.n_heads,
+        with_mlps,
+    )
+}
+
+/// The model without each head, then without each MLP, if there are any, each layer's attention, and each layer.
+fn variants(model: &Model, ablation: Ablation) -> Result<Vec<Model>> {
     let dims = *model.dims();
     let of_layer = |layer: usize| (0..dims.n_heads).map(move |index| Component::Head(head(layer, index)));
-    let mut parts: Vec<Vec<Component>> = Vec::new();
-    for layer in 0..dims.n_layers {
-        parts.extend(of_layer(layer).map(|component| vec![component]));
-    }
-    let heads = parts.len();
-    let with_mlps = model.anatomy().has(Site::MlpOut);
     let layers = || 0..dims.n_layers;
+    let mut parts: Vec<Vec<Component>> = layers().flat_map(of_layer).map(|head| vec![head]).collect();
     let attention = layers().map(|layer| of_layer(layer).collect());
-    let names = if with_mlps {
+    if model.anatomy().has(Site::MlpOut) {
         parts.extend(layers().map(|layer| vec![Component::Mlp(layer)]));
         parts.extend(attention);
         parts.extend(layers().map(|layer| of_layer(layer).chain([Component::Mlp(layer)]).collect()));
-        vec!["MLP", "attention", "both"]
     } else {
         parts.extend(attention);
-        vec!["attention"]
-    };
-    let variants =
-        parts.into_iter().map(|parts| model.ablate(parts, ablation)).collect::<Result<Vec<_>>>()?;
-    let swept = sweep("ablating", model, &variants, input, metric)?;
-    let effects: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
-    let metric = metric.described(model);
-    let name = format!("{metric} without it ({ablation} ablation) minus with it");
-    let axes = vec![model.layer_axis(), model.head_axis()];
-    let parts = names.into_iter().map(String::from).collect::<Vec<_>>();
-    Ok(AblationEffects {
-        metric,
-        clean: swept.clean,
-        heads: Named::from_vec(name.clone(), effects[..heads].to_vec(), axes)?,
-        layers: Named::from_vec(
-            name,
-            effects[heads..].to_vec(),
-            vec![Axis::labelled("part", parts), model.layer_axis()],
-        )?,
-    })
+    }
+    parts.into_iter().map(|parts| model.ablate(parts, ablation)).collect()
+}
+
+impl AblationEffects {
+    /// From what a sweep of [`variants`] found.
+    pub(super) fn new(
+        swept: &Swept,
+        metric: String,
+        ablation: &str,
+        n_layers: usize,
+        n_heads: usize,
+        with_mlps: bool,
+    ) -> Result<AblationEffects> {
+        let effects: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
+        let (of_heads, of_layers) = effects.split_at(n_layers * n_heads);
+        let name = format!("{metric} without it ({ablation} ablation) minus with it");
+        let [layers, heads] = layer_and_head(n_layers, n_heads);
+        let parts: &[&str] = if with_mlps { &["MLP", "attention", "both"] } else { &["attention"] };
+        let parts = Axis::labelled("part", parts.iter().map(|part| part.to_string()).collect::<Vec<_>>());
+        Ok(AblationEffects {
+            metric,
+            clean: swept.clean,
+            heads: Named::from_vec(name.clone(), of_heads.to_vec(), vec![layers.clone(), heads])?,
+            layers: Named::from_vec(name, of_layers.to_vec(), vec![parts, layers])?,
+        })
+    }
 }

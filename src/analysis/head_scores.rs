@@ -6,19 +6,22 @@
 use std::fmt;
 
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 
-use super::RepeatedTokens;
+use super::part::{Asked, Keep, Part, Share, Totals};
 use super::repeated::SHORTEST;
+use super::{RepeatedTokens, layer_and_head};
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
 use crate::hook::{Head, Site};
-use crate::model::{Model, Run, RunOptions, Tokens};
+use crate::model::{Input, Model, Run, RunOptions, Tokens};
 use crate::named::{Axis, Meaning, Named};
 use crate::progress::{self, Progress};
 use crate::view::{Drawn, View};
 
 /// A kind of head, by where it attends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum HeadKind {
     /// Attends to the token after an earlier copy of the current one.
@@ -161,20 +164,60 @@ drawn!(HeadScores);
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn head_scores(model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens) -> Result<Vec<HeadScores>> {
-    let RepeatedTokens { length, batch, seed } = repeated;
-    let words = format!("{batch} sequences of {length} random tokens said twice (seed {seed})");
-    let progress = Progress::new("scoring heads", *batch);
-    let mut sums = vec![Sums::default(); kinds.len()];
+    let ids = repeated.ids(model)?.into();
+    let mut totals = Totals::default();
+    each(model, kinds, repeated, &ids, &Share::whole(&ids), &mut |row| totals.add(row))?;
+    let dims = model.dims();
+    of_totals(&totals.0, kinds, repeated, dims.n_layers, dims.n_heads)
+}
+
+impl Part {
+    /// This part of [`head_scores`], whose inputs are the sequences of random tokens.
+    pub fn head_scores(&self, model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens) -> Result<()> {
+        let ids = repeated.ids(model)?.into();
+        let RepeatedTokens { length, batch, seed } = *repeated;
+        let (layers, heads) = (model.dims().n_layers, model.dims().n_heads);
+        let asked = Asked::HeadScores { kinds: kinds.to_vec(), length, batch, seed, layers, heads };
+        self.fill(model, &ids, None, asked, |share, keep| each(model, kinds, repeated, &ids, share, keep))
+    }
+}
+
+/// The row of each sequence: that of each kind, one after another.
+fn each(
+    model: &Model,
+    kinds: &[HeadKind],
+    repeated: &RepeatedTokens,
+    ids: &Input,
+    share: &Share,
+    keep: &mut Keep,
+) -> Result<()> {
+    let progress = Progress::new("scoring heads", share.range.len());
+    progress.begin_at(share.done);
     // One sequence at a time keeps the patterns of large models small.
-    for ids in repeated.ids(model)? {
-        let run = model.run_with_options(ids, &RunOptions::only([Site::Pattern]))?;
-        for (sums, &kind) in sums.iter_mut().zip(kinds) {
-            sums.add(&run, kind, *length)?;
-        }
+    for index in share.left() {
+        let tokens = model.tokenize_one(ids, index)?;
+        let run = model.run_with_options(&tokens, &RunOptions::only([Site::Pattern]))?;
+        let rows = kinds.iter().map(|&kind| row(&run, kind, repeated.length)).collect::<Result<Vec<_>>>()?;
+        keep(&rows.concat())?;
         progress.advance(1)?;
     }
-    let axes = || vec![model.layer_axis(), model.head_axis()];
-    sums.iter().zip(kinds).map(|(sums, &kind)| sums.scores(kind, axes(), words.clone())).collect()
+    Ok(())
+}
+
+/// The scores of the kinds, from the sum of the rows of all sequences.
+pub(super) fn of_totals(
+    totals: &[f64],
+    kinds: &[HeadKind],
+    repeated: &RepeatedTokens,
+    n_layers: usize,
+    n_heads: usize,
+) -> Result<Vec<HeadScores>> {
+    let RepeatedTokens { length, batch, seed } = repeated;
+    let words = format!("{batch} sequences of {length} random tokens said twice (seed {seed})");
+    let sums = totals.chunks_exact(width(n_layers * n_heads));
+    let scores =
+        |(sums, &kind)| HeadScores::of_sums(sums, kind, layer_and_head(n_layers, n_heads), words.clone());
+    sums.zip(kinds).map(scores).collect()
 }
 
 macro_rules! on_repeated_tokens {
@@ -243,84 +286,70 @@ fn scores_of_run(run: &Run, kind: HeadKind) -> Result<HeadScores> {
         return Err(Error::new(ErrorKind::Input, format!("{tokens} is one token, with none before it"))
             .help("run at least two tokens, BOS included"));
     }
-    let mut sums = Sums::default();
-    sums.add(run, kind, period)?;
-    let (n_layers, n_heads) = (run.n_layers(), sums.scores.len() / run.n_layers());
-    let numbered = |prefix: &str, count| (0..count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
-    let axes = vec![
-        Axis::labelled("layer", numbered("L", n_layers)),
-        Axis::labelled("head", numbered("H", n_heads)),
-    ];
-    sums.scores(kind, axes, describe(tokens))
+    let sums = row(run, kind, period)?;
+    let n_layers = run.n_layers();
+    let n_heads = (sums.len() - width(0)) / 3 / n_layers;
+    HeadScores::of_sums(&sums, kind, layer_and_head(n_layers, n_heads), describe(tokens))
 }
 
 fn describe(tokens: &Tokens) -> String {
     format!("{:?}", tokens.labels().concat())
 }
 
-/// Sums over runs, for each head.
-#[derive(Clone, Default)]
-struct Sums {
-    runs: usize,
-    /// Of the mean attention along the diagonal.
-    scores: Vec<f64>,
-    /// Of single probabilities elsewhere, and of their squares.
-    elsewhere: Vec<(f64, f64)>,
-    cells: usize,
+/// How many numbers a row has for so many heads.
+fn width(heads: usize) -> usize {
+    2 + 3 * heads
 }
 
-impl Sums {
-    fn add(&mut self, run: &Run, kind: HeadKind, period: usize) -> Result<()> {
-        let len = run.tokens()[0].len();
-        let distance = kind.distance(period);
-        let (mut scores, mut elsewhere) = (Vec::new(), Vec::new());
-        for layer in 0..run.n_layers() {
-            progress::check("scoring heads")?;
-            let pattern = run.pattern(layer)?;
-            let pattern = pattern.tensor();
-            scores.extend(match distance {
-                Some(distance) => diagonal_mean(pattern, distance)?,
-                None => pattern.narrow(2, 0, 1)?.squeeze(2)?.mean(1)?.to_vec1()?,
-            });
-            // What lies ahead of a query is 0, and adds nothing to either sum.
-            let sums = |values: &Tensor| -> Result<(Vec<f32>, Vec<f32>)> {
-                let named = match distance {
-                    Some(distance) => {
-                        let cells = (len - distance) as f32;
-                        diagonal_mean(values, distance)?.into_iter().map(|mean| mean * cells).collect()
-                    }
-                    None => values.narrow(2, 0, 1)?.sum((1, 2))?.to_vec1()?,
-                };
-                Ok((values.sum((1, 2))?.to_vec1()?, named))
+/// What a run adds to the scores of a kind: 1, for itself; the number of single probabilities that its kind does not name;
+/// for each head the mean attention along the diagonal; for each head the sum of the other probabilities; that of their
+/// squares.
+fn row(run: &Run, kind: HeadKind, period: usize) -> Result<Vec<f64>> {
+    let len = run.tokens()[0].len();
+    let distance = kind.distance(period);
+    let (mut scores, mut elsewhere, mut squares) = (Vec::new(), Vec::new(), Vec::new());
+    for layer in 0..run.n_layers() {
+        progress::check("scoring heads")?;
+        let pattern = run.pattern(layer)?;
+        let pattern = pattern.tensor();
+        scores.extend(match distance {
+            Some(distance) => diagonal_mean(pattern, distance)?,
+            None => pattern.narrow(2, 0, 1)?.squeeze(2)?.mean(1)?.to_vec1()?,
+        });
+        // What lies ahead of a query is 0, and adds nothing to either sum.
+        let apart = |values: &Tensor| -> Result<Vec<f64>> {
+            let named: Vec<f32> = match distance {
+                Some(distance) => {
+                    let cells = (len - distance) as f32;
+                    diagonal_mean(values, distance)?.into_iter().map(|mean| mean * cells).collect()
+                }
+                None => values.narrow(2, 0, 1)?.sum((1, 2))?.to_vec1()?,
             };
-            let (all, named) = sums(pattern)?;
-            let (all_squares, named_squares) = sums(&pattern.sqr()?)?;
-            for head in 0..all.len() {
-                let apart = |all: &[f32], named: &[f32]| f64::from(all[head] - named[head]);
-                elsewhere.push((apart(&all, &named), apart(&all_squares, &named_squares)));
-            }
-        }
-        self.scores.resize(scores.len(), 0.0);
-        self.scores.iter_mut().zip(scores).for_each(|(sum, score)| *sum += f64::from(score));
-        self.elsewhere.resize(elsewhere.len(), (0.0, 0.0));
-        self.elsewhere
-            .iter_mut()
-            .zip(elsewhere)
-            .for_each(|(sums, (x, xx))| *sums = (sums.0 + x, sums.1 + xx));
-        self.cells += len * (len + 1) / 2 - distance.map_or(len, |distance| len - distance);
-        self.runs += 1;
-        Ok(())
+            let all: Vec<f32> = values.sum((1, 2))?.to_vec1()?;
+            Ok(all.iter().zip(named).map(|(all, named)| f64::from(all - named)).collect())
+        };
+        elsewhere.extend(apart(pattern)?);
+        squares.extend(apart(&pattern.sqr()?)?);
     }
+    let cells = len * (len + 1) / 2 - distance.map_or(len, |distance| len - distance);
+    let scores = scores.into_iter().map(f64::from);
+    Ok([1.0, cells as f64].into_iter().chain(scores).chain(elsewhere).chain(squares).collect())
+}
 
-    fn scores(&self, kind: HeadKind, axes: Vec<Axis>, tokens: String) -> Result<HeadScores> {
-        let scores = self.scores.iter().map(|sum| (sum / self.runs as f64) as f32).collect();
-        let scores = Named::from_vec(format!("{kind} score"), scores, axes)?.with_meaning(Meaning::Score);
-        let cells = self.cells.max(1) as f64;
-        let mean = |(x, _): &(f64, f64)| x / cells;
-        let deviation = |sums: &(f64, f64)| (sums.1 / cells - mean(sums).powi(2)).max(0.0).sqrt() as f32;
+impl HeadScores {
+    /// From the sum of the rows of runs.
+    fn of_sums(sums: &[f64], kind: HeadKind, axes: [Axis; 2], tokens: String) -> Result<HeadScores> {
+        let (counts, sums) = sums.split_at(width(0));
+        let (runs, cells) = (counts[0], counts[1].max(1.0));
+        let heads = sums.len() / 3;
+        let scores = sums[..heads].iter().map(|sum| (sum / runs) as f32).collect();
+        let scores =
+            Named::from_vec(format!("{kind} score"), scores, axes.to_vec())?.with_meaning(Meaning::Score);
+        let pairs = sums[heads..2 * heads].iter().zip(&sums[2 * heads..]);
+        let deviation = |(x, xx): (&f64, &f64)| (xx / cells - (x / cells).powi(2)).max(0.0).sqrt() as f32;
         let elsewhere = Elsewhere {
-            means: self.elsewhere.iter().map(|sums| mean(sums) as f32).collect(),
-            deviations: self.elsewhere.iter().map(deviation).collect(),
+            means: sums[heads..2 * heads].iter().map(|x| (x / cells) as f32).collect(),
+            deviations: pairs.map(deviation).collect(),
         };
         Ok(HeadScores { kind, scores, elsewhere, tokens })
     }

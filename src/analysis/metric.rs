@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use super::sweep::sweep;
+use super::part::{Asked, Part};
+use super::sweep::{sweep, sweep_each};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
 use crate::model::{Input, Model, Tokens};
@@ -63,21 +64,28 @@ impl fmt::Debug for Metric {
     }
 }
 
+impl Part {
+    /// This part of [`Metric::measure`].
+    pub fn measure(&self, model: &Model, input: impl Into<Input>, metric: &Metric) -> Result<()> {
+        let input = input.into();
+        let asked = Asked::Metric { metric: metric.described(model) };
+        self.fill(model, &input, Some(metric), asked, |share, keep| {
+            sweep_each("measuring", model, &[], &input, metric, share, keep)
+        })
+    }
+}
+
 /// A sum and how many it is of, so that means over inputs of several lengths are exact.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mean {
-    sum: f64,
-    count: f64,
+    pub(super) sum: f64,
+    pub(super) count: f64,
 }
 
 impl Mean {
     pub(crate) fn add(&mut self, other: Mean) {
         self.sum += other.sum;
         self.count += other.count;
-    }
-
-    pub(crate) fn value(self) -> f64 {
-        self.sum / self.count
     }
 }
 

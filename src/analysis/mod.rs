@@ -12,7 +12,9 @@ mod evaluation;
 mod factored;
 mod head_scores;
 mod logit_lens;
+mod merge;
 mod metric;
+mod part;
 mod patching;
 mod published_detection;
 mod published_figures;
@@ -40,7 +42,9 @@ pub use head_scores::{
     induction_scores, previous_token_scores,
 };
 pub use logit_lens::{LogitLens, logit_lens};
+pub use merge::{Merged, merge};
 pub use metric::Metric;
+pub use part::{Part, Shard};
 pub use patching::{
     Receiver, activation_patching, activation_patching_by_position, attribution_patching, path_patching,
 };
@@ -52,6 +56,13 @@ pub use repeated::RepeatedTokens;
 pub use truth::{Criteria, Truth, causal_truth, causal_truth_by};
 
 use crate::error::{Error, ErrorKind};
+use crate::named::Axis;
+
+/// The axes of what is measured of every head, L0 and H0 first.
+fn layer_and_head(n_layers: usize, n_heads: usize) -> [Axis; 2] {
+    let numbered = |prefix: &str, count| (0..count).map(|i| format!("{prefix}{i}")).collect::<Vec<_>>();
+    [Axis::labelled("layer", numbered("L", n_layers)), Axis::labelled("head", numbered("H", n_heads))]
+}
 
 /// A run ended before what was to be read.
 fn not_reached() -> Error {

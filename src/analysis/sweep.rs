@@ -10,13 +10,14 @@ use candle_core::Tensor;
 
 use super::head_scores::diagonal_mean;
 use super::metric::{Mean, Metric};
+use super::part::{Keep, Share, Totals, check_inputs};
 use crate::error::Result;
 use crate::hook::{Hook, Site};
 use crate::model::{Edit, Input, Model, Tokens};
 use crate::network::{Start, Tap};
 use crate::progress::Progress;
 
-/// Bytes of activations that the rows of one batch may take together, about; one row always runs.
+/// Bytes of activations that the rows of one batch may take together; one row always runs. `docs/big-work.md` states it.
 const BUDGET: usize = 512 << 20;
 
 /// The metric of the unchanged model, and that of each variant.
@@ -33,8 +34,31 @@ pub(crate) fn sweep(
     input: &Input,
     metric: &Metric,
 ) -> Result<Swept> {
-    let inputs = model.tokenize(input)?;
-    inputs.iter().try_for_each(|tokens| metric.check(model, tokens))?;
+    check_inputs(model, input, Some(metric), drop)?;
+    let mut totals = Totals::default();
+    sweep_each(what, model, variants, input, metric, &Share::whole(input), &mut |row| totals.add(row))?;
+    Ok(Swept::of(&totals.0))
+}
+
+impl Swept {
+    /// From the sum of the rows that [`sweep_each`] gives.
+    pub(crate) fn of(totals: &[f64]) -> Swept {
+        let mean = |sum: &f64| sum / totals[0];
+        Swept { clean: mean(&totals[1]), variants: totals[2..].iter().map(mean).collect() }
+    }
+}
+
+/// As [`sweep`], for a share of the inputs, which were checked before, one after another. The row of each: how many values it
+/// has, and their sums for the unchanged model and for each variant.
+pub(super) fn sweep_each(
+    what: &str,
+    model: &Model,
+    variants: &[Model],
+    input: &Input,
+    metric: &Metric,
+    share: &Share,
+    keep: &mut Keep,
+) -> Result<()> {
     let mut by_layer: BTreeMap<usize, Vec<(usize, &[Edit])>> = BTreeMap::new();
     for (index, variant) in variants.iter().enumerate() {
         let added = &variant.edits[model.edits.len()..];
@@ -43,10 +67,12 @@ pub(crate) fn sweep(
         let first = if at_start { 0 } else { lowest.unwrap_or(0) };
         by_layer.entry(first).or_default().push((index, added));
     }
-    let progress = Progress::new(what, inputs.len() * variants.len());
-    let mut clean = Mean::default();
-    let mut sums = vec![Mean::default(); variants.len()];
-    for tokens in &inputs {
+    let steps = variants.len() + 1;
+    let progress = Progress::new(what, share.range.len() * steps);
+    progress.begin_at(share.done * steps);
+    for index in share.left() {
+        let tokens = &model.tokenize_one(input, index)?;
+        let mut sums = vec![Mean::default(); variants.len()];
         let ids = Tensor::new(vec![tokens.ids().to_vec()], model.device())?;
         // Above the first layer a run resumes from what the layer below left, before edits at the layer's own input.
         let resumed = by_layer.keys().filter_map(|layer| layer.checked_sub(1)).collect();
@@ -56,7 +82,7 @@ pub(crate) fn sweep(
             Some(_) => base.induction_scores(1)?,
             None => metric.of_logits(&base.logits()?, &base.logits()?, tokens)?,
         };
-        unchanged.iter().for_each(|mean| clean.add(*mean));
+        progress.advance(1)?;
         let rows = (BUDGET / bytes_of_a_row(model, tokens, metric)).clamp(1, 64);
         for (layer, variants) in &by_layer {
             for chunk in variants.chunks(rows) {
@@ -84,8 +110,12 @@ pub(crate) fn sweep(
                 progress.advance(chunk.len())?;
             }
         }
+        let clean = unchanged.first().ok_or_else(super::not_reached)?;
+        let row: Vec<f64> =
+            [clean.count, clean.sum].into_iter().chain(sums.iter().map(|mean| mean.sum)).collect();
+        keep(&row)?;
     }
-    Ok(Swept { clean: clean.value(), variants: sums.into_iter().map(Mean::value).collect() })
+    Ok(())
 }
 
 /// What one row keeps alive at its widest: the stream and its norms, scores and pattern, neurons, logits.
@@ -93,8 +123,11 @@ fn bytes_of_a_row(model: &Model, tokens: &Tokens, metric: &Metric) -> usize {
     let dims = model.dims();
     let len = tokens.len();
     let read = metric.positions(tokens).map_or(len, |positions| positions.len());
-    let floats =
-        len * (12 * dims.d_model + 3 * dims.d_mlp) + 3 * dims.n_heads * len * len + 3 * read * dims.d_vocab;
+    // A divergence makes more of the logits than other metrics do.
+    let logits = if matches!(metric, Metric::Kl) { 4 } else { 3 };
+    let floats = len * (12 * dims.d_model + 3 * dims.d_mlp)
+        + 3 * dims.n_heads * len * len
+        + logits * read * dims.d_vocab;
     floats * size_of::<f32>()
 }
 

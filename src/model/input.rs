@@ -1,6 +1,9 @@
 //! What can be run, and what it becomes: token ids with their labels.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
@@ -17,7 +20,12 @@ pub struct Input {
     pub(crate) sequences: Sequences,
     /// Whether BOS is put before; if nothing is said, the model decides for text.
     pub(crate) bos: Option<bool>,
+    /// The file whose lines they are.
+    file: Option<String>,
 }
+
+/// The most bytes of a file of prompts, which is held in memory.
+const LARGEST: u64 = 1 << 30;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Sequences {
@@ -26,6 +34,78 @@ pub(crate) enum Sequences {
 }
 
 impl Input {
+    /// The lines of a text file, each a text of its own, for sweeps over many prompts. Fails, naming the line, if one is
+    /// blank or not UTF-8.
+    ///
+    /// ```
+    /// use headlight::prelude::*;
+    /// let path = std::env::temp_dir().join(format!("headlight-doc-{}.txt", std::process::id()));
+    /// std::fs::write(&path, "the cat sat\nthe dog sat\n").ok();
+    /// let loss = Metric::Loss.measure(&Model::open("built-in")?, Input::lines(&path)?)?;
+    /// # println!("{loss}");
+    /// # std::fs::remove_file(path).ok();
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn lines(path: impl AsRef<Path>) -> Result<Input> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let help = "a file of prompts is text in UTF-8, one prompt a line";
+        let mut bytes = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+        read.map_err(|error| {
+            Error::new(ErrorKind::File, format!("cannot read {name}")).caused_by(error).help(help)
+        })?;
+        let refused =
+            |what: String, help: &str| Err(Error::new(ErrorKind::Input, format!("{name}{what}")).help(help));
+        if bytes.len() as u64 > LARGEST {
+            return refused(format!(" has more than {LARGEST} bytes"), "cut it into several files");
+        }
+        // What some editors put before text.
+        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        if bytes.is_empty() {
+            return refused(" is empty: there are no prompts".into(), help);
+        }
+        let mut lines = Vec::new();
+        for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            match std::str::from_utf8(line) {
+                Ok("") => return refused(format!(", line {}, is blank", index + 1), "take blank lines out"),
+                Ok(line) => lines.push(line.to_string()),
+                Err(_) => return refused(format!(", line {}, is not UTF-8", index + 1), help),
+            }
+        }
+        Ok(Input { file: Some(name), ..texts(lines) })
+    }
+
+    /// Texts that are token ids as people type them, `1, 2, 3`, become those ids: for models without a tokenizer.
+    pub fn as_ids(self) -> Result<Input> {
+        let Sequences::Texts(texts) = &self.sequences else { return Ok(self) };
+        let read = |(index, text): (usize, &String)| {
+            Input::parse_ids(text).map_err(|error| self.placed(error, index))
+        };
+        let ids = texts.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
+        Ok(Input { sequences: Sequences::Ids(ids), ..self })
+    }
+
+    /// How many sequences there are.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        match &self.sequences {
+            Sequences::Texts(texts) => texts.len(),
+            Sequences::Ids(ids) => ids.len(),
+        }
+    }
+
+    /// An error that is about one of several sequences says about which.
+    pub(crate) fn placed(&self, error: Error, index: usize) -> Error {
+        match &self.file {
+            Some(file) => error.at(&format!("{file}, line {}", index + 1)),
+            None if self.len() > 1 => error.at(&format!("input {index}")),
+            None => error,
+        }
+    }
+
     /// Reads token ids as people type them: `1, 2, 3`.
     ///
     /// ```
@@ -72,11 +152,11 @@ pub fn with_bos(input: impl Into<Input>) -> Input {
 }
 
 fn texts<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Input {
-    Input { sequences: Sequences::Texts(texts.into_iter().map(Into::into).collect()), bos: None }
+    Input { sequences: Sequences::Texts(texts.into_iter().map(Into::into).collect()), bos: None, file: None }
 }
 
 fn ids(ids: Vec<Vec<u32>>) -> Input {
-    Input { sequences: Sequences::Ids(ids), bos: None }
+    Input { sequences: Sequences::Ids(ids), bos: None, file: None }
 }
 
 macro_rules! inputs {

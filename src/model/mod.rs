@@ -1,5 +1,6 @@
 //! Models: a network with its tokenizer, and what can be asked of them.
 
+mod digest;
 mod edit;
 mod generate;
 mod gguf;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
+pub(crate) use digest::OfIds;
 pub(crate) use edit::Edit;
 pub use edit::{Ablation, Component, Components, Edge};
 pub use generate::{Generated, Sampling};
@@ -398,28 +400,29 @@ impl Model {
     }
 
     pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<Tokens>> {
-        let bos = self.bos.filter(|_| input.bos.unwrap_or(self.prepends_bos()));
-        let many = match &input.sequences {
-            Sequences::Texts(texts) => texts
-                .iter()
-                .map(|text| {
-                    if text.is_empty() {
-                        return Err(Error::new(
-                            ErrorKind::Input,
-                            "the text is empty: there is nothing to run",
-                        )
-                        .help("give some text; to run the BOS token alone, give its id"));
-                    }
-                    Ok(bos.into_iter().chain(self.tokenizer.encode(text)?).collect())
-                })
-                .collect::<Result<Vec<Vec<u32>>>>()?,
-            Sequences::Ids(ids) => ids.clone(),
-        };
-        if many.is_empty() {
+        if input.len() == 0 {
             return Err(Error::new(ErrorKind::Input, "there is no text and there are no ids to run")
                 .help("give at least one"));
         }
-        many.into_iter().map(|ids| self.checked(ids)).collect()
+        (0..input.len()).map(|index| self.tokenize_one(input, index)).collect()
+    }
+
+    /// One of an input's sequences. Of thousands, all need not be tokens at once.
+    pub(crate) fn tokenize_one(&self, input: &Input, index: usize) -> Result<Tokens> {
+        let ids = match &input.sequences {
+            Sequences::Texts(texts) => self.encoded(&texts[index], input.bos),
+            Sequences::Ids(ids) => Ok(ids[index].clone()),
+        };
+        ids.and_then(|ids| self.checked(ids)).map_err(|error| input.placed(error, index))
+    }
+
+    fn encoded(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
+        if text.is_empty() {
+            return Err(Error::new(ErrorKind::Input, "the text is empty: there is nothing to run")
+                .help("give some text; to run the BOS token alone, give its id"));
+        }
+        let bos = self.bos.filter(|_| bos.unwrap_or(self.prepends_bos()));
+        Ok(bos.into_iter().chain(self.tokenizer.encode(text)?).collect())
     }
 
     fn checked(&self, ids: Vec<u32>) -> Result<Tokens> {

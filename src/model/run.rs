@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
-use super::{Input, Model, Tokens};
+use super::{Input, Model, OfIds, Tokens};
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
 use crate::files;
@@ -194,7 +194,12 @@ impl Tap for Recorder {
     }
 
     fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
-        self.kept.push((hook, activation.clone()));
+        // Queries, keys and values are views of one tensor: to keep one of them must not keep all three.
+        let kept = match hook.site() {
+            Site::Q | Site::K | Site::V => activation.force_contiguous()?,
+            _ => activation.clone(),
+        };
+        self.kept.push((hook, kept));
         Ok(activation)
     }
 
@@ -218,6 +223,13 @@ impl Run {
     /// The name of the model that ran.
     pub fn model(&self) -> &str {
         &self.model
+    }
+
+    /// The digest of the tokens that ran, and through which model.
+    pub(crate) fn digest(&self) -> String {
+        let mut digest = OfIds::new();
+        self.tokens.iter().for_each(|tokens| digest.add(tokens.ids()));
+        format!("{}, {}", self.model, digest.finish())
     }
 
     /// What the model that ran is built of.

@@ -1,0 +1,61 @@
+//! What tells one model from another: a digest of all its weights.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+use ring::digest::{Context, SHA256};
+
+use super::Model;
+use crate::error::Result;
+
+impl Model {
+    /// The digest of the weights and of what is said of the edits, whatever the model was opened as.
+    pub(crate) fn digest(&self) -> Result<String> {
+        let weights = self.network.weights()?;
+        let each = weights.par_iter().map(|(name, tensor)| of_tensor(name, tensor));
+        let mut all = Context::new(&SHA256);
+        for digest in each.collect::<Result<Vec<_>>>()? {
+            all.update(&digest);
+        }
+        self.edits().iter().for_each(|edit| all.update(format!("{edit}\n").as_bytes()));
+        Ok(hex(all))
+    }
+}
+
+/// The digest of lists of token ids, one after another.
+pub(crate) struct OfIds(Context);
+
+impl OfIds {
+    pub(crate) fn new() -> OfIds {
+        OfIds(Context::new(&SHA256))
+    }
+
+    pub(crate) fn add(&mut self, ids: &[u32]) {
+        self.0.update(&(ids.len() as u64).to_le_bytes());
+        ids.iter().for_each(|id| self.0.update(&id.to_le_bytes()));
+    }
+
+    pub(crate) fn finish(self) -> String {
+        hex(self.0)
+    }
+}
+
+fn of_tensor(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {
+    // As it lies in memory, where a file has it the other way round.
+    let tensor = match tensor.rank() {
+        1 => tensor.unsqueeze(0)?,
+        2 if !tensor.is_contiguous() => tensor.t()?,
+        _ => tensor.clone(),
+    };
+    let mut digest = Context::new(&SHA256);
+    digest.update(format!("{name} {:?}\n", tensor.dims()).as_bytes());
+    for row in 0..tensor.dim(0)? {
+        let values = tensor.get(row)?.flatten_all()?.to_vec1::<f32>()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        digest.update(&bytes);
+    }
+    Ok(digest.finish().as_ref().to_vec())
+}
+
+fn hex(digest: Context) -> String {
+    digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
