@@ -1,16 +1,17 @@
-//! Workloads that are always the same, for `compare.py` beside this, which counts their instructions. By hand,
-//! `cargo bench --bench instructions` runs each once and says how long it took.
+//! Workloads that are always the same, whose instructions `compare.py`, beside this, counts. With the name of one it runs
+//! that one, and prints the instruction set it saw; with none it prints their names.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use headlight::prelude::*;
 
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+const WORKLOADS: [(&str, fn() -> Outcome); 3] = [("run", run), ("sweep", sweep), ("figure", figure)];
 const SENTENCE: &str = "the quick brown fox jumps over the lazy dog. the quick brown fox jumps over the lazy dog";
-const WORKLOADS: [(&str, fn() -> headlight::Result<()>); 3] = [("run", run), ("sweep", sweep), ("figure", figure)];
 
 /// Every activation of 64 tokens, and each of them read.
-fn run() -> headlight::Result<()> {
+fn run() -> Outcome {
     let model = Model::open("built-in")?;
     let ids: Vec<u32> = (0..64).map(|i| i * 997 % 2048).collect();
     measured(|| {
@@ -23,13 +24,16 @@ fn run() -> headlight::Result<()> {
 }
 
 /// The loss without each head, MLP and layer.
-fn sweep() -> headlight::Result<()> {
+fn sweep() -> Outcome {
     let model = Model::open("built-in")?;
-    measured(|| ablation_effects(&model, SENTENCE, Ablation::Zero, &Metric::Loss).map(drop))
+    measured(|| {
+        black_box(ablation_effects(&model, SENTENCE, Ablation::Zero, &Metric::Loss)?);
+        Ok(())
+    })
 }
 
 /// From nothing to a picture of attention, as a notebook shows it.
-fn figure() -> headlight::Result<()> {
+fn figure() -> Outcome {
     measured(|| {
         let figure = Model::open("built-in")?.run_with_cache(SENTENCE)?.pattern(1)?.figure()?;
         black_box((figure.to_json()?, figure.to_png()?));
@@ -37,16 +41,13 @@ fn figure() -> headlight::Result<()> {
     })
 }
 
-/// What is counted: `compare.py` knows this function by its name, and forgets what was counted before it.
+/// What is counted: `compare.py` knows it by its name.
 #[inline(never)]
-fn measured(work: impl FnOnce() -> headlight::Result<()>) -> headlight::Result<()> {
-    let start = Instant::now();
-    work()?;
-    println!("seconds {:.4}", start.elapsed().as_secs_f64());
-    Ok(())
+fn measured(work: impl FnOnce() -> Outcome) -> Outcome {
+    work()
 }
 
-/// The instruction set that code chooses by when it runs: gemm's products, the C library's copies and functions.
+/// What code that chooses when it runs chooses by: gemm's products, the C library's functions.
 fn instruction_set() -> String {
     #[allow(unused_mut)]
     let mut set = vec![std::env::consts::ARCH];
@@ -63,15 +64,17 @@ fn instruction_set() -> String {
     set.join(" ")
 }
 
-fn main() -> headlight::Result<()> {
-    // Cargo adds flags of its own.
-    let asked: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
-    println!("set {}", instruction_set());
-    for (name, workload) in WORKLOADS {
-        if asked.is_empty() || asked.iter().any(|one| one == name) {
-            println!("workload {name}");
-            workload()?;
-        }
-    }
-    Ok(())
+fn main() -> Outcome {
+    // `cargo bench` adds flags of its own.
+    let Some(asked) = std::env::args().skip(1).find(|name| !name.starts_with('-')) else {
+        WORKLOADS.iter().for_each(|(name, _)| println!("{name}"));
+        return Ok(());
+    };
+    let Some((_, workload)) = WORKLOADS.iter().find(|(name, _)| *name == asked) else {
+        return Err(format!("there is no workload {asked:?}").into());
+    };
+    // This thread is one of the pool's: with RAYON_NUM_THREADS=1 it does all of the work, always in the same order.
+    rayon::ThreadPoolBuilder::new().use_current_thread().build_global()?;
+    println!("{}", instruction_set());
+    workload()
 }
