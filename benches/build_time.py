@@ -72,12 +72,13 @@ def graph(options):
 
 
 def reached(edges, root, without=None):
+    """What is built for `root`; `without` is what it does not ask for itself."""
     found, left = set(), [root]
     while left:
         package = left.pop()
-        if package not in found and package != without:
+        if package not in found:
             found.add(package)
-            left.extend(edges[package])
+            left.extend(edges[package] - ({without} if package == root else set()))
     return found
 
 
@@ -96,7 +97,7 @@ def main():
     for package, seconds in by_package.most_common(arguments.rows):
         print(f"| {package} | {seconds:.1f} |")
 
-    print("\n| asked for | seconds | with what nothing else needs | packages |\n|---|---|---|---|")
+    print("\n| asked for | seconds | spared without it | packages |\n|---|---|---|---|")
     rows = []
     for package in edges[root]:
         alone = everything - reached(edges, root, without=package)
