@@ -18,7 +18,7 @@ CHECKOUT = HERE.parents[1]
 COUNTS = HERE / "counts.json"
 PROFILES = CHECKOUT / "target" / "instructions"
 # Percent. README.md gives the reason.
-TOLERANCE = 3.0
+TOLERANCE = 2.0
 
 
 def fail(error, help):
@@ -94,7 +94,7 @@ def main():
                      "help: add them with `--record`, from a commit that passes elsewhere")
     if before.keys() != found.keys():
         fail(f"counts.json has counts of {', '.join(before)}, but the workloads are {', '.join(found)}",
-             f"record them: python3 {Path(__file__).relative_to(CHECKOUT)} --record")
+             f"record them: python3 {HERE.relative_to(CHECKOUT)}/compare.py --record")
     for workload, was, now, percent in away:
         more = "more" if percent > 0 else "fewer"
         print(f"error: `{workload}` takes {now:,} instructions, {abs(percent):.1f} % {more} than the {was:,} recorded; "
@@ -102,7 +102,7 @@ def main():
     if away:
         fail("the counts are not those of counts.json",
              "`callgrind_annotate target/instructions/WORKLOAD.out` says where they are spent, here and at the commit before;\n"
-             f"what is meant to be, gains too, is recorded: python3 {Path(__file__).resolve().relative_to(CHECKOUT)} --record, "
+             f"what is meant to be, gains too, is recorded: python3 {HERE.relative_to(CHECKOUT)}/compare.py --record, "
              "with the reason in the commit's message")
 
 

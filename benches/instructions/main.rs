@@ -8,7 +8,8 @@ use headlight::prelude::*;
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const WORKLOADS: [(&str, fn() -> Outcome); 3] = [("run", run), ("sweep", sweep), ("figure", figure)];
-const SENTENCE: &str = "the quick brown fox jumps over the lazy dog. the quick brown fox jumps over the lazy dog";
+const SENTENCE: &str =
+    "the quick brown fox jumps over the lazy dog. the quick brown fox jumps over the lazy dog";
 
 /// Every activation of 64 tokens, and each of them read.
 fn run() -> Outcome {
