@@ -6,8 +6,9 @@ use std::hint::black_box;
 use headlight::prelude::*;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
+type Workload = fn() -> Outcome;
 
-const WORKLOADS: [(&str, fn() -> Outcome); 3] = [("run", run), ("sweep", sweep), ("figure", figure)];
+const WORKLOADS: [(&str, Workload); 3] = [("run", run), ("sweep", sweep), ("figure", figure)];
 const SENTENCE: &str =
     "the quick brown fox jumps over the lazy dog. the quick brown fox jumps over the lazy dog";
 
