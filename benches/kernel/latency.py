@@ -195,7 +195,7 @@ def table(results):
         at = CELLS.index(code)
         of = lambda runs: statistics.median(run["cells"][at] for run in runs)
         rows.append((f"{label}: `{code}`", of(stock), of(ours), "s"))
-    for label, key in [("start to an answer", "ready"), ("start to first figure", "first_figure")]:
+    for label, key in [("start to a reply, cells may have to wait", "ready"), ("start to first figure", "first_figure")]:
         of = lambda runs: statistics.median(run[key] for run in runs)
         rows.append((label, of(stock), of(ours), "s"))
     for label, key, which in [
