@@ -66,6 +66,12 @@ CELLS = [
     'println!("done: {total}");',
 ]
 FAILING = {'let wrong: i32 = "text";'}
+# Three that stand for many, each with a row of its own.
+TYPICAL = {
+    "a value": "a + 1",
+    "a run with its cache": 'let run = model.run_with_cache("the cat sat the cat sat")?;',
+    "a figure": "run.pattern(1)?",
+}
 assert len(CELLS) == 30
 
 
@@ -95,6 +101,7 @@ class Session:
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=600)
+        self.ready = time.monotonic() - self.began
 
     def run(self, code, timeout):
         """The seconds that a cell took, the moment its first picture came, and its status."""
@@ -148,7 +155,13 @@ def measure(name, specs, log, timeout):
             if bool(failed) != (code in FAILING):
                 raise RuntimeError(f"{name}, {code!r}: {failed or 'no error'}")
             cells.append(seconds)
-        return {"first_figure": picture - session.began, "idle": idle, "after": session.memory(), "cells": cells}
+        return {
+            "ready": session.ready,
+            "first_figure": picture - session.began,
+            "idle": idle,
+            "after": session.memory(),
+            "cells": cells,
+        }
     finally:
         session.end()
 
@@ -178,8 +191,13 @@ def table(results):
         ("thirty cells", lambda all: sum(all) / len(stock)),
     ]:
         rows.append((label, of(cells["stock"]), of(cells["ours"]), "s"))
-    first = lambda runs: statistics.median(run["first_figure"] for run in runs)
-    rows.append(("start to first figure", first(stock), first(ours), "s"))
+    for label, code in TYPICAL.items():
+        at = CELLS.index(code)
+        of = lambda runs: statistics.median(run["cells"][at] for run in runs)
+        rows.append((f"{label}: `{code}`", of(stock), of(ours), "s"))
+    for label, key in [("start to a reply, cells may have to wait", "ready"), ("start to first figure", "first_figure")]:
+        of = lambda runs: statistics.median(run[key] for run in runs)
+        rows.append((label, of(stock), of(ours), "s"))
     for label, key, which in [
         ("memory when idle, shared pages once", "idle", 0),
         ("memory when idle, of each process", "idle", 1),
@@ -230,7 +248,9 @@ def main():
                 median = statistics.median(found["cells"])
                 print(f"round {round + 1}, {name}: a cell {median:.2f} s, first figure {found['first_figure']:.1f} s", file=sys.stderr)
     rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True, cwd=CHECKOUT).stdout.strip()
-    print(f"\n{rustc}, {psutil.cpu_count()} cores of {platform.machine()}, {arguments.rounds} rounds\n")
+    # Above the number of cores, others were at work, and the seconds are theirs too.
+    load = os.getloadavg()[2]
+    print(f"\n{rustc}, {psutil.cpu_count()} cores of {platform.machine()}, {arguments.rounds} rounds, mean load {load:.1f}\n")
     print(table(results), by_cell(results), sep="\n\n")
     if arguments.json:
         arguments.json.write_text(json.dumps({"cells": CELLS, "rustc": rustc, **results}, indent=1))
