@@ -1,6 +1,7 @@
 //! The engine of all sweeps: many small changes to one model, each measured.
 //!
-//! A change at a layer leaves the layers below as they were, so a run resumes at the lowest layer that is changed.
+//! A change at a layer leaves the layers below as they were, so a run resumes at the lowest layer that is changed. A change at
+//! a position leaves the positions before as they were, so it resumes behind those of which nothing is read.
 //! Changes at the same layer run together as the rows of a batch, as many as fit the budget of memory, and only the
 //! logits that the metric reads are made.
 
@@ -14,7 +15,7 @@ use super::part::{Keep, Share, Totals, check_inputs};
 use crate::error::Result;
 use crate::hook::{Hook, Site};
 use crate::model::{Edit, Input, Model, Tokens};
-use crate::network::{Start, Tap};
+use crate::network::{Past, Start, Tap};
 use crate::progress::Progress;
 
 /// Bytes of activations that the rows of one batch may take together; one row always runs. `docs/big-work.md` states it.
@@ -59,13 +60,10 @@ pub(super) fn sweep_each(
     share: &Share,
     keep: &mut Keep,
 ) -> Result<()> {
-    let mut by_layer: BTreeMap<usize, Vec<(usize, &[Edit])>> = BTreeMap::new();
+    let mut by_place: BTreeMap<Place, Vec<(usize, &[Edit])>> = BTreeMap::new();
     for (index, variant) in variants.iter().enumerate() {
         let added = &variant.edits[model.edits.len()..];
-        let lowest = added.iter().filter_map(|edit| edit.hook().layer()).min();
-        let at_start = added.iter().any(|edit| matches!(edit.hook().site(), Site::Embed | Site::PosEmbed));
-        let first = if at_start { 0 } else { lowest.unwrap_or(0) };
-        by_layer.entry(first).or_default().push((index, added));
+        by_place.entry(Place::of(added)).or_default().push((index, added));
     }
     let steps = variants.len() + 1;
     let progress = Progress::new(what, share.range.len() * steps);
@@ -75,29 +73,43 @@ pub(super) fn sweep_each(
         let mut sums = vec![Mean::default(); variants.len()];
         let ids = Tensor::new(vec![tokens.ids().to_vec()], model.device())?;
         // Above the first layer a run resumes from what the layer below left, before edits at the layer's own input.
-        let resumed = by_layer.keys().filter_map(|layer| layer.checked_sub(1)).collect();
-        let mut base = Reader::new(metric, tokens, &[], resumed);
-        model.execute(Start::Tokens(ids), None, &mut base)?;
+        let resumed = by_place.keys().filter_map(|place| place.layer.checked_sub(1)).collect();
+        let mut base = Reader::new(metric, tokens, &[], resumed, 0);
+        let mut past = Past::default();
+        // Keys and values of earlier positions are kept where a change leaves these as they were.
+        let behind = by_place.keys().any(|place| place.skipped(metric, tokens) > 0);
+        model.execute(Start::Tokens(ids), behind.then_some(&mut past), &mut base)?;
         let unchanged = match metric.pattern_layer() {
             Some(_) => base.induction_scores(1)?,
             None => metric.of_logits(&base.logits()?, &base.logits()?, tokens)?,
         };
         progress.advance(1)?;
         let rows = (BUDGET / bytes_of_a_row(model, tokens, metric)).clamp(1, 64);
-        for (layer, variants) in &by_layer {
+        let mut resuming: BTreeMap<(usize, usize), Vec<(usize, &[Edit])>> = BTreeMap::new();
+        for (place, variants) in &by_place {
+            let skipped = place.skipped(metric, tokens);
+            resuming.entry((place.layer, skipped)).or_default().extend(variants);
+        }
+        for ((layer, skipped), variants) in &resuming {
             for chunk in variants.chunks(rows) {
                 let changes: Vec<&[Edit]> = chunk.iter().map(|(_, edits)| *edits).collect();
                 let below = layer.checked_sub(1).and_then(|below| base.streams.get(&below));
-                let start = match below {
+                let (start, mut past) = match below {
                     Some(stream) => {
-                        Start::Residual { layer: *layer, stream: stream.repeat((chunk.len(), 1, 1))? }
+                        let stream = stream.narrow(1, *skipped, tokens.len() - skipped)?;
+                        let stream = stream.repeat((chunk.len(), 1, 1))?;
+                        let past = past.before(*layer, *skipped, chunk.len())?;
+                        (Start::Residual { layer: *layer, stream }, past)
                     }
                     None => {
-                        Start::Tokens(Tensor::new(vec![tokens.ids().to_vec(); chunk.len()], model.device())?)
+                        let ids = vec![tokens.ids()[*skipped..].to_vec(); chunk.len()];
+                        let ids = Tensor::new(ids, model.device())?;
+                        (Start::Tokens(ids), past.before(0, *skipped, chunk.len())?)
                     }
                 };
-                let mut reader = Reader::new(metric, tokens, &changes, Vec::new());
-                model.execute(start, None, &mut reader)?;
+                let mut reader = Reader::new(metric, tokens, &changes, Vec::new(), *skipped);
+                let past = (*skipped > 0).then_some(&mut past);
+                model.execute(start, past, &mut reader)?;
                 let means = match (metric.pattern_layer(), &reader.pattern) {
                     (None, _) => metric.of_logits(&reader.logits()?, &base.logits()?, tokens)?,
                     (Some(_), Some(_)) => reader.induction_scores(chunk.len())?,
@@ -118,6 +130,38 @@ pub(super) fn sweep_each(
     Ok(())
 }
 
+/// Where a variant first differs from the model.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    layer: usize,
+    position: usize,
+}
+
+impl Place {
+    fn of(added: &[Edit]) -> Place {
+        let lowest = added.iter().filter_map(|edit| edit.hook().layer()).min();
+        let at_start = added.iter().any(|edit| matches!(edit.hook().site(), Site::Embed | Site::PosEmbed));
+        Place {
+            layer: if at_start { 0 } else { lowest.unwrap_or(0) },
+            position: added.iter().map(Edit::first).min().unwrap_or(0),
+        }
+    }
+
+    /// How many positions need not run again: those before the change, of which nothing is read. Rounded down, so that
+    /// neighbours run together.
+    fn skipped(&self, metric: &Metric, tokens: &Tokens) -> usize {
+        const STEPS: usize = 6;
+        match (metric.pattern_layer(), metric.positions(tokens)) {
+            (None, Some(read)) => {
+                let unread = read.into_iter().min().unwrap_or(0);
+                let step = tokens.len().div_ceil(STEPS);
+                self.position.min(unread) / step * step
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// What one row keeps alive at its widest: the stream and its norms, scores and pattern, neurons, logits.
 fn bytes_of_a_row(model: &Model, tokens: &Tokens, metric: &Metric) -> usize {
     let dims = model.dims();
@@ -136,7 +180,10 @@ struct Reader<'a> {
     metric: &'a Metric,
     tokens: &'a Tokens,
     changes: &'a [&'a [Edit]],
+    /// Those whose logits are read, counted from where the run begins.
     positions: Option<Vec<usize>>,
+    /// Where the run begins.
+    start: usize,
     pattern_layer: Option<usize>,
     distance: usize,
     head: usize,
@@ -152,12 +199,14 @@ impl<'a> Reader<'a> {
         tokens: &'a Tokens,
         changes: &'a [&'a [Edit]],
         stream_layers: Vec<usize>,
+        start: usize,
     ) -> Self {
         Reader {
             metric,
             tokens,
             changes,
-            positions: metric.positions(tokens),
+            positions: metric.positions(tokens).map(|all| all.into_iter().map(|at| at - start).collect()),
+            start,
             pattern_layer: metric.pattern_layer(),
             distance: tokens.period().unwrap_or(1) - 1,
             head: if let Metric::InductionScore(head) = metric { head.head } else { 0 },
@@ -205,7 +254,7 @@ impl Tap for Reader<'_> {
             for (row, edits) in self.changes.iter().enumerate() {
                 let mut changed = activation.narrow(0, row, 1)?;
                 for edit in edits.iter().filter(|edit| edit.hook() == hook) {
-                    changed = edit.apply(&changed, 0)?;
+                    changed = edit.apply(&changed, self.start)?;
                 }
                 rows.push(changed);
             }

@@ -20,6 +20,8 @@ use crate::progress;
 pub(crate) struct Edit {
     what: String,
     hook: Hook,
+    /// The first position that may be changed.
+    first: usize,
     change: Arc<Change>,
 }
 
@@ -29,6 +31,11 @@ type Change = dyn Fn(&Tensor, usize) -> Result<Tensor> + Send + Sync;
 impl Edit {
     pub(crate) fn hook(&self) -> Hook {
         self.hook
+    }
+
+    /// The first position that the edit may change.
+    pub(crate) fn first(&self) -> usize {
+        self.first
     }
 
     /// The activation, batch first, whose first entry stands at position `start`, as the edit makes it.
@@ -212,7 +219,7 @@ impl Model {
                 0 => format!("{} {ablation}-ablated", names.join(", ")),
                 _ => String::new(),
             };
-            model.edits.push(Edit { what, hook, change: self.ablation(hook, &indices, ablation)? });
+            model.edits.push(Edit { what, hook, first: 0, change: self.ablation(hook, &indices, ablation)? });
         }
         Ok(model)
     }
@@ -302,6 +309,7 @@ impl Model {
             head.map(|head| format!(" of head {head}")).unwrap_or_default(),
             positions.map_or("every position".to_string(), |positions| format!("{positions:?}")),
         );
+        let first = chosen.iter().copied().min().unwrap_or(0);
         let change = move |activation: &Tensor, start: usize| {
             let seen = activation.dim(position_dim)?;
             let source = rows(&source, hook, position_dim, start, seen)?;
@@ -327,7 +335,11 @@ impl Model {
                 &activation.contiguous()?,
             )?)
         };
-        Ok(self.edited(what, hook, Arc::new(change)))
+        let mut model = self.edited(what, hook, Arc::new(change));
+        if let Some(edit) = model.edits.last_mut() {
+            edit.first = first;
+        }
+        Ok(model)
     }
 
     /// The model with a direction added to an activation at every position: steering (Turner et al. 2023).
@@ -424,7 +436,12 @@ impl Model {
                 }
                 Ok(scores)
             };
-            model.edits.push(Edit { what, hook: Site::AttnScores.at(layer), change: Arc::new(change) });
+            model.edits.push(Edit {
+                what,
+                hook: Site::AttnScores.at(layer),
+                first: 0,
+                change: Arc::new(change),
+            });
         }
         Ok(model)
     }
@@ -467,7 +484,7 @@ impl Model {
 
     fn edited(&self, what: String, hook: Hook, change: Arc<Change>) -> Model {
         let mut model = self.clone();
-        model.edits.push(Edit { what, hook, change });
+        model.edits.push(Edit { what, hook, first: 0, change });
         model
     }
 

@@ -112,6 +112,29 @@ impl Attention {
         self.output.forward(&z.flatten_from(2)?) // (B, T, M)
     }
 
+    /// Keys and values `[batch, position, head, d_head]`, as [`forward`](Attention::forward) leaves them behind, of positions
+    /// from `start` on whose attention nobody reads.
+    pub(super) fn keys_and_values(&self, ln1: &Norm, pre: Tensor, start: usize) -> Result<(Tensor, Tensor)> {
+        let (batch, len, _) = pre.dims3()?;
+        let (_, heads) = self.place(Part::K);
+        let d_head = self.qkv.weight.dim(1)? / (self.n_heads + 2 * heads);
+        let (first, width) = (self.n_heads * d_head, heads * d_head);
+        let both = Linear {
+            weight: self.qkv.weight.narrow(1, first, 2 * width)?, // (M, 2KD)
+            bias: self.qkv.bias.as_ref().map(|bias| bias.narrow(0, first, 2 * width)).transpose()?, // (2KD)
+        };
+        let both = both.forward(&ln1.unseen(pre)?)?.reshape((batch, len, 2 * heads, d_head))?; // (B, T, 2K, D)
+        let (k, v) = (both.narrow(2, 0, heads)?, both.narrow(2, heads, heads)?); // (B, T, K, D)
+        let k = match &self.scoring.norms {
+            Some((_, of_k)) => of_k.unseen(k)?,
+            None => k,
+        };
+        Ok(match &self.scoring.rotary {
+            Some(rotary) => (rotary.rotate(&k, start)?, v),
+            None => (k, v),
+        })
+    }
+
     /// What the tap made of each head's own copy of the residual stream; nothing where it changed nothing,
     /// so that reading these copies costs a view.
     fn split_inputs(&self, pre: &Tensor, layer: &mut Layer) -> Result<[Option<Tensor>; 3]> {

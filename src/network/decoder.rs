@@ -14,7 +14,7 @@ use super::mlp::Mlp;
 use super::norm::Norm;
 use super::{Dims, Network, Past, Start, Tap, Tapped};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::Site;
+use crate::hook::{Hook, Site};
 
 /// A transformer of any architecture that is known.
 #[derive(Clone, Debug)]
@@ -127,14 +127,25 @@ impl Network for Decoder {
             Start::Tokens(ids) => (0, self.embed(&ids, past.as_deref(), &mut tap)?), // (B, T, M)
             Start::Residual { layer, stream } => (layer, stream),
         };
+        let read = self.read_at_the_end(&tap);
+        let mut unread = 0;
+        let mut own = Past::default();
         for (index, block) in self.blocks.iter().enumerate().skip(first) {
-            let mut layer = Layer { index, tap: &mut tap, past: past.as_deref_mut() };
+            let read = read.filter(|_| index + 1 == self.blocks.len());
+            let mut past = match past.as_deref_mut() {
+                None if read.is_some() => Some(&mut own),
+                past => past,
+            };
+            if let (Some(read), Some(past)) = (read, past.as_deref_mut()) {
+                (x, unread) = self.leave_unread(x, read, past)?; // (B, T, M)
+            }
+            let mut layer = Layer { index, tap: &mut tap, past };
             x = (self.block)(block, x, &mut layer)?; // (B, T, M)
             if tap.0.stop_after() == Some(index) {
                 return Ok(());
             }
         }
-        self.unembed(x, &mut tap)
+        self.unembed(x, unread, &mut tap)
     }
 
     fn weights(&self) -> Result<Vec<(String, Tensor)>> {
@@ -207,7 +218,34 @@ impl Decoder {
         Ok(embed.broadcast_add(&pos_embed)?) // (B, T, M)
     }
 
-    fn unembed(&self, x: Tensor, tap: &mut Tapped) -> Result<()> {
+    /// The first position that is read of what the last block makes; nothing where all are, or somebody looks into it.
+    fn read_at_the_end(&self, tap: &Tapped) -> Option<usize> {
+        let last = self.blocks.len().checked_sub(1)?;
+        let first = tap.0.unembed_positions()?.iter().copied().min()?;
+        let seen = Hook::all(last + 1)
+            .into_iter()
+            .filter(|hook| hook.layer() == Some(last))
+            .map(|hook| hook.site())
+            .any(|site| tap.wants(site, Some(last)));
+        let normed = [Site::LnFinalScale, Site::LnFinalNormalized].iter().any(|&site| tap.wants(site, None));
+        (first > 0 && !seen && !normed).then_some(first)
+    }
+
+    /// The stream from position `read` on, and how many positions that leaves out: of those the last block needs no more than
+    /// keys and values, which go into `past`.
+    fn leave_unread(&self, x: Tensor, read: usize, past: &mut Past) -> Result<(Tensor, usize)> {
+        let (index, len) = (self.blocks.len() - 1, x.dim(1)?);
+        if read >= len {
+            return Ok((x, 0));
+        }
+        let Block { ln1, attn, .. } = &self.blocks[index];
+        let (k, v) = attn.keys_and_values(ln1, x.narrow(1, 0, read)?, past.len_at(index))?;
+        past.extend(index, k, v)?;
+        Ok((x.narrow(1, read, len - read)?.contiguous()?, read))
+    }
+
+    /// The last norm and the logits of a stream that begins after `unread` positions.
+    fn unembed(&self, x: Tensor, unread: usize, tap: &mut Tapped) -> Result<()> {
         use Site::{LnFinalNormalized, LnFinalScale, UnembedIn, UnembedOut};
         if ![LnFinalScale, LnFinalNormalized, UnembedIn, UnembedOut].iter().any(|&s| tap.wants(s, None)) {
             return Ok(());
@@ -215,7 +253,7 @@ impl Decoder {
         let x = self.ln_final.forward(x, (LnFinalScale, LnFinalNormalized, None), tap)?; // (B, T, M)
         let x = match tap.0.unembed_positions() {
             Some(positions) => {
-                let positions = positions.iter().map(|&p| p as u32).collect::<Vec<_>>();
+                let positions = positions.iter().map(|&p| (p - unread) as u32).collect::<Vec<_>>();
                 x.index_select(&Tensor::new(positions, x.device())?, 1)?
             }
             None => x,

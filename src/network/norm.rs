@@ -40,7 +40,7 @@ impl Norm {
         if self.kind == Norms::None {
             return Ok(x);
         }
-        if in_one_pass([&x].into_iter().chain(&self.gain).chain(&self.bias)) {
+        if self.is_in_one_pass(&x) {
             let (centres, gain, bias) = (self.kind == Norms::Layer, self.gain.as_ref(), self.bias.as_ref());
             let changed = if tap.wants(scale_site, layer) {
                 let scale = norm_scale(&x, centres, self.eps)?; // (B, T, 1)
@@ -64,6 +64,10 @@ impl Norm {
 
     /// Normalises the last axis of what TransformerLens does not show.
     pub(super) fn unseen(&self, x: Tensor) -> Result<Tensor> {
+        if self.kind != Norms::None && self.is_in_one_pass(&x) {
+            let (gain, bias) = (self.gain.as_ref(), self.bias.as_ref());
+            return normalize(&x, self.kind == Norms::Layer, self.eps, gain, bias);
+        }
         match self.taken_apart(&x)? {
             Some((x, scale)) => self.gain_and_bias(x.broadcast_div(&scale)?),
             None => Ok(x),
@@ -78,6 +82,10 @@ impl Norm {
         let x = self.centred(x)?;
         let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
         Ok(Some((x, scale)))
+    }
+
+    fn is_in_one_pass(&self, x: &Tensor) -> bool {
+        in_one_pass([x].into_iter().chain(&self.gain).chain(&self.bias))
     }
 
     fn centred(&self, x: &Tensor) -> Result<Tensor> {
