@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-
 import report
 from models import CHECKOUT, MODELS, TARGET, Model
+from safetensors import safe_open
 from worker import Failed, Used, Worker, run_whole
 from works import HF, LENS, SAID, WORKS, Measured, Request, Tolerance, Work, tokens
 
@@ -119,7 +118,7 @@ def compared(sides: Sides, work: Work, peer: str, request: Request, arguments: a
                 used = once(sides, work, side, request)
                 seconds.append(used.seconds)
                 cpu.append(used.cpu)
-        ratios = sorted(a / b for a, b in zip(measured.theirs, measured.ours))
+        ratios = sorted(a / b for a, b in zip(measured.theirs, measured.ours, strict=True))
         print(f" {statistics.median(ratios):.2f} times", end="", file=sys.stderr)
     print(f" (differences at {max(measured.apart.values()):.0%} of the tolerance)", file=sys.stderr)
     return measured

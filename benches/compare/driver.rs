@@ -100,7 +100,7 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
         "run_with_cache" => {
             let options = match text(request, "keep")? {
                 "everything" => RunOptions::new(),
-                "blocks" => RunOptions::matching("blocks.*"),
+                "before the logits" => RunOptions::new().stop_after(model.dims().n_layers - 1),
                 "patterns" => RunOptions::only([Site::Pattern]),
                 other => return Err(format!("nothing is known of keeping {other}").into()),
             };
@@ -155,8 +155,9 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
         "singular_values" => {
             let dims = model.dims();
             let heads = Head::all(dims.n_layers, dims.n_heads);
-            let values: Vec<Named> =
-                heads.map(|head| ov_circuit(model, head)?.singular_values()).collect::<headlight::Result<_>>()?;
+            let values: Vec<Named> = heads
+                .map(|head| ov_circuit(model, head)?.singular_values())
+                .collect::<headlight::Result<_>>()?;
             Box::new(move || {
                 let tensors: Vec<&Tensor> = values.iter().map(Named::tensor).collect();
                 Ok(vec![("values".to_string(), Tensor::stack(&tensors, 0)?)])

@@ -90,7 +90,7 @@ def in_words(about: dict[str, Any]) -> str:
 
 
 def ratio(measured: Measured) -> list[float]:
-    return [theirs / ours for theirs, ours in zip(measured.theirs, measured.ours)]
+    return [theirs / ours for theirs, ours in zip(measured.theirs, measured.ours, strict=True)]
 
 
 def aims(measured: Measured) -> tuple[str, str]:

@@ -92,10 +92,8 @@ class TransformerLens:
         if request["keep"] == "everything":
             logits, cache = self.model.run_with_cache(ids)
             return lambda: {name: alone(cache[name]) for name in cache} | {"unembed.hook_out": alone(logits)}
-        names = {
-            "blocks": lambda name: name.startswith("blocks."),
-            "patterns": lambda name: name.endswith("hook_pattern"),
-        }[request["keep"]]
+        patterns = request["keep"] == "patterns"
+        names = (lambda name: name.endswith("hook_pattern")) if patterns else None
         _, cache = self.model.run_with_cache(ids, return_type=None, names_filter=names, stop_at_layer=last)
         return lambda: {name: alone(cache[name]) for name in cache}
 

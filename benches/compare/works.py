@@ -1,8 +1,9 @@
 """What is measured, what is aimed at, and how near results must be."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Callable
+from typing import Any
 
 from models import Model
 
@@ -77,7 +78,7 @@ def on_pair(length: int) -> Callable[[Model], Request | None]:
         clean, other = tokens(model, length), tokens(model, length, seed=2)
         if clean is None or other is None:
             return None
-        corrupted = [b if index % 3 == 1 else a for index, (a, b) in enumerate(zip(clean[0], other[0]))]
+        corrupted = [b if index % 3 == 1 else a for index, (a, b) in enumerate(zip(clean[0], other[0], strict=True))]
         return {"work": "patching", "clean": clean, "ids": [corrupted], **LOGIT_DIFFERENCE}
 
     return request
@@ -120,7 +121,9 @@ WORKS = [
     Work("run_with_cache, 8 x 64 tokens", on_tokens("run_with_cache", 64, 8, keep="everything")),
     *(
         Work(
-            f"run_with_cache without logits, {length} tokens", on_tokens("run_with_cache", length, keep="blocks"), aim=2
+            f"run_with_cache without logits, {length} tokens",
+            on_tokens("run_with_cache", length, keep="before the logits"),
+            aim=2,
         )
         for length in (64, 256)
     ),
