@@ -82,10 +82,11 @@ def cpu_name() -> str:
 def in_words(about: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
     changed = " with changes" if about["changed since"] else ""
+    busy = f" (other work on the machine: load {about['load']:.1f})" if about["load"] > about["threads"] + 0.5 else ""
     return (
         f"Measured on {about['date']}: headlight at {about['revision']}{changed}, {packages}; {about['threads']} threads, "
         f"{about['rounds']} rounds in turn; {about['cpu']}, {about['cores']} cores, {about['memory'] / 1e9:.0f} GB, "
-        f"{about['system']}."
+        f"{about['system']}{busy}."
     )
 
 

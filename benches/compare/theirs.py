@@ -304,12 +304,13 @@ def trim():
 def answer(library, request, loaded):
     if request["work"] == "limit":
         return library.limit(request)
+    if request["work"] == "tidy":
+        gc.collect()
+        return {}
     work = getattr(library, request["work"])
     if "arrays" in request:
         trim()
         Path("/proc/self/clear_refs").write_text("5")
-    else:
-        gc.collect()
     start = time.perf_counter()
     found = work(request)
     reply = {"seconds": time.perf_counter() - start}

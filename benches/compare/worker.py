@@ -3,11 +3,14 @@
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+HERE = Path(__file__).resolve().parent
 
 
 class Failed(Exception):
@@ -50,6 +53,8 @@ class Worker:
         return self.read()
 
     def measure(self, request: dict[str, Any]) -> Used:
+        # What is left of earlier work is nobody's time.
+        self.ask({"work": "tidy"})
         before = self.cpu()
         seconds = self.ask(request)["seconds"]
         return Used(seconds, self.cpu() - before)
@@ -80,16 +85,12 @@ class Worker:
 
 
 def run_whole(said: str, command: list[str], folder: Path, threads: int) -> Used:
-    """A program from its start to its end."""
-    with tempfile.TemporaryFile() as errors:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment(threads), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode != 0:
-            errors.seek(0)
-            raise Failed(f"{said} ended with {process.returncode}:\n{errors.read().decode(errors='replace')[-3000:]}")
-    return Used(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+    """A program from its start to its end; the command's first word is a path."""
+    with tempfile.NamedTemporaryFile() as output:
+        launch = [sys.executable, "-I", "-S", str(HERE / "whole.py"), output.name, *command]
+        launched = subprocess.run(launch, cwd=folder, env=environment(threads), stdout=subprocess.PIPE, check=True)
+        used = json.loads(launched.stdout)
+        if used["code"] != 0:
+            printed = output.read().decode(errors="replace")[-3000:]
+            raise Failed(f"{said} ended with {used['code']}:\n{printed}")
+    return Used(used["seconds"], used["cpu"], used["peak"])

@@ -102,7 +102,14 @@ EQUAL_SWEEP = "both without each head, MLP, layer's attention and layer: 180 var
 
 WORKS = [
     Work("start to first figure", on_tokens("figure", 20, layer=1), aim=8, cold=True),
-    Work("load", on_tokens("load", 16, folded=False), peers=(LENS, HF), models=EVERYWHERE, aim=10),
+    Work(
+        "load",
+        on_tokens("load", 16, folded=False),
+        peers=(LENS, HF),
+        models=EVERYWHERE,
+        aim=10,
+        note="transformers only maps a safetensors file, and reads a weight when it is first used",
+    ),
     Work("load, folded", on_tokens("load", 16, folded=True), models=EVERYWHERE, aim=10),
     *(
         Work(f"forward, {length} tokens", on_tokens("forward", length), peers=(LENS, HF), models=EVERYWHERE)
