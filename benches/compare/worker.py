@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+PAUSE = 0.03
 
 
 class Failed(Exception):
@@ -53,7 +54,8 @@ class Worker:
         return self.read()
 
     def measure(self, request: dict[str, Any]) -> Used:
-        # What is left of earlier work is nobody's time.
+        # What is left of earlier work is nobody's time: threads that still spin, and what is to be collected.
+        time.sleep(PAUSE)
         self.ask({"work": "tidy"})
         before = self.cpu()
         seconds = self.ask(request)["seconds"]
