@@ -12,7 +12,9 @@ import json
 import math
 import statistics
 import sys
+import tempfile
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from compare import DRIVER
 from models import MODELS, TARGET, Model, make_gpt2
@@ -77,7 +79,8 @@ def measured(model: Model, request: dict, arguments: argparse.Namespace) -> tupl
     command = [str(DRIVER), "serve", str(model.path)]
     worker = Worker("headlight", command, model.path.parent, arguments.threads)
     try:
-        peak = worker.ask(request | {"arrays": str(TARGET / "growth.safetensors")})["peak"]
+        with tempfile.TemporaryDirectory() as folder:
+            peak = worker.ask(request | {"arrays": str(Path(folder) / "arrays")})["peak"]
         return statistics.median(worker.measure(request).seconds for _ in range(arguments.rounds)), peak
     finally:
         worker.close()

@@ -60,15 +60,17 @@ def main() -> None:
         python = prepared_python(arguments.python)
         os.execve(python, [python, *sys.argv], os.environ | {READY: "1", "HF_HUB_OFFLINE": "1"})
     build = ["cargo", "build", "--release", "--locked", "--example", "compare"]
-    subprocess.run(build, cwd=CHECKOUT, check=True)
-    if arguments.growth:
-        import growth
+    if subprocess.run(build, cwd=CHECKOUT).returncode != 0:
+        sys.exit("error: headlight's side could not be built")
+    # What needs the environment.
+    import compare
+    import growth
+    from worker import Failed
 
-        growth.measure(arguments)
-    else:
-        import compare
-
-        sys.exit(compare.measure(arguments))
+    try:
+        sys.exit(growth.measure(arguments) if arguments.growth else compare.measure(arguments))
+    except Failed as error:
+        sys.exit(f"\nerror: {error}")
 
 
 if __name__ == "__main__":
