@@ -1,6 +1,7 @@
-//! Whether there is memory for a model, asked before it is loaded.
+//! Whether there is memory for a model, asked before it is loaded, and what is kept of it between runs.
 
 use std::fs;
+use std::sync::Once;
 
 use candle_core::Device;
 
@@ -17,6 +18,23 @@ pub(super) fn check(name: &str, needed: u64, device: &Device) -> Result<()> {
         .help("weights are 4 bytes a number here, however they are stored: close what else is running, let go of other models, or open a smaller one")),
         _ => Ok(()),
     }
+}
+
+/// Lets the process keep what large tensors leave behind, up to an eighth of what is free and 2 GB: a run that has its memory
+/// zeroed by the system anew takes a quarter longer. Done once, and on Linux with the GNU allocator alone.
+pub(super) fn keep_between_runs() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            let kept = i32::try_from(free().unwrap_or(0) / 8).unwrap_or(i32::MAX);
+            // SAFETY: these two set numbers of the allocator's, and may be called at any time. A refusal changes nothing.
+            unsafe {
+                libc::mallopt(libc::M_MMAP_THRESHOLD, i32::MAX);
+                libc::mallopt(libc::M_TRIM_THRESHOLD, kept);
+            }
+        }
+    });
 }
 
 /// What the system says it can still give, within the limits of the process's control groups; nothing where it does

@@ -190,6 +190,7 @@ fn assemble(
         .help("say what it is, as \"model_type\": \"gpt2\""));
     };
     memory::check(name, weights.bytes(), weights.device())?;
+    memory::keep_between_runs();
     let (architecture, path, text) = (architecture.to_string(), config_path.to_string(), config.to_string());
     let build = Build::new(move |weights| network::load(&architecture, &path, &text, weights));
     let network = build.network(weights)?;
