@@ -60,7 +60,7 @@ pub(super) fn sweep_each(
     share: &Share,
     keep: &mut Keep,
 ) -> Result<()> {
-    let mut by_place: BTreeMap<Place, Vec<(usize, &[Edit])>> = BTreeMap::new();
+    let mut by_place: BTreeMap<Place, Vec<Variant>> = BTreeMap::new();
     for (index, variant) in variants.iter().enumerate() {
         let added = &variant.edits[model.edits.len()..];
         by_place.entry(Place::of(added)).or_default().push((index, added));
@@ -85,7 +85,7 @@ pub(super) fn sweep_each(
         };
         progress.advance(1)?;
         let rows = (BUDGET / bytes_of_a_row(model, tokens, metric)).clamp(1, 64);
-        let mut resuming: BTreeMap<(usize, usize), Vec<(usize, &[Edit])>> = BTreeMap::new();
+        let mut resuming: BTreeMap<(usize, usize), Vec<Variant>> = BTreeMap::new();
         for (place, variants) in &by_place {
             let skipped = place.skipped(metric, tokens);
             resuming.entry((place.layer, skipped)).or_default().extend(variants);
@@ -129,6 +129,9 @@ pub(super) fn sweep_each(
     }
     Ok(())
 }
+
+/// A variant by its place among all, and the edits that it adds.
+type Variant<'a> = (usize, &'a [Edit]);
 
 /// Where a variant first differs from the model.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -355,7 +355,7 @@ fn first_not_finite(tensor: &Tensor) -> Option<(usize, f32)> {
     match &*storage {
         // A sum is finite only if every term is: one pass without branches, and a search only when it fails.
         Storage::Cpu(CpuStorage::F32(values)) => {
-            let sum: f64 = values.par_chunks(1 << 16).map(|some| sum(some)).sum();
+            let sum: f64 = values.par_chunks(1 << 16).map(sum).sum();
             if sum.is_finite() {
                 return None;
             }
