@@ -292,3 +292,99 @@ fn by_blocks(
         .try_for_each(|(batch, queries, out)| make(batch, queries, out))?;
     Ok((CpuStorage::F32(out), Shape::from((batch, len, heads, width))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    fn tensor(dims: [usize; 4], seed: usize) -> Result<Tensor> {
+        Ok(Tensor::from_vec(values(dims.iter().product(), seed), dims.to_vec(), &Device::Cpu)?)
+    }
+
+    fn apart(a: &Tensor, b: &[f64]) -> Result<f64> {
+        let a = a.flatten_all()?.to_vec1::<f32>()?;
+        assert_eq!(a.len(), b.len());
+        Ok(a.iter()
+            .zip(b)
+            .map(|(a, b)| if f64::from(*a) == *b { 0.0 } else { (f64::from(*a) - b).abs() })
+            .fold(0.0, f64::max))
+    }
+
+    /// Against the definition in f64: more queries than a block, earlier keys, windows, shared keys, strides.
+    #[test]
+    fn attention_is_its_definition() -> Result<()> {
+        let (batch, heads, keys, width) = (2, 4, 2, 8);
+        for (len, seen, window) in [
+            (150, 150, usize::MAX),
+            (150, 150, 20),
+            (70, 95, usize::MAX),
+            (70, 95, 33),
+            (1, 40, 7),
+            (1, 1, 9),
+        ] {
+            let q = tensor([batch, len, heads, width], 1)?;
+            let both = tensor([batch, seen, 2 * keys, width], 2)?;
+            let (k, v) = (both.narrow(2, 0, keys)?, both.narrow(2, keys, keys)?);
+            let sight = Sight { scale: 0.3, window };
+            let entry = |tensor: &Tensor| -> Result<Vec<f32>> { Ok(tensor.flatten_all()?.to_vec1::<f32>()?) };
+            let (qs, ks, vs) = (entry(&q)?, entry(&k)?, entry(&v)?);
+            let at = |of: &[f32], count: usize, n: usize, b: usize, t: usize, h: usize, d: usize| {
+                f64::from(of[((b * count + t) * n + h) * width + d])
+            };
+            let (mut scores_then, mut pattern_then) = (Vec::new(), Vec::new());
+            let mut mixed_then = vec![0f64; batch * len * heads * width];
+            for (b, h, t) in
+                (0..batch).flat_map(|b| (0..heads).flat_map(move |h| (0..len).map(move |t| (b, h, t))))
+            {
+                let position = t + seen - len;
+                let row: Vec<f64> = (0..seen)
+                    .map(|s| match s <= position && position - s < window {
+                        true => {
+                            (0..width)
+                                .map(|d| {
+                                    at(&qs, len, heads, b, t, h, d) * at(&ks, seen, keys, b, s, h / 2, d)
+                                })
+                                .sum::<f64>()
+                                * 0.3
+                        }
+                        false => f64::NEG_INFINITY,
+                    })
+                    .collect();
+                let total: f64 = row.iter().map(|score| score.exp()).sum();
+                for (s, score) in row.iter().enumerate() {
+                    for d in 0..width {
+                        mixed_then[((b * len + t) * heads + h) * width + d] +=
+                            score.exp() / total * at(&vs, seen, keys, b, s, h / 2, d);
+                    }
+                }
+                pattern_then.extend(row.iter().map(|score| score.exp() / total));
+                scores_then.extend(row);
+            }
+            let case = format!("{len} of {seen}, window {window}");
+            assert!(apart(&scores(&q, &k, sight)?, &scores_then)? < 1e-6, "{case}");
+            let pattern = pattern(&q, &k, sight)?;
+            assert!(apart(&pattern, &pattern_then)? < 1e-6, "{case}");
+            for sight in [Some(sight), None] {
+                assert!(apart(&mix(&pattern, &v, sight)?, &mixed_then)? < 2e-6, "{case}");
+            }
+            assert!(apart(&attend(&q, &k, &v, sight)?, &mixed_then)? < 2e-6, "{case}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() -> Result<()> {
+        let sight = Sight { scale: 1.0, window: usize::MAX };
+        let q = tensor([1, 5, 4, 8], 1)?;
+        for k in [[1, 4, 4, 8], [1, 5, 3, 8], [2, 5, 4, 8], [1, 5, 4, 7]] {
+            assert!(scores(&q, &tensor(k, 2)?, sight).is_err(), "{k:?}");
+        }
+        assert!(mix(&tensor([1, 4, 5, 5], 1)?, &tensor([1, 6, 4, 8], 2)?, None).is_err());
+        Ok(())
+    }
+}

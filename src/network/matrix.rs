@@ -241,3 +241,54 @@ impl CustomOp2 for Affine<'_> {
         Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Against candle's own product, by every way there is: one row, few and many, weights of either layout, and a part of
+    /// wider ones.
+    #[test]
+    fn affine_is_candle_s() -> Result<()> {
+        let values = |count: usize, seed: usize| -> Vec<f32> {
+            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1000.0 - 1.0).collect()
+        };
+        let of = |rows: usize, columns: usize, seed: usize| {
+            Tensor::from_vec(values(rows * columns, seed), (rows, columns), &Device::Cpu)
+        };
+        let (inner, columns) = (131, 1003);
+        let bias = Tensor::from_vec(values(columns, 5), columns, &Device::Cpu)?;
+        let weights = [
+            of(inner, columns, 2)?,
+            of(columns, inner, 3)?.t()?,
+            of(inner, 2 * columns, 4)?.narrow(1, 7, columns)?,
+        ];
+        for rows in [1, 2, 17, 512, 513] {
+            let x = of(rows, inner, 1)?;
+            for weight in &weights {
+                let plain = x.matmul(&weight.contiguous()?)?;
+                // Sums of 131 products in another order: their rounding is in proportion to the largest.
+                let allowed = 1e-6 * plain.abs()?.max_all()?.to_scalar::<f32>()?;
+                for (bias, expected) in [(None, plain.clone()), (Some(&bias), plain.broadcast_add(&bias)?)] {
+                    let apart =
+                        (affine(&x, weight, bias)? - expected)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                    assert!(apart < allowed, "{rows} rows, {weight:?}: {apart}");
+                }
+            }
+        }
+        assert!(affine(&of(3, 4, 1)?, &of(5, 6, 1)?, None).is_err());
+        assert!(affine(&of(3, 5, 1)?, &of(5, 6, 1)?, Some(&bias)).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn no_matrix_reaches_beyond_its_numbers() {
+        let mut numbers = [0f32; 12];
+        assert!(Matrix::new(&numbers, [3, 4], [4, 1]).is_ok());
+        assert!(Matrix::new(&numbers, [3, 5], [4, 1]).is_err());
+        assert!(Matrix::new(&numbers, [2, 2], [usize::MAX, 1]).is_err());
+        assert!(MatrixMut::new(&mut numbers, [3, 4], 4).is_ok());
+        assert!(MatrixMut::new(&mut numbers, [3, 4], 3).is_err(), "rows would overlap");
+    }
+}
