@@ -4,7 +4,7 @@
 use std::f64::consts::TAU;
 use std::fmt;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Storage, Tensor};
 use nalgebra::DMatrix;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -17,6 +17,7 @@ use crate::hook::{Head, head};
 use crate::model::Model;
 use crate::named::{Axis, Meaning, Named};
 use crate::network::Dims;
+use crate::network::ops::sum_of_products;
 use crate::progress::{Progress, check_stop};
 use crate::view::{Drawn, View};
 
@@ -216,13 +217,17 @@ impl Half {
         let products = self.inner.matmul(&later.inner)?; // (H D, H D)
         let (rows, columns) = products.dims2()?;
         let (d_head, later_d_head) = (rows / heads, columns / later_heads);
-        let products = products.flatten_all()?.to_vec1::<f32>()?;
+        let (storage, layout) = products.storage_and_layout();
+        let (Storage::Cpu(storage), true) = (&*storage, layout.is_contiguous()) else {
+            return Err(super::not_reached());
+        };
+        let products = storage.as_slice::<f32>()?;
         let mut squares = vec![0f64; heads * later_heads];
         let of_rows = products.par_chunks(d_head * columns).zip(squares.par_chunks_mut(later_heads));
         of_rows.for_each(|(rows, squares)| {
             for row in rows.chunks(columns) {
                 for (square, own) in squares.iter_mut().zip(row.chunks(later_d_head)) {
-                    *square += own.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>();
+                    *square += f64::from(sum_of_products(own, own));
                 }
             }
         });

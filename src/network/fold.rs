@@ -8,6 +8,7 @@ use super::anatomy::Norms;
 use super::decoder::{Block, Decoder};
 use super::linear::Linear;
 use super::norm::Norm;
+use super::ops::{in_one_pass, without_means};
 use crate::error::Result;
 
 /// The network with its norms' gains and biases in the weights that read them, the biases of values in attention's own,
@@ -61,8 +62,13 @@ fn into_readers<'a>(norm: &mut Norm, readers: impl IntoIterator<Item = &'a mut L
             });
         }
         if let Some(gain) = &gain {
+            let centres = norm.kind == Norms::Layer;
+            if centres && in_one_pass([&linear.weight, gain]) {
+                linear.weight = without_means(&linear.weight, false, Some(gain))?; // (M, out)
+                continue;
+            }
             linear.weight = linear.weight.broadcast_mul(&gain.unsqueeze(1)?)?; // (M, out)
-            if norm.kind == Norms::Layer {
+            if centres {
                 linear.weight = linear.weight.broadcast_sub(&linear.weight.mean_keepdim(0)?)?;
             }
         }
@@ -80,5 +86,8 @@ fn centre(linear: &mut Linear) -> Result<()> {
 
 /// A tensor without its mean over the last axis.
 fn centred(w: &Tensor) -> Result<Tensor> {
+    if w.rank() == 2 && in_one_pass([w]) {
+        return without_means(w, true, None);
+    }
     Ok(w.broadcast_sub(&w.mean_keepdim(D::Minus1)?)?)
 }

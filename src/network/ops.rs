@@ -220,6 +220,69 @@ impl CustomOp1 for Normalize<'_> {
     }
 }
 
+/// A matrix `[in, out]` without the mean of each row, or of each column; its rows, for that of columns, first times a gain.
+/// Files have it by rows or by columns, and it stays so. With no gradient.
+pub(super) fn without_means(x: &Tensor, of_rows: bool, gain: Option<&Tensor>) -> Result<Tensor> {
+    let gain = gain.map(Tensor::to_vec1::<f32>).transpose()?;
+    match x.t() {
+        Ok(turned) if !x.is_contiguous() && turned.is_contiguous() => {
+            Ok(turned.apply_op1_no_bwd(&WithoutMeans { of_rows: !of_rows, gain })?.t()?)
+        }
+        _ => Ok(x.contiguous()?.apply_op1_no_bwd(&WithoutMeans { of_rows, gain })?),
+    }
+}
+
+struct WithoutMeans {
+    of_rows: bool,
+    /// Of the axis along which the mean is taken.
+    gain: Option<Vec<f32>>,
+}
+
+impl CustomOp1 for WithoutMeans {
+    fn name(&self) -> &'static str {
+        "without means"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (width, x) = (last(layout), values(storage, layout)?);
+        let (rows, gain) = (x.len() / width, self.gain.as_deref());
+        if gain.is_some_and(|gain| gain.len() != if self.of_rows { width } else { rows }) {
+            bail!("a gain that does not fit {:?}", layout.dims());
+        }
+        if self.of_rows {
+            return by_rows(layout, width, x, |out, x| {
+                out.copy_from_slice(x);
+                if let Some(gain) = gain {
+                    out.iter_mut().zip(gain).for_each(|(out, gain)| *out *= gain);
+                }
+                let mean = sum(out) / width as f32;
+                out.iter_mut().for_each(|out| *out -= mean);
+            });
+        }
+        let gain_of = |row: usize| gain.map_or(1.0, |gain| gain[row]);
+        let some = rows_a_task(width).max(64);
+        let sums = x.par_chunks(some * width).enumerate().map(|(task, x)| {
+            let mut sums = vec![0f32; width];
+            for (row, x) in x.chunks(width).enumerate() {
+                let gain = gain_of(task * some + row);
+                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x * gain);
+            }
+            sums
+        });
+        let mut means = vec![0f64; width];
+        for sums in sums.collect::<Vec<_>>() {
+            means.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += f64::from(sum) / rows as f64);
+        }
+        let means: Vec<f32> = means.into_iter().map(|mean| mean as f32).collect();
+        let mut out = vec![0f32; x.len()];
+        out.par_chunks_mut(width).zip(x.par_chunks(width)).enumerate().for_each(|(row, (out, x))| {
+            let gain = gain_of(row);
+            out.iter_mut().zip(x).zip(&means).for_each(|((out, x), mean)| *out = x * gain - mean);
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
 struct LogSumExp;
 
 impl CustomOp1 for LogSumExp {
@@ -411,7 +474,7 @@ fn sum(x: &[f32]) -> f32 {
 }
 
 /// The sum of products, as [`sum`] adds.
-pub(super) fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
     let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
     let mut strands = [0f32; 16];
     for (a, b) in a_blocks.iter().zip(b_blocks) {
