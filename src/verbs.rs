@@ -304,7 +304,10 @@ pub fn detect(model: &Model, threshold: DynamicThreshold, as_json: bool) -> Resu
     let columns = ["head", "score", "threshold", "found", "true", "prefix matching", "copying", "effect"];
     let mut table = Table::new(format!("induction heads of {}", model.name()), columns);
     for head in all_heads(model) {
-        let [prefix_matching, copying, effect] = truth.evidence(head).unwrap_or([f32::NAN; 3]);
+        let evidence = truth.evidence(head);
+        let prefix_matching = evidence.map(|evidence| evidence.prefix_matching);
+        let copying = evidence.and_then(|evidence| evidence.copying);
+        let effect = evidence.and_then(|evidence| evidence.effect);
         let (score, bar) = (scores.score(head)?, detection.thresholds().value(&[head.layer, head.head])?);
         let (found, is_true) = (detection.heads().contains(&head), truth.contains(head));
         entries.push(json!({
@@ -313,15 +316,16 @@ pub fn detect(model: &Model, threshold: DynamicThreshold, as_json: bool) -> Resu
         }));
         let mark = |yes: bool| if yes { "✓" } else { "·" }.to_string();
         let number = |value: f32| format!("{value:.3}");
+        let perhaps = |value: Option<f32>| value.map_or_else(|| "–".into(), number);
         table.push([
             head.to_string(),
             number(score),
             number(bar),
             mark(found),
             mark(is_true),
-            number(prefix_matching),
-            number(copying),
-            number(effect),
+            perhaps(prefix_matching),
+            perhaps(copying),
+            perhaps(effect),
         ]);
     }
     let (precision, recall, f1) = (evaluation.precision(), evaluation.recall(), evaluation.f1());

@@ -77,10 +77,14 @@ fn detection_and_truth_of_every_architecture() -> Result<()> {
     for name in common::MODELS {
         for model in [open(name)?, open(name)?.folded()?] {
             let heads = model.dims().n_layers * model.dims().n_heads;
-            let truth = causal_truth_by(&model, &Criteria::default(), &repeated)?;
+            let everything = Criteria { prefix_matching: -1.0, ..Criteria::default() };
+            let truth = causal_truth_by(&model, &everything, &repeated)?;
             assert_eq!(truth.views()?.len(), 1, "{name}");
-            let evidence = truth.evidence(head(1, 3)).expect("every head was judged");
-            assert!(evidence.iter().all(|value| value.is_finite()), "{name}: {evidence:?}");
+            let Evidence { prefix_matching, copying, effect } =
+                truth.evidence(head(1, 3)).expect("every head was judged");
+            for value in [Some(prefix_matching), copying, effect] {
+                assert!(value.is_some_and(f32::is_finite), "{name}: {value:?}");
+            }
             let scores = head_scores(&model, &[HeadKind::Induction], &repeated)?.remove(0);
             assert_eq!(scores.named().to_vec()?.len(), heads);
             assert!(scores.detect(DynamicThreshold::default())?.heads().len() < heads, "{name}");

@@ -192,6 +192,21 @@ fn causes_tell_the_trained_from_the_random() -> Result<()> {
     let truth = causal_truth(&trained)?;
     assert!(!truth.true_heads().is_empty(), "{truth:?}");
     assert!(truth.true_heads().iter().all(|head| head.layer == 1), "{truth:?}");
+    // Whoever does not attend is asked nothing else, and the others show the same as where all are asked.
+    let everything = Criteria { prefix_matching: -1.0, ..Criteria::default() };
+    let of_all = causal_truth_by(&trained, &everything, &RepeatedTokens::for_model(&trained))?;
+    for head in Head::all(trained.dims().n_layers, trained.dims().n_heads) {
+        let (evidence, full) = (truth.evidence(head).expect("judged"), of_all.evidence(head).expect("judged"));
+        if evidence.prefix_matching > Criteria::default().prefix_matching {
+            assert_eq!(evidence.copying, full.copying, "{head}");
+            let apart = evidence.effect.zip(full.effect).map(|(a, b)| (a - b).abs());
+            // Sums of f32 in batches of other sizes.
+            assert!(apart.is_some_and(|apart| apart < 1e-5), "{head}: {evidence:?}, {full:?}");
+        } else {
+            assert_eq!((evidence.copying, evidence.effect), (None, None), "{head}");
+            assert!(full.copying.is_some() && full.effect.is_some(), "{head}");
+        }
+    }
     let random = Model::open(&Golden::open("tiny-gpt2-random").folder)?;
     assert_eq!(causal_truth(&random)?.true_heads(), []);
     Ok(())

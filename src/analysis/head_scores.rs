@@ -5,7 +5,6 @@
 
 use std::fmt;
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::part::{Asked, Keep, Part, Share, Totals};
@@ -16,6 +15,7 @@ use crate::figure::drawn;
 use crate::hook::{Head, Site};
 use crate::model::{Input, Model, Run, RunOptions, Tokens};
 use crate::named::{Axis, Meaning, Named};
+use crate::network::ops::{sum, sum_of_products};
 use crate::progress::{self, Progress};
 use crate::view::{Drawn, View};
 
@@ -182,6 +182,10 @@ impl Part {
     }
 }
 
+/// Sequences that run together: enough for a product of matrices to be fast, few enough that the patterns of large models
+/// stay small.
+const TOGETHER: usize = 4;
+
 /// The row of each sequence: that of each kind, one after another.
 fn each(
     model: &Model,
@@ -193,13 +197,20 @@ fn each(
 ) -> Result<()> {
     let progress = Progress::new("scoring heads", share.range.len());
     progress.begin_at(share.done);
-    // One sequence at a time keeps the patterns of large models small.
-    for index in share.left() {
-        let tokens = model.tokenize_one(ids, index)?;
-        let run = model.run_with_options(&tokens, &RunOptions::only([Site::Pattern]))?;
-        let rows = kinds.iter().map(|&kind| row(&run, kind, repeated.length)).collect::<Result<Vec<_>>>()?;
-        keep(&rows.concat())?;
-        progress.advance(1)?;
+    // Which run together depends on their places alone, so that every share finds the same, to the last bit.
+    let left = share.left();
+    for start in (left.start / TOGETHER * TOGETHER..left.end).step_by(TOGETHER) {
+        let end = repeated.batch.min(start + TOGETHER);
+        let tokens = |index| Ok(model.tokenize_one(ids, index)?.ids().to_vec());
+        let together = (start..end).map(tokens).collect::<Result<Vec<_>>>()?;
+        let runs = model.run_with_options(together, &RunOptions::only([Site::Pattern]))?;
+        for index in left.start.max(start)..left.end.min(end) {
+            let run = runs.item(index - start)?;
+            let rows =
+                kinds.iter().map(|&kind| row(&run, kind, repeated.length)).collect::<Result<Vec<_>>>()?;
+            keep(&rows.concat())?;
+            progress.advance(1)?;
+        }
     }
     Ok(())
 }
@@ -310,29 +321,21 @@ fn row(run: &Run, kind: HeadKind, period: usize) -> Result<Vec<f64>> {
     let (mut scores, mut elsewhere, mut squares) = (Vec::new(), Vec::new(), Vec::new());
     for layer in 0..run.n_layers() {
         progress::check("scoring heads")?;
-        let pattern = run.pattern(layer)?;
-        let pattern = pattern.tensor();
-        scores.extend(match distance {
-            Some(distance) => diagonal_mean(pattern, distance)?,
-            None => pattern.narrow(2, 0, 1)?.squeeze(2)?.mean(1)?.to_vec1()?,
-        });
-        // What lies ahead of a query is 0, and adds nothing to either sum.
-        let apart = |values: &Tensor| -> Result<Vec<f64>> {
-            let named: Vec<f32> = match distance {
-                Some(distance) => {
-                    let cells = (len - distance) as f32;
-                    diagonal_mean(values, distance)?.into_iter().map(|mean| mean * cells).collect()
-                }
-                None => values.narrow(2, 0, 1)?.sum((1, 2))?.to_vec1()?,
+        let pattern = run.pattern(layer)?.to_vec()?;
+        for head in pattern.chunks_exact(len * len) {
+            let named = match distance {
+                Some(distance) => diagonal(head, len, distance),
+                None => head.iter().step_by(len).copied().collect(),
             };
-            let all: Vec<f32> = values.sum((1, 2))?.to_vec1()?;
-            Ok(all.iter().zip(named).map(|(all, named)| f64::from(all - named)).collect())
-        };
-        elsewhere.extend(apart(pattern)?);
-        squares.extend(apart(&pattern.sqr()?)?);
+            let squared = |values: &[f32]| f64::from(sum_of_products(values, values));
+            let total = f64::from(sum(&named));
+            scores.push(total / named.len() as f64);
+            // What lies ahead of a query is 0, and adds nothing to either sum.
+            elsewhere.push(f64::from(sum(head)) - total);
+            squares.push(squared(head) - squared(&named));
+        }
     }
     let cells = len * (len + 1) / 2 - distance.map_or(len, |distance| len - distance);
-    let scores = scores.into_iter().map(f64::from);
     Ok([1.0, cells as f64].into_iter().chain(scores).chain(elsewhere).chain(squares).collect())
 }
 
@@ -355,11 +358,8 @@ impl HeadScores {
     }
 }
 
-/// The mean attention `[head]` of `pattern` `[head, query, key]` to the key `distance` before each query.
-pub(super) fn diagonal_mean(pattern: &Tensor, distance: usize) -> Result<Vec<f32>> {
-    let (heads, len, _) = pattern.dims3()?;
-    // In row-major order the cells of a diagonal lie len + 1 apart.
-    let flat = pattern.contiguous()?.reshape((heads, len * len))?;
-    let cells: Vec<u32> = (distance..len).map(|query| (query * len + query - distance) as u32).collect();
-    Ok(flat.index_select(&Tensor::new(cells, pattern.device())?, 1)?.mean(1)?.to_vec1()?)
+/// The attention of one head `[query, key]`, row by row, to the key `distance` before each query.
+pub(super) fn diagonal(pattern: &[f32], len: usize, distance: usize) -> Vec<f32> {
+    // Its cells lie len + 1 apart.
+    pattern.iter().skip(distance * len).step_by(len + 1).take(len - distance).copied().collect()
 }

@@ -53,7 +53,7 @@ pub use published_figures::{published_attention, published_qk};
 pub use published_qk::{QkAsPublished, qk_as_published};
 pub use repeat_loss::{LossOnRepeats, loss_on_repeats};
 pub use repeated::RepeatedTokens;
-pub use truth::{Criteria, Truth, causal_truth, causal_truth_by};
+pub use truth::{Criteria, Evidence, Truth, causal_truth, causal_truth_by};
 
 use crate::error::{Error, ErrorKind};
 use crate::named::Axis;

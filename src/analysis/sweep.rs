@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use super::head_scores::diagonal_mean;
+use super::head_scores::diagonal;
 use super::metric::{Mean, Metric};
 use super::part::{Keep, Share, Totals, check_inputs};
 use crate::error::Result;
 use crate::hook::{Hook, Site};
 use crate::model::{Edit, Input, Model, Tokens};
+use crate::network::ops::sum;
 use crate::network::{Past, Start, Tap};
 use crate::progress::Progress;
 
@@ -235,7 +236,12 @@ impl<'a> Reader<'a> {
 
     fn induction_scores(&self, rows: usize) -> Result<Vec<Mean>> {
         let pattern = self.pattern.as_ref().ok_or_else(super::not_reached)?;
-        let score = |row: usize| Ok(diagonal_mean(&pattern.get(row)?, self.distance)?[self.head].into());
+        let len = pattern.dim(2)?;
+        let score = |row: usize| {
+            let head: Vec<f32> = pattern.get(row)?.get(self.head)?.flatten_all()?.to_vec1()?;
+            let named = diagonal(&head, len, self.distance);
+            Ok((sum(&named) / named.len() as f32).into())
+        };
         (0..rows).map(score).collect()
     }
 

@@ -11,7 +11,7 @@ use super::metric::Metric;
 use super::stream::as_normed;
 use super::sweep::sweep;
 use super::{HeadKind, RepeatedTokens, head_scores};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::figure::drawn;
 use crate::hook::{Head, Site};
 use crate::model::{Ablation, Model, RunOptions};
@@ -21,7 +21,8 @@ use crate::view::{Drawn, Table, View};
 /// What a head must show to count as an induction head in [`causal_truth`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Criteria {
-    /// Mean attention to the token after the earlier copy. 0.3 by default.
+    /// Mean attention to the token after the earlier copy. 0.3 by default. A head that does not reach it is asked nothing
+    /// else, for the other two take long on large models; -1 asks all of every head.
     pub prefix_matching: f32,
     /// The share of second-half positions at which the token that the head attends to most is among the hundredth of
     /// the vocabulary whose logits the head itself raises most. 0.5 by default; chance is 0.01.
@@ -40,6 +41,7 @@ impl Default for Criteria {
 #[derive(Clone)]
 pub struct Truth {
     title: String,
+    criteria: Criteria,
     heads: Vec<Entry>,
 }
 
@@ -47,20 +49,43 @@ pub struct Truth {
 struct Entry {
     head: Head,
     is_true: bool,
-    /// Each criterion's value and whether it is met.
-    evidence: Vec<(f32, bool)>,
+    evidence: Option<Evidence>,
+}
+
+/// What [`causal_truth`] measured of a head, in the units of [`Criteria`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// Mean attention to the token after the earlier copy.
+    pub prefix_matching: f32,
+    /// How often it copies what it attends to most; nothing where prefix matching was too little to ask.
+    pub copying: Option<f32>,
+    /// What is lost without it, in nats; nothing where prefix matching was too little to ask.
+    pub effect: Option<f32>,
+}
+
+impl Evidence {
+    /// Each value and whether it is enough.
+    fn against(&self, criteria: &Criteria) -> [(Option<f32>, bool); 3] {
+        let Criteria { prefix_matching, copying, effect } = *criteria;
+        [(Some(self.prefix_matching), prefix_matching), (self.copying, copying), (self.effect, effect)]
+            .map(|(value, need)| (value, value.is_some_and(|value| value > need)))
+    }
 }
 
 /// The columns of the evidence.
 const EVIDENCE: [&str; 3] = ["prefix matching", "copying", "loss without it (nats)"];
+
+/// What stands in tables for what was not measured.
+const NOT_ASKED: &str = "–";
 
 impl Truth {
     /// A truth of one's own: these heads of the model, and no others.
     pub fn heads(model: &Model, heads: &[Head]) -> Result<Truth> {
         let dims = model.dims();
         heads.iter().try_for_each(|head| head.check(dims.n_layers, dims.n_heads).map(|_| ()))?;
-        let entry = |head: Head| Entry { head, is_true: heads.contains(&head), evidence: Vec::new() };
-        Ok(Truth { title: "given heads".into(), heads: all(model).map(entry).collect() })
+        let entry = |head: Head| Entry { head, is_true: heads.contains(&head), evidence: None };
+        let heads = all(model).map(entry).collect();
+        Ok(Truth { title: "given heads".into(), criteria: Criteria::default(), heads })
     }
 
     /// Every head that was judged.
@@ -78,13 +103,9 @@ impl Truth {
         self.heads.iter().filter(|entry| entry.is_true).map(|entry| entry.head).collect()
     }
 
-    /// Prefix matching, copying and effect of a head, where the truth comes from causes.
-    pub fn evidence(&self, head: Head) -> Option<[f32; 3]> {
-        let entry = self.heads.iter().find(|entry| entry.head == head)?;
-        match entry.evidence.as_slice() {
-            [(a, _), (b, _), (c, _)] => Some([*a, *b, *c]),
-            _ => None,
-        }
+    /// What was measured of a head, where the truth comes from causes.
+    pub fn evidence(&self, head: Head) -> Option<Evidence> {
+        self.heads.iter().find(|entry| entry.head == head)?.evidence
     }
 }
 
@@ -96,13 +117,17 @@ impl fmt::Debug for Truth {
 
 impl Drawn for Truth {
     fn views(&self) -> Result<Vec<View>> {
-        let with_evidence = self.heads.iter().any(|entry| !entry.evidence.is_empty());
+        let with_evidence = self.heads.iter().any(|entry| entry.evidence.is_some());
         let evidence = EVIDENCE.iter().filter(|_| with_evidence).copied();
         let mut table = Table::new(self.title.clone(), ["head", "true"].into_iter().chain(evidence));
         for entry in &self.heads {
             let mark = |met: bool| if met { "✓" } else { "·" };
             let mut row = vec![entry.head.to_string(), mark(entry.is_true).to_string()];
-            row.extend(entry.evidence.iter().map(|(value, met)| format!("{value:.3} {}", mark(*met))));
+            let evidence = entry.evidence.iter().flat_map(|evidence| evidence.against(&self.criteria));
+            row.extend(evidence.map(|(value, met)| match value {
+                Some(value) => format!("{value:.3} {}", mark(met)),
+                None => NOT_ASKED.into(),
+            }));
             table.push(row);
         }
         Ok(vec![View::Table(table)])
@@ -118,12 +143,14 @@ fn all(model: &Model) -> impl Iterator<Item = Head> + use<> {
 
 /// Labels a head an induction head when it attends by prefix matching, and copies what it attends to, and ablating it
 /// (to its mean over the same tokens) hurts the prediction of repeats: all three of [`Criteria`]'s defaults, on
-/// [`RepeatedTokens::for_model`]. Each is shown.
+/// [`RepeatedTokens::for_model`]. What was measured is shown; heads without prefix matching are asked nothing else.
 ///
 /// ```
 /// use headlight::prelude::*;
 /// let truth = causal_truth(&Model::open("built-in")?)?;
 /// println!("{truth:?}");
+/// let evidence = truth.evidence(head(1, 0)).unwrap();
+/// assert!(evidence.prefix_matching > 0.3 && evidence.copying > Some(0.5) && evidence.effect > Some(0.01));
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn causal_truth(model: &Model) -> Result<Truth> {
@@ -133,69 +160,83 @@ pub fn causal_truth(model: &Model) -> Result<Truth> {
 /// As [`causal_truth`], with criteria and tokens of one's own.
 pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTokens) -> Result<Truth> {
     let ids = repeated.ids(model)?;
-    let mut scores = head_scores(model, &[HeadKind::Induction], repeated)?;
-    let prefix_matching = scores.remove(0).named().to_vec()?;
-    let copying = copying_scores(model, &ids, repeated.length)?;
-    let reference = model.run_with_options(&ids, &RunOptions::only([Site::Z]))?;
-    // The first prediction that can be looked up is that of the second copy's second token.
-    let second_half = Metric::LossFrom(repeated.length + usize::from(model.bos().is_some()));
-    let without = |head| model.ablate(head, Ablation::Mean(&reference));
-    let variants = all(model).map(without).collect::<Result<Vec<_>>>()?;
-    let swept = sweep("ablating heads", model, &variants, &(&ids).into(), &second_half)?;
-    let effects: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
-    let entries = all(model).enumerate().map(|(i, head)| {
-        let values = [prefix_matching[i], copying[i], effects[i]];
-        let needed = [criteria.prefix_matching, criteria.copying, criteria.effect];
-        let evidence: Vec<(f32, bool)> =
-            values.iter().zip(needed).map(|(&value, need)| (value, value > need)).collect();
-        Entry { head, is_true: evidence.iter().all(|(_, met)| *met), evidence }
-    });
-    Ok(Truth { title: format!("induction heads of {} by cause", model.name()), heads: entries.collect() })
+    let scores = head_scores(model, &[HeadKind::Induction], repeated)?.remove(0);
+    let candidates = scores.above(criteria.prefix_matching)?;
+    let copying = copying_scores(model, &candidates, &ids, repeated.length)?;
+    let effects = effects(model, &candidates, &ids, repeated.length)?;
+    let mut heads = Vec::new();
+    for head in all(model) {
+        let candidate = candidates.iter().position(|&candidate| candidate == head);
+        let evidence = Evidence {
+            prefix_matching: scores.score(head)?,
+            copying: candidate.map(|index| copying[index]),
+            effect: candidate.map(|index| effects[index]),
+        };
+        let is_true = evidence.against(criteria).iter().all(|(_, met)| *met);
+        heads.push(Entry { head, is_true, evidence: Some(evidence) });
+    }
+    let title = format!("induction heads of {} by cause", model.name());
+    Ok(Truth { title, criteria: *criteria, heads })
 }
 
-/// For each head, the share of second-half positions at which the token that it attends to most is among the hundredth
-/// of the vocabulary whose logits its own output raises most (after the copying evaluator of Olsson et al. 2022).
-fn copying_scores(model: &Model, sequences: &[Vec<u32>], length: usize) -> Result<Vec<f32>> {
+/// For each of these heads, what its mean ablation adds to the loss of the second half, in nats.
+fn effects(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length: usize) -> Result<Vec<f32>> {
+    if heads.is_empty() {
+        return Ok(Vec::new());
+    }
+    let reference = model.run_with_options(sequences.to_vec(), &RunOptions::only([Site::Z]))?;
+    // The first prediction that can be looked up is that of the second copy's second token.
+    let second_half = Metric::LossFrom(length + usize::from(model.bos().is_some()));
+    let without = |&head: &Head| model.ablate(head, Ablation::Mean(&reference));
+    let variants = heads.iter().map(without).collect::<Result<Vec<_>>>()?;
+    let swept = sweep("ablating heads", model, &variants, &sequences.to_vec().into(), &second_half)?;
+    Ok(swept.variants.iter().map(|value| (value - swept.clean) as f32).collect())
+}
+
+/// For each of these heads, the share of second-half positions at which the token that it attends to most is among the
+/// hundredth of the vocabulary whose logits its own output raises most (after the copying evaluator of Olsson et al. 2022).
+fn copying_scores(
+    model: &Model,
+    heads: &[Head],
+    sequences: &[Vec<u32>],
+    length: usize,
+) -> Result<Vec<f32>> {
+    if heads.is_empty() {
+        return Ok(Vec::new());
+    }
     let dims = *model.dims();
     let among = (dims.d_vocab / 100).max(1);
     let w_o = model.weight("W_O")?;
     let w_u = model.weight("W_U")?.tensor().contiguous()?;
     // A folded model has it in the unembedding.
     let (gain, _) = model.norm("ln_final")?;
-    let progress = Progress::new("measuring copying", sequences.len() * dims.n_layers);
-    let mut hits = vec![0usize; dims.n_layers * dims.n_heads];
-    let mut positions = 0;
+    let progress = Progress::new("measuring copying", sequences.len() * heads.len());
+    let mut hits = vec![0usize; heads.len()];
     for ids in sequences {
         let run = model.run_with_options(ids, &RunOptions::only([Site::Pattern, Site::Z]))?;
         let start = ids.len() - length;
-        positions += length;
-        for layer in 0..dims.n_layers {
-            let (pattern, z) = (run.pattern(layer)?, run.z(layer)?);
-            for index in 0..dims.n_heads {
-                check_stop()?;
-                let z = z.tensor().narrow(0, start, length)?.narrow(1, index, 1)?.squeeze(1)?;
-                let written = z.contiguous()?.matmul(&w_o.tensor().get(layer)?.get(index)?.contiguous()?)?;
-                // The last norm's scale is the same for all tokens, and changes no rank.
-                let mut written = as_normed(model, &written, 1)?;
-                if let Some(gain) = &gain {
-                    written = written.broadcast_mul(gain)?;
-                }
-                let raised: Vec<Vec<f32>> = written.matmul(&w_u)?.to_vec2()?;
-                let attention: Tensor = pattern.tensor().get(index)?.narrow(0, start, length)?;
-                let attended: Vec<u32> = attention.contiguous()?.argmax(D::Minus1)?.to_vec1()?;
-                let hit = |(row, &key): (&Vec<f32>, &u32)| {
-                    let own = row[ids[key as usize] as usize];
-                    // A head that writes nothing raises all alike, and copies nothing.
-                    row.iter().filter(|&&other| other >= own).count() <= among
-                };
-                hits[layer * dims.n_heads + index] +=
-                    raised.iter().zip(&attended).filter(|pair| hit(*pair)).count();
+        for (hits, head) in hits.iter_mut().zip(heads) {
+            check_stop()?;
+            let (pattern, z) = (run.pattern(head.layer)?, run.z(head.layer)?);
+            let z = z.tensor().narrow(0, start, length)?.narrow(1, head.head, 1)?.squeeze(1)?;
+            let w_o = w_o.tensor().get(head.layer)?.get(head.head)?.contiguous()?;
+            // The last norm's scale is the same for all tokens, and changes no rank.
+            let mut written = as_normed(model, &z.contiguous()?.matmul(&w_o)?, 1)?;
+            if let Some(gain) = &gain {
+                written = written.broadcast_mul(gain)?;
             }
+            let raised: Vec<Vec<f32>> = written.matmul(&w_u)?.to_vec2()?;
+            let attention: Tensor = pattern.tensor().get(head.head)?.narrow(0, start, length)?;
+            let attended: Vec<u32> = attention.contiguous()?.argmax(D::Minus1)?.to_vec1()?;
+            let hit = |(row, &key): (&Vec<f32>, &u32)| {
+                let own = row[ids[key as usize] as usize];
+                // A head that writes nothing raises all alike, and copies nothing.
+                row.iter().filter(|&&other| other >= own).count() <= among
+            };
+            *hits += raised.iter().zip(&attended).filter(|pair| hit(*pair)).count();
             progress.advance(1)?;
         }
     }
-    if positions == 0 {
-        return Err(Error::new(ErrorKind::Input, "there are no repeated tokens to measure copying on"));
-    }
-    Ok(hits.into_iter().map(|hits| hits as f32 / positions as f32).collect())
+    let positions = (sequences.len() * length) as f32;
+    Ok(hits.into_iter().map(|hits| hits as f32 / positions).collect())
 }
