@@ -196,7 +196,8 @@ fn causes_tell_the_trained_from_the_random() -> Result<()> {
     let everything = Criteria { prefix_matching: -1.0, ..Criteria::default() };
     let of_all = causal_truth_by(&trained, &everything, &RepeatedTokens::for_model(&trained))?;
     for head in Head::all(trained.dims().n_layers, trained.dims().n_heads) {
-        let (evidence, full) = (truth.evidence(head).expect("judged"), of_all.evidence(head).expect("judged"));
+        let (evidence, full) =
+            (truth.evidence(head).expect("judged"), of_all.evidence(head).expect("judged"));
         if evidence.prefix_matching > Criteria::default().prefix_matching {
             assert_eq!(evidence.copying, full.copying, "{head}");
             let apart = evidence.effect.zip(full.effect).map(|(a, b)| (a - b).abs());

@@ -118,6 +118,8 @@ def compared(sides: Sides, work: Work, peer: str, request: Request, arguments: a
                 used = once(sides, work, side, request)
                 seconds.append(used.seconds)
                 cpu.append(used.cpu)
+            if (floor := floor_of(sides, work, request)) is not None:
+                measured.floor.append(floor)
         ratios = sorted(a / b for a, b in zip(measured.theirs, measured.ours, strict=True))
         print(f" {statistics.median(ratios):.2f} times", end="", file=sys.stderr)
     print(f" (differences at {max(measured.apart.values()):.0%} of the tolerance)", file=sys.stderr)
@@ -133,6 +135,15 @@ def check(sides: Sides, work: Work, side: str, request: Request, arrays: Path) -
 
 def once(sides: Sides, work: Work, side: str, request: Request) -> Used:
     return whole(sides, side, request, None) if work.cold else sides[side].measure(request)
+
+
+def floor_of(sides: Sides, work: Work, request: Request) -> float | None:
+    """The multiplications alone, in headlight's process, of a GPT-2's forward pass."""
+    if work.until is None or sides.model.name == "smollm2":
+        return None
+    ids = request["ids"]
+    asked = {"work": "floor", "until": work.until, "batch": len(ids), "length": len(ids[0])}
+    return sides[OURS].measure(asked).seconds
 
 
 def whole(sides: Sides, side: str, request: Request, arrays: Path | None) -> Used:

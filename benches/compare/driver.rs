@@ -41,13 +41,14 @@ fn first_figure(model: &str, layer: &str, ids: &str, page: &str, arrays: Option<
 }
 
 fn serve(name: &str) -> Fallible<()> {
+    let mut floors = Floors::new();
     let model = Model::open(name)?;
     trim();
     let loaded = memory("VmRSS:")?;
     reply(&json!({ "loaded": loaded, "layers": model.dims().n_layers, "vocabulary": model.dims().d_vocab }))?;
     for line in std::io::stdin().lock().lines() {
         let request: Value = serde_json::from_str(&line?)?;
-        reply(&match answer(name, &model, &request, loaded) {
+        reply(&match answer(name, &model, &request, loaded, &mut floors) {
             Ok(answer) => answer,
             Err(error) => json!({ "error": error.to_string() }),
         })?;
@@ -61,8 +62,9 @@ fn reply(answer: &Value) -> Fallible<()> {
     Ok(out.flush()?)
 }
 
-fn answer(name: &str, model: &Model, request: &Value, loaded: u64) -> Fallible<Value> {
+fn answer(name: &str, model: &Model, request: &Value, loaded: u64, floors: &mut Floors) -> Fallible<Value> {
     match text(request, "work")? {
+        "floor" => return floor(model, request, floors),
         "repeated_ids" => return Ok(json!({ "ids": repeated(request)?.ids(model)? })),
         "limit" => return limit(model, request),
         "tidy" => return Ok(json!({})),
@@ -246,7 +248,7 @@ fn write(path: &str, arrays: Arrays) -> Fallible<()> {
 fn limit(model: &Model, request: &Value) -> Fallible<Value> {
     let input = sequences(request, "ids")?;
     let len = input.first().ok_or("no ids")?.len();
-    let products = Products::new(model, len)?;
+    let products = Products::new(model, Sizes { batch: 1, len, seen: len, until: Until::Logits })?;
     let (mut forward, mut multiplied) = (Vec::new(), Vec::new());
     for round in 0..=size(request, "rounds")? {
         let start = Instant::now();
@@ -264,6 +266,50 @@ fn limit(model: &Model, request: &Value) -> Fallible<Value> {
     Ok(json!({ "multiply_adds": products.count, "forward": forward, "multiplied": multiplied }))
 }
 
+/// The multiplications of the works whose floor was asked for.
+type Floors = HashMap<String, Products>;
+
+/// How long the multiplications alone take that a work cannot do without: of attention, what is not masked.
+fn floor(model: &Model, request: &Value, floors: &mut Floors) -> Fallible<Value> {
+    let until = match text(request, "until")? {
+        "logits" => Until::Logits,
+        "blocks" => Until::Blocks,
+        "patterns" => Until::Patterns,
+        other => return Err(format!("nothing is known of a run until {other}").into()),
+    };
+    let (batch, len) = (size(request, "batch")?, size(request, "length")?);
+    let key = format!("{until:?} {batch} {len}");
+    if !floors.contains_key(&key) {
+        floors.clear();
+        let sizes = Sizes { batch, len, seen: len.div_ceil(2), until };
+        let products = Products::new(model, sizes)?;
+        products.multiply()?; // to warm up
+        floors.insert(key.clone(), products);
+    }
+    let products = floors.get(&key).ok_or("they were just made")?;
+    let start = Instant::now();
+    products.multiply()?;
+    Ok(json!({ "seconds": start.elapsed().as_secs_f64() }))
+}
+
+/// What a run makes last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Until {
+    Logits,
+    Blocks,
+    /// The last layer's pattern.
+    Patterns,
+}
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    batch: usize,
+    len: usize,
+    /// Keys that a query sees, of all queries' mean.
+    seen: usize,
+    until: Until,
+}
+
 /// The multiplications of a GPT-2's forward pass, on random matrices, a set of its own for each layer, as weights are.
 struct Products {
     pairs: Vec<(Tensor, Tensor)>,
@@ -271,9 +317,11 @@ struct Products {
 }
 
 impl Products {
-    fn new(model: &Model, len: usize) -> Fallible<Products> {
+    fn new(model: &Model, sizes: Sizes) -> Fallible<Products> {
         let dims = *model.dims();
         let (width, heads, head, neurons) = (dims.d_model, dims.n_heads, dims.d_head, dims.d_mlp);
+        let Sizes { batch, len, seen, until } = sizes;
+        let (rows, each) = (batch * len, [batch * heads]);
         let random = |shape: &[usize]| Tensor::rand(-1f32, 1f32, shape, &Device::Cpu);
         let mut products = Products { pairs: Vec::new(), count: 0 };
         let mut add = |batch: &[usize], rows: usize, inner: usize, columns: usize| -> Fallible<()> {
@@ -282,15 +330,22 @@ impl Products {
             products.count += batch.iter().product::<usize>() * rows * inner * columns;
             Ok(())
         };
-        for _ in 0..dims.n_layers {
-            add(&[], len, width, 3 * heads * head)?;
-            add(&[heads], len, head, len)?;
-            add(&[heads], len, len, head)?;
-            add(&[], len, heads * head, width)?;
-            add(&[], len, width, neurons)?;
-            add(&[], len, neurons, width)?;
+        for layer in 0..dims.n_layers {
+            if until == Until::Patterns && layer + 1 == dims.n_layers {
+                add(&[], rows, width, 2 * heads * head)?;
+                add(&each, len, head, seen)?;
+                continue;
+            }
+            add(&[], rows, width, 3 * heads * head)?;
+            add(&each, len, head, seen)?;
+            add(&each, len, seen, head)?;
+            add(&[], rows, heads * head, width)?;
+            add(&[], rows, width, neurons)?;
+            add(&[], rows, neurons, width)?;
         }
-        add(&[], len, width, dims.d_vocab)?;
+        if until == Until::Logits {
+            add(&[], rows, width, dims.d_vocab)?;
+        }
         Ok(products)
     }
 

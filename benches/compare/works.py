@@ -49,6 +49,8 @@ class Work:
     """Bytes at most above the loaded model, on GPT-2 small."""
     cold: bool = False
     """A process of its own each time, from its start to its end."""
+    until: str | None = None
+    """What a run makes last, where it is a forward pass: the multiplications until there are its floor."""
     note: str = ""
 
 
@@ -112,7 +114,13 @@ WORKS = [
     ),
     Work("load, folded", on_tokens("load", 16, folded=True), models=EVERYWHERE, aim=10),
     *(
-        Work(f"forward, {length} tokens", on_tokens("forward", length), peers=(LENS, HF), models=EVERYWHERE)
+        Work(
+            f"forward, {length} tokens",
+            on_tokens("forward", length),
+            peers=(LENS, HF),
+            models=EVERYWHERE,
+            until="logits",
+        )
         for length in (64, 256, 1024)
     ),
     *(
@@ -122,15 +130,17 @@ WORKS = [
             models=EVERYWHERE if length < 1024 else ("gpt2-small",),
             aim=aim,
             memory_aim=memory,
+            until="logits",
         )
         for length, aim, memory in ((10, None, None), (64, 1.6, None), (256, 1.6, None), (1024, 1.6, 2200 * MB))
     ),
-    Work("run_with_cache, 8 x 64 tokens", on_tokens("run_with_cache", 64, 8, keep="everything")),
+    Work("run_with_cache, 8 x 64 tokens", on_tokens("run_with_cache", 64, 8, keep="everything"), until="logits"),
     *(
         Work(
             f"run_with_cache without logits, {length} tokens",
             on_tokens("run_with_cache", length, keep="before the logits"),
             aim=2,
+            until="blocks",
         )
         for length in (64, 256)
     ),
@@ -140,6 +150,7 @@ WORKS = [
         peers=(LENS, HF),
         models=EVERYWHERE,
         aim=2.3,
+        until="patterns",
         note="transformers runs all layers to their end, with eager attention",
     ),
     Work("induction scores, 10 x 101 tokens", lambda model: {"work": "induction_scores", **REPEATED}),
@@ -190,5 +201,7 @@ class Measured:
     ours: list[float] = field(default_factory=list)
     their_cpu: list[float] = field(default_factory=list)
     our_cpu: list[float] = field(default_factory=list)
+    floor: list[float] = field(default_factory=list)
+    """Seconds of the multiplications alone that a forward pass cannot do without, on headlight's means."""
     their_peak: int = 0
     our_peak: int = 0

@@ -160,16 +160,17 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
         .help("composition takes at least two layers"));
     }
     let progress = Progress::new("composing heads", n_layers * (n_layers - 1) / 2);
-    let mut later = Vec::new();
-    for layer in 1..n_layers {
-        check_stop()?;
-        later.push(Half::later(&later_factors(model, layer, kind)?)?);
-    }
+    let later = |layer: usize| Half::later(&later_factors(model, layer, kind)?);
+    let later = (1..n_layers).into_par_iter().map(later).collect::<Result<Vec<_>>>()?;
     let mut scores = vec![f32::NAN; (n_layers * n_heads).pow(2)];
     for layer in 0..n_layers - 1 {
-        let earlier = Half::earlier(&f64s(layer_factors(model, layer, CircuitKind::Ov)?)?)?;
-        for (later_layer, later) in later.iter().enumerate().skip(layer).map(|(i, half)| (i + 1, half)) {
-            for (index, score) in earlier.composed_with(later)?.into_iter().enumerate() {
+        let earlier = Half::earlier(&layer_factors(model, layer, CircuitKind::Ov)?)?;
+        let composed = later[layer..].par_iter().map(|later| {
+            check_stop()?;
+            earlier.composed_with(later)
+        });
+        for (later_layer, composed) in (layer + 1..).zip(composed.collect::<Result<Vec<_>>>()?) {
+            for (index, score) in composed.into_iter().enumerate() {
                 let (row, column) =
                     (layer * n_heads + index / n_heads, later_layer * n_heads + index % n_heads);
                 scores[row * n_layers * n_heads + column] = score as f32;
@@ -190,7 +191,8 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
 
 /// What of the circuits A B of a layer's heads enters the norms of products, and the circuits' own norms. With A1 B1 the
 /// earlier circuit and A2 B2 the later one, A1^T A1 = L L^T and B2 B2^T = R R^T: the norm of A1 B1 A2 B2 is that of
-/// (L^T B1) (A2 R), which is as small as a head. Gram matrices and roots are made in f64, the products in f32.
+/// (L^T B1) (A2 R), which is as small as a head, and those of A1 B1 and A2 B2 are those of L^T B1 and A2 R. Gram matrices and
+/// roots are made in f64, the products in f32.
 struct Half {
     inner: Tensor, // L^T B1 (H D, M), or A2 R (M, H D)
     norms: Vec<f64>,
@@ -198,17 +200,19 @@ struct Half {
 
 impl Half {
     fn earlier((left, right): &(Tensor, Tensor)) -> Result<Half> {
-        let grams = gram(left)?;
-        let inner = roots(&grams)?.transpose(1, 2)?.contiguous()?.matmul(right)?; // (H, D, M)
-        let inner = inner.flatten_to(1)?.to_dtype(DType::F32)?;
-        Ok(Half { inner, norms: norms(&grams, &gram(&right.transpose(1, 2)?.contiguous()?)?)? })
+        check_stop()?;
+        let right = right.to_device(&Device::Cpu)?.contiguous()?;
+        let inner = roots(left)?.transpose(1, 2)?.contiguous()?.matmul(&right)?; // (H, D, M)
+        let norms = norms(&inner)?;
+        Ok(Half { inner: inner.flatten_to(1)?, norms })
     }
 
     fn later((left, right): &(Tensor, Tensor)) -> Result<Half> {
-        let grams = gram(&right.transpose(1, 2)?.contiguous()?)?;
-        let inner = left.matmul(&roots(&grams)?)?.transpose(0, 1)?; // (M, H, D)
-        let inner = inner.flatten_from(1)?.to_dtype(DType::F32)?;
-        Ok(Half { inner, norms: norms(&gram(left)?, &grams)? })
+        check_stop()?;
+        let left = left.to_device(&Device::Cpu)?.contiguous()?;
+        let inner = left.matmul(&roots(&right.transpose(1, 2)?)?)?; // (H, M, D)
+        let norms = norms(&inner)?;
+        Ok(Half { inner: inner.transpose(0, 1)?.flatten_from(1)?, norms })
     }
 
     /// The score of each earlier head with each later one, row by row.
@@ -240,19 +244,16 @@ impl Half {
     }
 }
 
-/// X^T X of each head, of `[head, d_model, d_head]`.
-fn gram(x: &Tensor) -> Result<Tensor> {
-    Ok(x.transpose(1, 2)?.contiguous()?.matmul(x)?) // (H, D, D)
+/// The Frobenius norm of each head's matrix.
+fn norms(heads: &Tensor) -> Result<Vec<f64>> {
+    let square = |head: Vec<f32>| head.chunks(64).map(|x| f64::from(sum_of_products(x, x))).sum::<f64>();
+    Ok(heads.flatten_from(1)?.to_vec2()?.into_iter().map(|head| square(head).sqrt()).collect())
 }
 
-/// The norms of circuits A B, from A^T A and B B^T.
-fn norms(left: &Tensor, right: &Tensor) -> Result<Vec<f64>> {
-    let squares = (left * right)?.sum((1, 2))?.to_vec1::<f64>()?;
-    Ok(squares.into_iter().map(|square| square.max(0.0).sqrt()).collect())
-}
-
-/// L of L L^T for each of these Gram matrices `[head, d_head, d_head]`.
-fn roots(grams: &Tensor) -> Result<Tensor> {
+/// L of X^T X = L L^T for each head's X `[head, d_model, d_head]`.
+fn roots(x: &Tensor) -> Result<Tensor> {
+    let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous()?;
+    let grams = x.t()?.matmul(&x)?; // (H, D, D)
     let (_, _, n) = grams.dims3()?;
     let values = grams.flatten_all()?.to_vec1::<f64>()?;
     let root = |gram: &[f64]| {
@@ -269,12 +270,12 @@ fn roots(grams: &Tensor) -> Result<Tensor> {
         root.transpose().as_slice().to_vec() // row by row
     };
     let roots: Vec<f64> = values.par_chunks(n * n).flat_map_iter(root).collect();
-    Ok(Tensor::from_vec(roots, grams.dims(), &Device::Cpu)?)
+    Ok(Tensor::from_vec(roots, grams.dims(), &Device::Cpu)?.to_dtype(DType::F32)?)
 }
 
-/// The factors of what the later heads read with, in f64.
+/// The factors of what the later heads read with.
 fn later_factors(model: &Model, layer: usize, kind: Composition) -> Result<(Tensor, Tensor)> {
-    f64s(match kind {
+    Ok(match kind {
         Composition::Q => layer_factors(model, layer, CircuitKind::Qk)?,
         Composition::K => {
             let (left, right) = layer_factors(model, layer, CircuitKind::Qk)?;
@@ -282,11 +283,6 @@ fn later_factors(model: &Model, layer: usize, kind: Composition) -> Result<(Tens
         }
         Composition::V => layer_factors(model, layer, CircuitKind::Ov)?,
     })
-}
-
-fn f64s((left, right): (Tensor, Tensor)) -> Result<(Tensor, Tensor)> {
-    let f64s = |tensor: Tensor| tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.contiguous();
-    Ok((f64s(left)?, f64s(right)?))
 }
 
 /// The scores of random heads, drawn from a fixed seed.
@@ -299,7 +295,7 @@ fn baseline(d_model: usize, d_head: usize) -> Result<Baseline> {
             let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
             radius * (TAU * rng.random::<f64>()).cos()
         };
-        let values: Vec<f64> = (0..HEADS * rows * columns).map(|_| one()).collect();
+        let values: Vec<f32> = (0..HEADS * rows * columns).map(|_| one() as f32).collect();
         Ok(Tensor::from_vec(values, (HEADS, rows, columns), &Device::Cpu)?)
     };
     let mut factors =

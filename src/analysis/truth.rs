@@ -195,12 +195,7 @@ fn effects(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length: usize)
 
 /// For each of these heads, the share of second-half positions at which the token that it attends to most is among the
 /// hundredth of the vocabulary whose logits its own output raises most (after the copying evaluator of Olsson et al. 2022).
-fn copying_scores(
-    model: &Model,
-    heads: &[Head],
-    sequences: &[Vec<u32>],
-    length: usize,
-) -> Result<Vec<f32>> {
+fn copying_scores(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length: usize) -> Result<Vec<f32>> {
     if heads.is_empty() {
         return Ok(Vec::new());
     }

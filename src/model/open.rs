@@ -135,8 +135,9 @@ fn one_file(path: &Path, device: &Device) -> Result<Model> {
     let found = gguf::read(path, device)?;
     let short = path.file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned());
     let said = format!("what {name} says");
-    assemble(&short, &said, &found.config, &found.weights, |d_vocab| match &found.tokenizer {
-        Some(text) => Tokenizer::from_bytes(&format!("the tokenizer of {name}"), text.as_bytes(), d_vocab),
+    let tokenizer = found.tokenizer.as_deref();
+    assemble(&short, &said, &found.config, &found.weights, || match tokenizer {
+        Some(text) => Tokenizer::from_bytes(&format!("the tokenizer of {name}"), text.as_bytes()),
         None => Ok(Tokenizer::none()),
     })
 }
@@ -154,11 +155,11 @@ fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> 
         Some((_, json)) => Some((json, None)),
         None => None,
     };
-    assemble(name, &config.display().to_string(), &text, &weights, |d_vocab| match &tokenizer {
-        Some((vocab, Some(merges))) => Tokenizer::from_vocab_and_merges(vocab, merges, d_vocab),
+    assemble(name, &config.display().to_string(), &text, &weights, || match &tokenizer {
+        Some((vocab, Some(merges))) => Tokenizer::from_vocab_and_merges(vocab, merges),
         Some((json, None)) => {
             let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
-            Tokenizer::from_bytes(&json.display().to_string(), read(json, help)?.as_bytes(), d_vocab)
+            Tokenizer::from_bytes(&json.display().to_string(), read(json, help)?.as_bytes())
         }
         None => Ok(Tokenizer::none()),
     })
@@ -169,8 +170,8 @@ fn built_in(device: &Device) -> Result<Model> {
     let config = include_str!("../../assets/built-in/config.json");
     let tokenizer = include_bytes!("../../assets/built-in/tokenizer.json");
     let weights = Weights::from_static("the built-in model", weights, device)?;
-    assemble(BUILT_IN, "the built-in config.json", config, &weights, |d_vocab| {
-        Tokenizer::from_bytes("the built-in tokenizer.json", tokenizer, d_vocab)
+    assemble(BUILT_IN, "the built-in config.json", config, &weights, || {
+        Tokenizer::from_bytes("the built-in tokenizer.json", tokenizer)
     })
 }
 
@@ -179,7 +180,7 @@ fn assemble(
     config_path: &str,
     config: &str,
     weights: &Weights,
-    tokenizer: impl FnOnce(usize) -> Result<Tokenizer>,
+    tokenizer: impl FnOnce() -> Result<Tokenizer> + Send,
 ) -> Result<Model> {
     let header: Header = parse(config_path, config)?;
     let Some(architecture) = architecture(&header) else {
@@ -193,9 +194,18 @@ fn assemble(
     memory::keep_between_runs();
     let (architecture, path, text) = (architecture.to_string(), config_path.to_string(), config.to_string());
     let build = Build::new(move |weights| network::load(&architecture, &path, &text, weights));
-    let network = build.network(weights)?;
+    // Reading a tokenizer takes one thread about as long as reading the weights takes the others.
+    let (network, tokenizer) = std::thread::scope(|scope| {
+        let tokenizer = scope.spawn(tokenizer);
+        (build.network(weights), tokenizer.join())
+    });
+    let network = network?;
+    let tokenizer = tokenizer.map_err(|_| {
+        Error::new(ErrorKind::Tokenizer, format!("the tokenizer of {name} could not be read"))
+            .help("its file may be damaged: take the one that came with the weights")
+    })??;
     let d_vocab = network.dims().d_vocab;
-    let tokenizer = tokenizer(d_vocab)?;
+    tokenizer.check_fits(d_vocab)?;
     let bos = header.bos_token_id.or_else(|| tokenizer.end_of_text());
     let eos = match &header.eos_token_id {
         Some(OneOrMany::One(id)) => vec![*id],

@@ -13,6 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct Tokenizer {
     inner: Option<tokenizers::Tokenizer>,
     alphabet: Alphabet,
+    /// What errors call it.
+    origin: String,
+    /// The largest id of any token.
+    largest: usize,
 }
 
 /// What the characters of tokens stand for.
@@ -31,22 +35,22 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 impl Tokenizer {
     /// For a model without a tokenizer.
     pub(crate) fn none() -> Self {
-        Tokenizer { inner: None, alphabet: Alphabet::Text }
+        Tokenizer { inner: None, alphabet: Alphabet::Text, origin: String::new(), largest: 0 }
     }
 
     /// Reads a `tokenizer.json`.
-    pub(crate) fn from_bytes(origin: &str, bytes: &[u8], d_vocab: usize) -> Result<Self> {
+    pub(crate) fn from_bytes(origin: &str, bytes: &[u8]) -> Result<Self> {
         let broken = |cause: Cause| {
             Error::new(ErrorKind::Tokenizer, format!("{origin} is not a tokenizer"))
                 .caused_by(cause)
                 .help("it must be a tokenizer.json as Hugging Face's tokenizers library writes it")
         };
         let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(broken)?;
-        Self::checked(origin, inner, d_vocab)
+        Self::checked(origin, inner)
     }
 
     /// Reads GPT-2's own two files.
-    pub(crate) fn from_vocab_and_merges(vocab: &Path, merges: &Path, d_vocab: usize) -> Result<Self> {
+    pub(crate) fn from_vocab_and_merges(vocab: &Path, merges: &Path) -> Result<Self> {
         let origin = vocab.display().to_string();
         let broken = |cause: Cause| {
             Error::new(
@@ -67,20 +71,24 @@ impl Tokenizer {
             }
             Ok(inner)
         });
-        Self::checked(&origin, inner.map_err(broken)?, d_vocab)
+        Self::checked(&origin, inner.map_err(broken)?)
     }
 
-    fn checked(origin: &str, mut inner: tokenizers::Tokenizer, d_vocab: usize) -> Result<Self> {
-        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
-        if largest >= d_vocab {
-            return Err(Error::new(
-                ErrorKind::Tokenizer,
-                format!(
-                    "{origin} has token ids up to {largest}, but the model has a vocabulary of {d_vocab}"
-                ),
-            )
-            .help("the tokenizer is another model's: take the one that came with the weights"));
+    /// Fails if it has tokens that a vocabulary of this size has not.
+    pub(crate) fn check_fits(&self, d_vocab: usize) -> Result<()> {
+        let Tokenizer { origin, largest, .. } = self;
+        if self.inner.is_none() || *largest < d_vocab {
+            return Ok(());
         }
+        Err(Error::new(
+            ErrorKind::Tokenizer,
+            format!("{origin} has token ids up to {largest}, but the model has a vocabulary of {d_vocab}"),
+        )
+        .help("the tokenizer is another model's: take the one that came with the weights"))
+    }
+
+    fn checked(origin: &str, mut inner: tokenizers::Tokenizer) -> Result<Self> {
+        let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         // Both would change what the user wrote without a word.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|cause| {
@@ -89,7 +97,7 @@ impl Tokenizer {
                 .help("take the tokenizer that came with the weights")
         })?;
         let alphabet = inner.get_decoder().map_or(Alphabet::Text, alphabet);
-        Ok(Tokenizer { inner: Some(inner), alphabet })
+        Ok(Tokenizer { inner: Some(inner), alphabet, origin: origin.into(), largest })
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {

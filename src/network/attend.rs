@@ -145,7 +145,6 @@ impl CustomOp2 for Scores {
                     k.matrix(batch, head / sizes.group, keys.clone())?.transposed(),
                     self.sight.scale as f32,
                     false,
-                    1,
                 )?;
                 for (query, row) in queries.zip(rows.chunks_mut(seen)) {
                     let own = sizes.keys(self.sight, query);
@@ -199,7 +198,7 @@ impl CustomOp2 for Mix {
                 let rows = &pattern[((batch * heads + head) * len + queries.start) * seen + keys.start..];
                 let rows = Matrix::new(rows, [queries.len(), keys.len()], [seen, 1])?;
                 let values = v.matrix(batch, head / sizes.group, keys.clone())?;
-                sizes.of_head(out, head, queries.len())?.set(rows, values, 1.0, false, 1)?;
+                sizes.of_head(out, head, queries.len())?.set(rows, values, 1.0, false)?;
             }
             Ok(())
         })
@@ -239,7 +238,6 @@ impl CustomOp3 for Attend {
                     k.matrix(batch, head / sizes.group, keys.clone())?.transposed(),
                     self.sight.scale as f32,
                     false,
-                    1,
                 )?;
                 for (query, row) in queries.clone().zip(pattern.chunks_mut(keys.len())) {
                     let own = sizes.keys(self.sight, query);
@@ -250,7 +248,7 @@ impl CustomOp3 for Attend {
                 }
                 let pattern = Matrix::new(&pattern, shape, [keys.len(), 1])?;
                 let values = v.matrix(batch, head / sizes.group, keys.clone())?;
-                sizes.of_head(out, head, queries.len())?.set(pattern, values, 1.0, false, 1)?;
+                sizes.of_head(out, head, queries.len())?.set(pattern, values, 1.0, false)?;
             }
             Ok(())
         })

@@ -1,6 +1,9 @@
 //! Products of matrices on the CPU, written where they are wanted and added to what is there: candle's own product makes a
 //! new tensor each time.
 
+use std::marker::PhantomData;
+use std::ops::Range;
+
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor, bail};
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -18,13 +21,18 @@ pub(super) struct Matrix<'a> {
     column_stride: usize,
 }
 
-/// Numbers to be written as rows, whose columns stand next to each other.
+/// Numbers to be written as rows, whose columns stand next to each other. All of them are its own, and nothing between the
+/// rows is, so that one can be cut into columns.
 pub(super) struct MatrixMut<'a> {
-    values: &'a mut [f32],
+    first: *mut f32,
     rows: usize,
     columns: usize,
     row_stride: usize,
+    of: PhantomData<&'a mut [f32]>,
 }
+
+// SAFETY: it is as `&mut [f32]`, which other threads may have.
+unsafe impl Send for MatrixMut<'_> {}
 
 /// How many numbers a matrix reaches over.
 fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> Option<usize> {
@@ -65,6 +73,11 @@ impl<'a> Matrix<'a> {
             ..self
         }
     }
+
+    fn columns(self, range: Range<usize>) -> candle_core::Result<Matrix<'a>> {
+        let values = self.values.get(range.start * self.column_stride..).unwrap_or(&[]);
+        Matrix::new(values, [self.rows, range.len()], [self.row_stride, self.column_stride])
+    }
 }
 
 impl<'a> MatrixMut<'a> {
@@ -78,18 +91,20 @@ impl<'a> MatrixMut<'a> {
         if !apart || reach(rows, columns, row_stride, 1).is_none_or(|reach| reach > values.len()) {
             bail!("a matrix of {rows} rows and {columns} columns does not fit {} numbers", values.len());
         }
-        Ok(MatrixMut { values, rows, columns, row_stride })
+        Ok(MatrixMut { first: values.as_mut_ptr(), rows, columns, row_stride, of: PhantomData })
     }
 
-    /// Makes this `scale a b`, or adds that to it, on so many threads.
-    pub(super) fn set(
-        self,
-        a: Matrix,
-        b: Matrix,
-        scale: f32,
-        adds: bool,
-        threads: usize,
-    ) -> candle_core::Result<()> {
+    /// So many columns each, but the last, with the places where they begin.
+    fn cut(self, width: usize) -> impl Iterator<Item = (Range<usize>, MatrixMut<'a>)> {
+        (0..self.columns).step_by(width.max(1)).map(move |start| {
+            let range = start..self.columns.min(start + width.max(1));
+            // No two of these share a column.
+            (range.clone(), MatrixMut { first: self.first.wrapping_add(start), columns: range.len(), ..self })
+        })
+    }
+
+    /// Makes this `scale a b`, or adds that to it.
+    pub(super) fn set(self, a: Matrix, b: Matrix, scale: f32, adds: bool) -> candle_core::Result<()> {
         if (a.rows, a.columns, b.columns) != (self.rows, b.rows, self.columns) {
             bail!(
                 "a product of {} by {} and {} by {} is not {} by {}",
@@ -101,18 +116,14 @@ impl<'a> MatrixMut<'a> {
                 self.columns
             );
         }
-        if a.rows == 1 && b.rows * b.columns >= MANY && scale == 1.0 && a.column_stride == 1 {
-            return row_times(&mut self.values[..self.columns], &a.values[..a.columns], b, adds);
-        }
-        let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
         // SAFETY: the matrices' constructors have checked that all rows and columns lie within their slices, and that no two
-        // rows of the one that is written overlap.
+        // rows of the one that is written overlap; what is written is this one's own.
         unsafe {
             gemm::gemm(
                 self.rows,
                 self.columns,
                 a.columns,
-                self.values.as_mut_ptr(),
+                self.first,
                 1,
                 self.row_stride as isize,
                 adds,
@@ -127,21 +138,21 @@ impl<'a> MatrixMut<'a> {
                 false,
                 false,
                 false,
-                parallelism,
+                Parallelism::None,
             );
         }
         Ok(())
     }
 }
 
+/// Numbers of a cache line.
+const LINE: usize = 16;
+
 /// Weights from which on one row is worth more than one thread.
 const MANY: usize = 1 << 16;
 
-/// One row times a matrix, as generation does it: bound by reading the matrix, so all threads read.
-fn row_times(out: &mut [f32], row: &[f32], b: Matrix, adds: bool) -> candle_core::Result<()> {
-    if !adds {
-        out.fill(0.0);
-    }
+/// One row times a matrix, added to what is there, as generation does it: bound by reading the matrix, so all threads read.
+fn row_times(out: &mut [f32], row: &[f32], b: Matrix) -> candle_core::Result<()> {
     let block = out.len().div_ceil(rayon::current_num_threads()).clamp(64, 2048);
     match (b.row_stride, b.column_stride) {
         (_, 1) => out.par_chunks_mut(block).enumerate().for_each(|(index, out)| {
@@ -186,14 +197,13 @@ fn by_columns(x: Matrix, weight: Matrix, bias: Option<&[f32]>) -> candle_core::R
             let own = &bias[index * some..][..len];
             out.chunks_mut(rows).zip(own).for_each(|(column, bias)| column.fill(*bias));
         }
-        MatrixMut::new(out, [len, rows], rows)?.set(weights, x.transposed(), 1.0, bias.is_some(), 1)
+        MatrixMut::new(out, [len, rows], rows)?.set(weights, x.transposed(), 1.0, bias.is_some())
     })?;
     let mut out = vec![0f32; rows * columns];
-    let lines = 16; // of one cache line of each column
-    out.par_chunks_mut(lines * columns).enumerate().for_each(|(index, out)| {
+    out.par_chunks_mut(LINE * columns).enumerate().for_each(|(index, out)| {
         let len = out.len() / columns;
         for (column, turned) in turned.chunks_exact(rows).enumerate() {
-            for (row, value) in turned[index * lines..][..len].iter().enumerate() {
+            for (row, value) in turned[index * LINE..][..len].iter().enumerate() {
                 out[row * columns + column] = *value;
             }
         }
@@ -236,8 +246,17 @@ impl CustomOp2 for Affine<'_> {
         if let Some(bias) = &bias {
             out.par_chunks_mut(columns.max(1)).for_each(|row| row.copy_from_slice(bias));
         }
-        let threads = candle_core::utils::get_num_threads();
-        MatrixMut::new(&mut out, [rows, columns], columns)?.set(x, weight, 1.0, bias.is_some(), threads)?;
+        if rows == 1 && weight.rows * columns >= MANY && x.column_stride == 1 {
+            row_times(&mut out, &x.values[..x.columns], weight)?;
+        } else {
+            // Each thread has columns of its own: with few rows, a product shared by all threads spends much on the sharing.
+            let width = columns.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(LINE);
+            let parts: Vec<_> = MatrixMut::new(&mut out, [rows, columns], columns)?.cut(width).collect();
+            parts
+                .into_par_iter()
+                .with_max_len(1)
+                .try_for_each(|(range, part)| part.set(x, weight.columns(range)?, 1.0, bias.is_some()))?;
+        }
         Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
     }
 }

@@ -19,6 +19,7 @@ mod mistral;
 mod mlp;
 mod norm;
 pub(crate) mod ops;
+mod pages;
 pub(crate) mod pickle;
 mod qwen;
 mod rotary;

@@ -4,6 +4,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, InplaceOp1, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::pages;
 use crate::error::Result;
 use crate::progress::is_stopping;
 
@@ -249,8 +250,10 @@ impl CustomOp1 for WithoutMeans {
         if gain.is_some_and(|gain| gain.len() != if self.of_rows { width } else { rows }) {
             bail!("a gain that does not fit {:?}", layout.dims());
         }
+        let mut out = pages::zeros(x.len());
+        let both = out.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len(rows_a_task(width));
         if self.of_rows {
-            return by_rows(layout, width, x, |out, x| {
+            both.for_each(|(out, x)| {
                 out.copy_from_slice(x);
                 if let Some(gain) = gain {
                     out.iter_mut().zip(gain).for_each(|(out, gain)| *out *= gain);
@@ -258,6 +261,7 @@ impl CustomOp1 for WithoutMeans {
                 let mean = sum(out) / width as f32;
                 out.iter_mut().for_each(|out| *out -= mean);
             });
+            return Ok((CpuStorage::F32(out), layout.shape().clone()));
         }
         let gain_of = |row: usize| gain.map_or(1.0, |gain| gain[row]);
         let some = rows_a_task(width).max(64);
@@ -274,8 +278,7 @@ impl CustomOp1 for WithoutMeans {
             means.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += f64::from(sum) / rows as f64);
         }
         let means: Vec<f32> = means.into_iter().map(|mean| mean as f32).collect();
-        let mut out = vec![0f32; x.len()];
-        out.par_chunks_mut(width).zip(x.par_chunks(width)).enumerate().for_each(|(row, (out, x))| {
+        both.enumerate().for_each(|(row, (out, x))| {
             let gain = gain_of(row);
             out.iter_mut().zip(x).zip(&means).for_each(|((out, x), mean)| *out = x * gain - mean);
         });

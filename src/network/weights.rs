@@ -13,7 +13,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
-use super::initial::Initial;
+use super::{initial::Initial, pages};
 use crate::error::{Error, ErrorKind, Result, nearest};
 
 /// A set of named tensors, from files, from memory, or drawn at random.
@@ -223,7 +223,7 @@ impl Weights {
         match entry {
             Entry::InFile { file, place } => {
                 let (path, bytes) = &self.files[*file];
-                let tensor = place.read(bytes.as_slice()).map_err(|error| match error {
+                let (tensor, finite) = place.read(bytes.as_slice()).map_err(|error| match error {
                     Some(error) => error.into(),
                     None => Error::new(
                         ErrorKind::Weights,
@@ -231,7 +231,7 @@ impl Weights {
                     )
                     .help("weights are read as F32, F16, BF16 or F64: save it as one of them"),
                 })?;
-                if let Some((at, value)) = first_not_finite(&tensor) {
+                if !finite && let Some((at, value)) = first_not_finite(&tensor)? {
                     return Err(Error::new(
                         ErrorKind::Weights,
                         format!("weight `{name}` of {path} is {value} at entry {at}"),
@@ -264,12 +264,17 @@ impl Place {
         }
     }
 
-    /// The weight in f32; nothing where its type is not that of weights.
-    fn read(&self, file: &[u8]) -> std::result::Result<Tensor, Option<candle_core::Error>> {
+    /// The weight in f32, and whether all of it is finite; nothing where its type is not that of weights.
+    fn read(&self, file: &[u8]) -> std::result::Result<(Tensor, bool), Option<candle_core::Error>> {
         let (bytes, shape) = (&file[self.range.clone()], self.shape.as_slice());
         let cpu = Device::Cpu;
+        let mut known = None;
         let tensor = match &self.stored {
-            Stored::Plain(DType::F32) => Tensor::from_vec(f32s(bytes), shape, &cpu)?,
+            Stored::Plain(DType::F32) => {
+                let (values, finite) = f32s(bytes);
+                known = Some(finite);
+                Tensor::from_vec(values, shape, &cpu)?
+            }
             Stored::Plain(dtype) => {
                 Tensor::from_raw_buffer(bytes, *dtype, shape, &cpu)?.to_dtype(DType::F32)?
             }
@@ -278,9 +283,13 @@ impl Place {
             }
             Stored::Other(_) => return Err(None),
         };
+        let finite = match known {
+            Some(finite) => finite,
+            None => tensor_is_finite(&tensor)?,
+        };
         let rows = |of: [usize; 3]| [&of, shape.get(1..).unwrap_or(&[])].concat();
         let each = |parts: usize| shape[0] / parts;
-        Ok(match self.change {
+        let changed = match self.change {
             Change::None => tensor,
             Change::Transpose => tensor.t()?.contiguous()?,
             Change::Rotary { heads } => tensor
@@ -293,7 +302,8 @@ impl Place {
                 .transpose(0, 1)?
                 .contiguous()?
                 .reshape(shape)?,
-        })
+        };
+        Ok((changed, finite))
     }
 }
 
@@ -334,33 +344,36 @@ impl Bytes {
     }
 }
 
-/// In eight strands, which do not wait for each other.
-fn sum(values: &[f32]) -> f64 {
-    let (blocks, rest) = values.as_chunks::<8>();
-    let mut strands = [0f64; 8];
-    for block in blocks {
-        strands.iter_mut().zip(block).for_each(|(strand, &value)| *strand += f64::from(value));
-    }
-    strands.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value)).sum::<f64>()
-}
+/// Numbers that are read, and then looked at, while they are in a core's cache.
+const CHUNK: usize = 1 << 16;
 
-/// Little-endian numbers, read on all threads: most of a load is waiting for pages.
-fn f32s(bytes: &[u8]) -> Vec<f32> {
+/// Little-endian numbers, read on all threads, and whether all of them are finite.
+fn f32s(bytes: &[u8]) -> (Vec<f32>, bool) {
     let (numbers, _) = bytes.as_chunks::<4>();
-    numbers.par_iter().with_min_len(1 << 16).map(|number| f32::from_le_bytes(*number)).collect()
+    let mut values = pages::zeros(numbers.len());
+    let chunks = values.par_chunks_mut(CHUNK).zip(numbers.par_chunks(CHUNK));
+    let finite = chunks.map(|(values, numbers)| {
+        values.iter_mut().zip(numbers).for_each(|(value, number)| *value = f32::from_le_bytes(*number));
+        are_finite(values)
+    });
+    let finite = finite.reduce(|| true, |a, b| a && b);
+    (values, finite)
 }
 
-fn first_not_finite(tensor: &Tensor) -> Option<(usize, f32)> {
+/// By exponents, in a pass without branches.
+fn are_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let full = values.iter().fold(0, |full, value| full | u32::from(value.to_bits() & EXPONENT == EXPONENT));
+    full == 0
+}
+
+fn tensor_is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
     let (storage, _) = tensor.storage_and_layout();
-    match &*storage {
-        // A sum is finite only if every term is: one pass without branches, and a search only when it fails.
-        Storage::Cpu(CpuStorage::F32(values)) => {
-            let sum: f64 = values.par_chunks(1 << 16).map(sum).sum();
-            if sum.is_finite() {
-                return None;
-            }
-            values.iter().copied().enumerate().find(|(_, value)| !value.is_finite())
-        }
-        _ => None,
-    }
+    let Storage::Cpu(CpuStorage::F32(values)) = &*storage else { candle_core::bail!("f32 on the CPU only") };
+    Ok(values.par_chunks(CHUNK).all(are_finite))
+}
+
+fn first_not_finite(tensor: &Tensor) -> candle_core::Result<Option<(usize, f32)>> {
+    let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+    Ok(values.into_iter().enumerate().find(|(_, value)| !value.is_finite()))
 }
