@@ -169,7 +169,7 @@ WORKS = [
         aim=6,
         note=EQUAL_SWEEP,
     ),
-    Work("patching resid_pre, 50 tokens", on_pair(50), tolerance=EFFECTS, aim=4, note="each layer and position"),
+    Work("patching resid_pre, 24 tokens", on_pair(24), tolerance=EFFECTS, aim=4, note="each layer and position"),
     Work(
         "K-composition of all heads", lambda model: {"work": "composition"}, tolerance=WEIGHTS, aim=15, memory_aim=200 * MB
     ),
