@@ -50,8 +50,13 @@ class Work:
     cold: bool = False
     """A process of its own each time, from its start to its end."""
     until: str | None = None
-    """What a run makes last, where it is a forward pass: the multiplications until there are its floor."""
+    """What a run makes last, where it is a forward pass of enough rows: the multiplications until there are its floor."""
     note: str = ""
+
+
+def floored(until: str, rows: int) -> str | None:
+    """With fewer rows it matters how a product is shared among threads, and what one library takes is no floor."""
+    return until if rows >= 256 else None
 
 
 EVERYWHERE = ("gpt2-small", "built-in", "smollm2")
@@ -119,7 +124,7 @@ WORKS = [
             on_tokens("forward", length),
             peers=(LENS, HF),
             models=EVERYWHERE,
-            until="logits",
+            until=floored("logits", length),
         )
         for length in (64, 256, 1024)
     ),
@@ -130,7 +135,7 @@ WORKS = [
             models=EVERYWHERE if length < 1024 else ("gpt2-small",),
             aim=aim,
             memory_aim=memory,
-            until="logits",
+            until=floored("logits", length),
         )
         for length, aim, memory in ((10, None, None), (64, 1.6, None), (256, 1.6, None), (1024, 1.6, 2200 * MB))
     ),
@@ -140,7 +145,7 @@ WORKS = [
             f"run_with_cache without logits, {length} tokens",
             on_tokens("run_with_cache", length, keep="before the logits"),
             aim=2,
-            until="blocks",
+            until=floored("blocks", length),
         )
         for length in (64, 256)
     ),
