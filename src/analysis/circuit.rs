@@ -165,7 +165,8 @@ impl Circuit {
 
     /// Its singular values `[direction]`, the largest first; the `d_head` that can be other than zero. Found in f64.
     pub fn singular_values(&self) -> Result<Named> {
-        let values: Vec<f32> = self.svd()?.values.iter().map(|&value| value as f32).collect();
+        let values = self.factored()?.singular_values()?;
+        let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
         let axes = vec![Axis::plain("direction", values.len())];
         let named = Named::from_vec(format!("{self}, singular values"), values, axes)?;
         Ok(named.with_meaning(Meaning::Magnitude))

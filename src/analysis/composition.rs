@@ -17,6 +17,7 @@ use crate::hook::{Head, head};
 use crate::model::Model;
 use crate::named::{Axis, Meaning, Named};
 use crate::network::Dims;
+use crate::network::matrix::affine;
 use crate::network::ops::sum_of_products;
 use crate::progress::{Progress, check_stop};
 use crate::view::{Drawn, View};
@@ -160,23 +161,27 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
         .help("composition takes at least two layers"));
     }
     let progress = Progress::new("composing heads", n_layers * (n_layers - 1) / 2);
-    let later = |layer: usize| Half::later(&later_factors(model, layer, kind)?);
-    let later = (1..n_layers).into_par_iter().map(later).collect::<Result<Vec<_>>>()?;
-    let mut scores = vec![f32::NAN; (n_layers * n_heads).pow(2)];
-    for layer in 0..n_layers - 1 {
+    let halves = (0..n_layers - 1).into_par_iter().map(|layer| {
         let earlier = Half::earlier(&layer_factors(model, layer, CircuitKind::Ov)?)?;
-        let composed = later[layer..].par_iter().map(|later| {
+        Ok((earlier, Half::later(&later_factors(model, layer + 1, kind)?)?))
+    });
+    let (earlier, later): (Vec<Half>, Vec<Half>) = halves.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let pairs: Vec<(usize, usize)> =
+        (1..n_layers).flat_map(|later| (0..later).map(move |layer| (layer, later))).collect();
+    let mut scores = vec![f32::NAN; (n_layers * n_heads).pow(2)];
+    for some in pairs.chunks(8 * rayon::current_num_threads()) {
+        let composed = some.par_iter().map(|&(layer, later_layer)| {
             check_stop()?;
-            earlier.composed_with(later)
+            earlier[layer].composed_with(&later[later_layer - 1])
         });
-        for (later_layer, composed) in (layer + 1..).zip(composed.collect::<Result<Vec<_>>>()?) {
+        for (&(layer, later_layer), composed) in some.iter().zip(composed.collect::<Result<Vec<_>>>()?) {
             for (index, score) in composed.into_iter().enumerate() {
                 let (row, column) =
                     (layer * n_heads + index / n_heads, later_layer * n_heads + index % n_heads);
                 scores[row * n_layers * n_heads + column] = score as f32;
             }
-            progress.advance(1)?;
         }
+        progress.advance(some.len())?;
     }
     let axes = vec![
         model.layer_axis(),
@@ -218,7 +223,7 @@ impl Half {
     /// The score of each earlier head with each later one, row by row.
     fn composed_with(&self, later: &Half) -> Result<Vec<f64>> {
         let (heads, later_heads) = (self.norms.len(), later.norms.len());
-        let products = self.inner.matmul(&later.inner)?; // (H D, H D)
+        let products = affine(&self.inner, &later.inner, None)?; // (H D, H D)
         let (rows, columns) = products.dims2()?;
         let (d_head, later_d_head) = (rows / heads, columns / later_heads);
         let (storage, layout) = products.storage_and_layout();

@@ -2,7 +2,7 @@
 //! Circuits", ask of circuits, without the product.
 
 use candle_core::{DType, Device, Tensor};
-use nalgebra::{Complex, DMatrix, DVector, Schur};
+use nalgebra::{Complex, DMatrix, DVector, Dyn, QR, Schur};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -26,13 +26,25 @@ impl Factored {
 
     /// Both factors become triangular, so that the decomposition is of a square as small as the rank.
     pub fn svd(&self) -> Result<Svd> {
-        let (left, right) = (self.left.clone().qr(), self.right.transpose().qr());
+        let (left, right) = self.triangular();
         let found = (left.r() * right.r().transpose()).try_svd(true, true, f64::EPSILON, ITERATIONS);
         let Some((Some(u), values, Some(v))) = found.map(|svd| (svd.u, svd.singular_values, svd.v_t)) else {
             return Err(diverged("singular values"));
         };
-        let values: Vec<f64> = values.iter().copied().collect();
-        Ok(Svd { left: left.q() * u, values, right: right.q() * v.transpose() })
+        let (left, right) = rayon::join(|| left.q() * u, || right.q() * v.transpose());
+        Ok(Svd { left, values: values.iter().copied().collect(), right })
+    }
+
+    /// Those of [`svd`](Factored::svd), which take a third of the time without their vectors.
+    pub fn singular_values(&self) -> Result<Vec<f64>> {
+        let (left, right) = self.triangular();
+        let found = (left.r() * right.r().transpose()).try_svd(false, false, f64::EPSILON, ITERATIONS);
+        let found = found.ok_or_else(|| diverged("singular values"))?;
+        Ok(found.singular_values.iter().copied().collect())
+    }
+
+    fn triangular(&self) -> (QR<f64, Dyn, Dyn>, QR<f64, Dyn, Dyn>) {
+        rayon::join(|| self.left.clone().qr(), || self.right.transpose().qr())
     }
 
     /// The eigenvalues that are not zero by rank alone: those of the factors multiplied the other way round.

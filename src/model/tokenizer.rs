@@ -4,7 +4,9 @@ use std::path::Path;
 
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, DecoderWrapper};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -45,7 +47,7 @@ impl Tokenizer {
                 .caused_by(cause)
                 .help("it must be a tokenizer.json as Hugging Face's tokenizers library writes it")
         };
-        let inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(broken)?;
+        let inner = guarded(|| read(bytes)).map_err(broken)?;
         Self::checked(origin, inner)
     }
 
@@ -161,6 +163,17 @@ impl Tokenizer {
             added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids
+    }
+}
+
+/// Nearly all tokenizers are BPEs. Of a model that may be of any kind the library first makes a tree, and then another, which
+/// takes several times as long as reading a BPE.
+fn read(bytes: &[u8]) -> tokenizers::Result<tokenizers::Tokenizer> {
+    type OfBpe =
+        TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+    match serde_json::from_slice::<OfBpe>(bytes) {
+        Ok(tokenizer) => Ok(tokenizer.into()),
+        Err(_) => tokenizers::Tokenizer::from_bytes(bytes),
     }
 }
 

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::matrix::{Matrix, MatrixMut};
 use super::ops::{softmax_of, values_from};
+use super::pages;
 use crate::error::Result;
 
 /// Which keys a query sees, and how their products are scaled.
@@ -133,7 +134,7 @@ impl CustomOp2 for Scores {
         let (q, k) = (Heads::of(q, q_layout)?, Heads::of(k, k_layout)?);
         let sizes = Sizes::of(q.dims, k.dims)?;
         let Sizes { batch, len, seen, heads, .. } = sizes;
-        let mut out = vec![0f32; batch * heads * len * seen];
+        let mut out = pages::rows(&vec![0f32; seen], batch * heads * len);
         let each = out.par_chunks_mut((len * seen).max(1)).enumerate();
         each.try_for_each(|(index, out)| -> candle_core::Result<()> {
             let (batch, head) = (index / heads, index % heads);

@@ -9,6 +9,7 @@ use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::ops::{sum_of_products, values_from};
+use super::pages;
 use crate::error::Result;
 
 /// Numbers seen as rows and columns.
@@ -103,6 +104,11 @@ impl<'a> MatrixMut<'a> {
         })
     }
 
+    /// The same, for a while.
+    fn again(&mut self) -> MatrixMut<'_> {
+        MatrixMut { of: PhantomData, ..*self }
+    }
+
     /// Makes this `scale a b`, or adds that to it.
     pub(super) fn set(self, a: Matrix, b: Matrix, scale: f32, adds: bool) -> candle_core::Result<()> {
         if (a.rows, a.columns, b.columns) != (self.rows, b.rows, self.columns) {
@@ -140,6 +146,35 @@ impl<'a> MatrixMut<'a> {
                 false,
                 Parallelism::None,
             );
+        }
+        Ok(())
+    }
+}
+
+/// Rows up to which gemm takes weights from where they lie: from lines that are far apart, and so drive each other out of the
+/// cache.
+const UNPACKED: usize = 48;
+
+/// Rows and columns of weights that are taken together then: they fit a core's cache, and lines of so many columns are read
+/// at the speed of the memory.
+const PIECE: [usize; 2] = [128, 384];
+
+impl MatrixMut<'_> {
+    /// Adds a product to this, with weights that are copied into the cache piece by piece.
+    fn add_in_pieces(self, a: Matrix, b: Matrix) -> candle_core::Result<()> {
+        let mut piece = vec![0f32; PIECE[0] * (PIECE[1] + LINE)];
+        for (columns, mut part) in self.cut(PIECE[1]) {
+            // Not a power of two apart.
+            let stride = columns.len() + LINE;
+            for start in (0..b.rows).step_by(PIECE[0]) {
+                let inner = start..b.rows.min(start + PIECE[0]);
+                for (row, copy) in inner.clone().zip(piece.chunks_mut(stride)) {
+                    let row = &b.values[row * b.row_stride + columns.start..];
+                    copy[..columns.len()].copy_from_slice(&row[..columns.len()]);
+                }
+                let piece = Matrix::new(&piece, [inner.len(), columns.len()], [stride, 1])?;
+                part.again().set(a.columns(inner)?, piece, 1.0, true)?;
+            }
         }
         Ok(())
     }
@@ -212,7 +247,7 @@ fn by_columns(x: Matrix, weight: Matrix, bias: Option<&[f32]>) -> candle_core::R
 }
 
 /// `x W + b` of `[row, in]`, `[in, out]` and `[out]`, with no gradient.
-pub(super) fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     Ok(x.apply_op2_no_bwd(weight, &Affine { bias })?)
 }
 
@@ -242,20 +277,20 @@ impl CustomOp2 for Affine<'_> {
             let out = by_columns(x, weight, bias.as_deref())?;
             return Ok((CpuStorage::F32(out), Shape::from((rows, columns))));
         }
-        let mut out = vec![0f32; rows * columns];
-        if let Some(bias) = &bias {
-            out.par_chunks_mut(columns.max(1)).for_each(|row| row.copy_from_slice(bias));
-        }
+        let mut out = pages::rows(&bias.unwrap_or_else(|| vec![0.0; columns]), rows);
         if rows == 1 && weight.rows * columns >= MANY && x.column_stride == 1 {
             row_times(&mut out, &x.values[..x.columns], weight)?;
         } else {
             // Each thread has columns of its own: with few rows, a product shared by all threads spends much on the sharing.
             let width = columns.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(LINE);
             let parts: Vec<_> = MatrixMut::new(&mut out, [rows, columns], columns)?.cut(width).collect();
-            parts
-                .into_par_iter()
-                .with_max_len(1)
-                .try_for_each(|(range, part)| part.set(x, weight.columns(range)?, 1.0, bias.is_some()))?;
+            parts.into_par_iter().with_max_len(1).try_for_each(|(range, part)| {
+                let weight = weight.columns(range)?;
+                if rows <= UNPACKED && weight.column_stride == 1 {
+                    return part.add_in_pieces(x, weight);
+                }
+                part.set(x, weight, 1.0, true)
+            })?;
         }
         Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
     }

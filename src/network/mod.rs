@@ -14,7 +14,7 @@ mod gptj;
 pub(crate) mod initial;
 mod linear;
 mod llama;
-mod matrix;
+pub(crate) mod matrix;
 mod mistral;
 mod mlp;
 mod norm;

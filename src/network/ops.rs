@@ -4,7 +4,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, InplaceOp1, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::pages;
+use super::pages::{self, Kept};
 use crate::error::Result;
 use crate::progress::is_stopping;
 
@@ -60,11 +60,12 @@ impl CustomOp1 for Softmax {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let width = last(layout);
-        by_rows(layout, width, values(storage, layout)?, |out, x| {
-            // What lies ahead of a query is masked, and stays 0.
-            let seen = x.iter().rposition(|&x| x != f32::NEG_INFINITY).map_or(x.len(), |last| last + 1);
-            out[..seen].copy_from_slice(&x[..seen]);
-            softmax_of(&mut out[..seen]);
+        by_rows(layout, width, values(storage, layout)?, |row| {
+            // What lies ahead of a query is masked, and is 0.
+            let seen = row.iter().rposition(|&x| x != f32::NEG_INFINITY).map_or(row.len(), |last| last + 1);
+            let (seen, masked) = row.split_at_mut(seen);
+            softmax_of(seen);
+            masked.fill(0.0);
         })
     }
 
@@ -203,19 +204,16 @@ impl CustomOp1 for Normalize<'_> {
             row => Ok(row),
         };
         let (gain, bias) = (row_of(self.gain)?, row_of(self.bias)?);
-        by_rows(layout, width, values(storage, layout)?, |out, x| {
-            match self.norm {
-                Some((centres, eps)) => {
-                    let (mean, scale) = mean_and_scale(x, centres, eps);
-                    out.iter_mut().zip(x).for_each(|(out, x)| *out = (x - mean) / scale);
-                }
-                None => out.copy_from_slice(x),
+        by_rows(layout, width, values(storage, layout)?, |row| {
+            if let Some((centres, eps)) = self.norm {
+                let (mean, scale) = mean_and_scale(row, centres, eps);
+                row.iter_mut().for_each(|x| *x = (*x - mean) / scale);
             }
             if let Some(gain) = &gain {
-                out.iter_mut().zip(gain).for_each(|(out, gain)| *out *= gain);
+                row.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain);
             }
             if let Some(bias) = &bias {
-                out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+                row.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
             }
         })
     }
@@ -250,17 +248,20 @@ impl CustomOp1 for WithoutMeans {
         if gain.is_some_and(|gain| gain.len() != if self.of_rows { width } else { rows }) {
             bail!("a gain that does not fit {:?}", layout.dims());
         }
-        let mut out = pages::zeros(x.len());
-        let both = out.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len(rows_a_task(width));
         if self.of_rows {
-            both.for_each(|(out, x)| {
-                out.copy_from_slice(x);
-                if let Some(gain) = gain {
-                    out.iter_mut().zip(gain).for_each(|(out, gain)| *out *= gain);
-                }
-                let mean = sum(out) / width as f32;
-                out.iter_mut().for_each(|out| *out -= mean);
-            });
+            let (out, _) = pages::made(
+                Kept::Long,
+                x,
+                width,
+                |x| *x,
+                |_, row| {
+                    if let Some(gain) = gain {
+                        row.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain);
+                    }
+                    let mean = sum(row) / width as f32;
+                    row.iter_mut().for_each(|x| *x -= mean);
+                },
+            );
             return Ok((CpuStorage::F32(out), layout.shape().clone()));
         }
         let gain_of = |row: usize| gain.map_or(1.0, |gain| gain[row]);
@@ -278,10 +279,16 @@ impl CustomOp1 for WithoutMeans {
             means.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += f64::from(sum) / rows as f64);
         }
         let means: Vec<f32> = means.into_iter().map(|mean| mean as f32).collect();
-        both.enumerate().for_each(|(row, (out, x))| {
-            let gain = gain_of(row);
-            out.iter_mut().zip(x).zip(&means).for_each(|((out, x), mean)| *out = x * gain - mean);
-        });
+        let (out, _) = pages::made(
+            Kept::Long,
+            x,
+            width,
+            |x| *x,
+            |row, x| {
+                let gain = gain_of(row);
+                x.iter_mut().zip(&means).for_each(|(x, mean)| *x = *x * gain - mean);
+            },
+        );
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
@@ -375,15 +382,17 @@ fn gelu_gate(x: f32) -> f32 {
     1.0 / (1.0 + exp(-2.0 * u))
 }
 
+fn gelu_of(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x *= gelu_gate(*x));
+}
+
 impl CustomOp1 for Gelu {
     fn name(&self) -> &'static str {
         "gelu"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_rows(layout, CHUNK, values(storage, layout)?, |out, x| {
-            out.iter_mut().zip(x).for_each(|(out, &x)| *out = x * gelu_gate(x));
-        })
+        by_rows(layout, CHUNK, values(storage, layout)?, gelu_of)
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -400,7 +409,7 @@ impl InplaceOp1 for Gelu {
         let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
             bail!("only contiguous f32 is taken here")
         };
-        values[start..end].par_chunks_mut(CHUNK).for_each(|x| x.iter_mut().for_each(|x| *x *= gelu_gate(*x)));
+        values[start..end].par_chunks_mut(CHUNK).for_each(gelu_of);
         Ok(())
     }
 }
@@ -413,10 +422,10 @@ impl CustomOp1 for GeluSlope {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_rows(layout, CHUNK, values(storage, layout)?, |out, x| {
-            out.iter_mut().zip(x).for_each(|(out, &x)| {
-                let gate = gelu_gate(x);
-                *out = gate + x * gate * (1.0 - gate) * 2.0 * GELU.0 * (1.0 + 3.0 * GELU.1 * x * x);
+        by_rows(layout, CHUNK, values(storage, layout)?, |x| {
+            x.iter_mut().for_each(|x| {
+                let gate = gelu_gate(*x);
+                *x = gate + *x * gate * (1.0 - gate) * 2.0 * GELU.0 * (1.0 + 3.0 * GELU.1 * *x * *x);
             });
         })
     }
@@ -454,15 +463,14 @@ pub(super) fn in_one_pass<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> 
     tensors.into_iter().all(|tensor| tensor.device().is_cpu() && !tensor.track_op())
 }
 
+/// A copy, with each row changed.
 fn by_rows(
     layout: &Layout,
     width: usize,
     x: &[f32],
-    row: impl Fn(&mut [f32], &[f32]) + Send + Sync,
+    change: impl Fn(&mut [f32]) + Sync,
 ) -> candle_core::Result<(CpuStorage, Shape)> {
-    let mut out = vec![0f32; x.len()];
-    let rows = out.par_chunks_mut(width).zip(x.par_chunks(width));
-    rows.with_min_len(rows_a_task(width)).for_each(|(out, x)| row(out, x));
+    let (out, _) = pages::made(Kept::Short, x, width, |x| *x, |_, row| change(row));
     Ok((CpuStorage::F32(out), layout.shape().clone()))
 }
 

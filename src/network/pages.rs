@@ -1,11 +1,65 @@
-//! Memory for weights, in pages as large as the system has: a model's weights are hundreds of megabytes, and each page has to
-//! be asked for, zeroed and found again.
+//! Memory for numbers that are about to be written: it is not zeroed first, and all threads write it. That of weights is in
+//! pages as large as the system has: they are hundreds of megabytes, and each page has to be asked for, zeroed and found again.
 
-/// So many zeros.
-pub(super) fn zeros(len: usize) -> Vec<f32> {
-    let values = vec![0f32; len];
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+/// How long the numbers are kept.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Kept {
+    /// As long as a model.
+    Long,
+    /// As long as a run.
+    Short,
+}
+
+/// Numbers made one by one of `from`; each `len` of them, the last perhaps fewer, are looked at or changed by `then`, which
+/// gets their place, while they are in a core's cache. What it finds comes in their order.
+pub(super) fn made<T: Sync, R: Send>(
+    kept: Kept,
+    from: &[T],
+    len: usize,
+    each: impl Fn(&T) -> f32 + Sync,
+    then: impl Fn(usize, &mut [f32]) -> R + Sync,
+) -> (Vec<f32>, Vec<R>) {
+    let mut values = room(from.len(), kept);
+    let chunks = values.spare_capacity_mut()[..from.len()].par_chunks_mut(len).zip(from.par_chunks(len));
+    let found = chunks.enumerate().with_min_len(TASK.div_ceil(len)).map(|(place, (room, from))| {
+        room.iter_mut().zip(from).for_each(|(room, from)| {
+            room.write(each(from));
+        });
+        // SAFETY: each of them was just written, for `from` is as long.
+        then(place, unsafe { room.assume_init_mut() })
+    });
+    let found = found.collect();
+    // SAFETY: all of them were written: the chunks make up as many as `from` has.
+    unsafe { values.set_len(from.len()) };
+    (values, found)
+}
+
+/// So many times the same row.
+pub(super) fn rows(row: &[f32], count: usize) -> Vec<f32> {
+    let len = row.len() * count;
+    let mut values = room(len, Kept::Short);
+    let rows = values.spare_capacity_mut()[..len].par_chunks_mut(row.len().max(1));
+    rows.with_min_len(TASK.div_ceil(row.len().max(1))).for_each(|room| {
+        room.write_copy_of_slice(row);
+    });
+    // SAFETY: all of them were written: the rows make up as many.
+    unsafe { values.set_len(len) };
+    values
+}
+
+/// Numbers that are worth a task of their own.
+const TASK: usize = 1 << 13;
+
+fn room(len: usize, kept: Kept) -> Vec<f32> {
+    let mut values = Vec::with_capacity(len);
     #[cfg(target_os = "linux")]
-    advise(&values);
+    if kept == Kept::Long {
+        advise(values.spare_capacity_mut());
+    }
     values
 }
 
@@ -15,8 +69,8 @@ const PAGE: usize = 4096;
 
 /// Tells the system that these numbers may lie on large pages. It matters before they are first written.
 #[cfg(target_os = "linux")]
-fn advise(values: &[f32]) {
-    let range = values.as_ptr_range();
+fn advise(room: &mut [MaybeUninit<f32>]) {
+    let range = room.as_mut_ptr_range();
     let (start, end) = (range.start as usize, range.end as usize);
     let (start, end) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
     if start < end {

@@ -13,7 +13,8 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{initial::Initial, pages};
+use super::initial::Initial;
+use super::pages::{self, Kept};
 use crate::error::{Error, ErrorKind, Result, nearest};
 
 /// A set of named tensors, from files, from memory, or drawn at random.
@@ -345,19 +346,14 @@ impl Bytes {
 }
 
 /// Numbers that are read, and then looked at, while they are in a core's cache.
-const CHUNK: usize = 1 << 16;
+const CHUNK: usize = 1 << 14;
 
-/// Little-endian numbers, read on all threads, and whether all of them are finite.
+/// Little-endian numbers, and whether all of them are finite.
 fn f32s(bytes: &[u8]) -> (Vec<f32>, bool) {
     let (numbers, _) = bytes.as_chunks::<4>();
-    let mut values = pages::zeros(numbers.len());
-    let chunks = values.par_chunks_mut(CHUNK).zip(numbers.par_chunks(CHUNK));
-    let finite = chunks.map(|(values, numbers)| {
-        values.iter_mut().zip(numbers).for_each(|(value, number)| *value = f32::from_le_bytes(*number));
-        are_finite(values)
-    });
-    let finite = finite.reduce(|| true, |a, b| a && b);
-    (values, finite)
+    let each = |number: &[u8; 4]| f32::from_le_bytes(*number);
+    let (values, finite) = pages::made(Kept::Long, numbers, CHUNK, each, |_, values| are_finite(values));
+    (values, finite.into_iter().all(|finite| finite))
 }
 
 /// By exponents, in a pass without branches.
