@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::hint::black_box;
 use std::io::{BufRead, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use headlight::prelude::*;
@@ -43,6 +43,8 @@ fn first_figure(model: &str, layer: &str, ids: &str, page: &str, arrays: Option<
 fn serve(name: &str) -> Fallible<()> {
     let mut floors = Floors::new();
     let model = Model::open(name)?;
+    // The files are unmapped beside what comes next.
+    std::thread::sleep(Duration::from_millis(500));
     trim();
     let loaded = memory("VmRSS:")?;
     reply(&json!({ "loaded": loaded, "layers": model.dims().n_layers, "vocabulary": model.dims().d_vocab }))?;

@@ -165,7 +165,9 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
         let earlier = Half::earlier(&layer_factors(model, layer, CircuitKind::Ov)?)?;
         Ok((earlier, Half::later(&later_factors(model, layer + 1, kind)?)?))
     });
-    let (earlier, later): (Vec<Half>, Vec<Half>) = halves.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let halves = || halves.collect::<Result<Vec<_>>>();
+    let (halves, baseline) = rayon::join(halves, || baseline(d_model, d_head));
+    let (earlier, later): (Vec<Half>, Vec<Half>) = halves?.into_iter().unzip();
     let pairs: Vec<(usize, usize)> =
         (1..n_layers).flat_map(|later| (0..later).map(move |layer| (layer, later))).collect();
     let mut scores = vec![f32::NAN; (n_layers * n_heads).pow(2)];
@@ -191,7 +193,7 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
     ];
     let scores =
         Named::from_vec(format!("{kind:?}-composition"), scores, axes)?.with_meaning(Meaning::Magnitude);
-    Ok(CompositionScores { kind, scores, baseline: baseline(d_model, d_head)? })
+    Ok(CompositionScores { kind, scores, baseline: baseline? })
 }
 
 /// What of the circuits A B of a layer's heads enters the norms of products, and the circuits' own norms. With A1 B1 the

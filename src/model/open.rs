@@ -155,14 +155,16 @@ fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> 
         Some((_, json)) => Some((json, None)),
         None => None,
     };
-    assemble(name, &config.display().to_string(), &text, &weights, || match &tokenizer {
+    let model = assemble(name, &config.display().to_string(), &text, &weights, || match &tokenizer {
         Some((vocab, Some(merges))) => Tokenizer::from_vocab_and_merges(vocab, merges),
         Some((json, None)) => {
             let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
             Tokenizer::from_bytes(&json.display().to_string(), read(json, help)?.as_bytes())
         }
         None => Ok(Tokenizer::none()),
-    })
+    });
+    weights.let_go();
+    model
 }
 
 fn built_in(device: &Device) -> Result<Model> {

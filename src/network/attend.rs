@@ -135,8 +135,7 @@ impl CustomOp2 for Scores {
         let sizes = Sizes::of(q.dims, k.dims)?;
         let Sizes { batch, len, seen, heads, .. } = sizes;
         let mut out = pages::rows(&vec![0f32; seen], batch * heads * len);
-        let each = out.par_chunks_mut((len * seen).max(1)).enumerate();
-        each.try_for_each(|(index, out)| -> candle_core::Result<()> {
+        let make = |(index, out): (usize, &mut [f32])| -> candle_core::Result<()> {
             let (batch, head) = (index / heads, index % heads);
             for queries in blocks(len, BLOCK) {
                 let keys = sizes.keys_of(self.sight, &queries);
@@ -160,7 +159,13 @@ impl CustomOp2 for Scores {
                 }
             }
             Ok(())
-        })?;
+        };
+        let of_head = (len * seen).max(1);
+        if pages::is_little(batch * heads * of_head * sizes.width / 8) {
+            out.chunks_mut(of_head).enumerate().try_for_each(make)?;
+        } else {
+            out.par_chunks_mut(of_head).enumerate().try_for_each(make)?;
+        }
         Ok((CpuStorage::F32(out), Shape::from((batch, heads, len, seen))))
     }
 }
@@ -274,7 +279,7 @@ fn by_blocks(
     sizes: Sizes,
     make: impl Fn(usize, std::ops::Range<usize>, &mut [f32]) -> candle_core::Result<()> + Send + Sync,
 ) -> candle_core::Result<(CpuStorage, Shape)> {
-    let Sizes { batch, len, heads, width, .. } = sizes;
+    let Sizes { batch, len, seen, heads, width, .. } = sizes;
     let row = heads * width;
     let mut out = vec![0f32; batch * len * row];
     let mut tasks = Vec::new();
@@ -283,12 +288,13 @@ fn by_blocks(
         let blocks = blocks(len, block).zip(out.chunks_mut((block * row).max(1)));
         tasks.extend(blocks.map(|(queries, out)| (batch, queries, out)));
     }
-    // The last queries see most keys, and so are the longest work.
-    tasks
-        .into_par_iter()
-        .rev()
-        .with_max_len(1)
-        .try_for_each(|(batch, queries, out)| make(batch, queries, out))?;
+    let make = |(batch, queries, out)| make(batch, queries, out);
+    if pages::is_little(batch * len * seen * row / 8) {
+        tasks.into_iter().try_for_each(make)?;
+    } else {
+        // The last queries see most keys, and so are the longest work.
+        tasks.into_par_iter().rev().with_max_len(1).try_for_each(make)?;
+    }
     Ok((CpuStorage::F32(out), Shape::from((batch, len, heads, width))))
 }
 

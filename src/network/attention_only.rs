@@ -15,6 +15,7 @@ use super::config::{Sizes, epsilon, unset};
 use super::decoder::{Block, Decoder, Layer};
 use super::linear::Linear;
 use super::norm::Norm;
+use super::ops::added;
 use super::scope::Scope;
 use super::weights::Weights;
 use crate::error::Result;
@@ -23,7 +24,7 @@ use crate::hook::Site;
 fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
     let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
     let attn_out = block.attention(&pre, layer)?; // (B, T, M)
-    layer.at(Site::ResidPost, (pre + attn_out)?) // (B, T, M)
+    layer.at(Site::ResidPost, added(&pre, &attn_out)?) // (B, T, M)
 }
 
 /// What TransformerLens's config says of such a model.

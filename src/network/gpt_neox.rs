@@ -13,6 +13,7 @@ use super::config::{Sizes, epsilon, rotary_width};
 use super::decoder::{Block, Decoder, Layer};
 use super::linear::Linear;
 use super::mlp::{Activation, Mlp};
+use super::ops::added;
 use super::rotary::{Pairs, Parameters, Rotary};
 use super::scope::{Scope, unembedding};
 use super::weights::Weights;
@@ -23,16 +24,16 @@ fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
     let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
     let attn_out = block.attention(&pre, layer)?; // (B, T, M)
     let mlp_out = block.mlp(&pre, layer)?; // (B, T, M)
-    layer.at(Site::ResidPost, ((pre + attn_out)? + mlp_out)?) // (B, T, M)
+    layer.at(Site::ResidPost, added(&added(&pre, &attn_out)?, &mlp_out)?) // (B, T, M)
 }
 
 /// The block of models that were trained with `use_parallel_residual = false`.
 fn one_after_the_other(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
     let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
     let attn_out = block.attention(&pre, layer)?; // (B, T, M)
-    let mid = layer.at(Site::ResidMid, (pre + attn_out)?)?; // (B, T, M)
+    let mid = layer.at(Site::ResidMid, added(&pre, &attn_out)?)?; // (B, T, M)
     let mlp_out = block.mlp(&mid, layer)?; // (B, T, M)
-    layer.at(Site::ResidPost, (mid + mlp_out)?) // (B, T, M)
+    layer.at(Site::ResidPost, added(&mid, &mlp_out)?) // (B, T, M)
 }
 
 /// What a GPT-NeoX's `config.json` says.

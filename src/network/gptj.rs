@@ -12,6 +12,7 @@ use super::attention::{Attention, Scoring};
 use super::config::{Sizes, epsilon, rotary_width};
 use super::decoder::{Block, Decoder, Layer};
 use super::mlp::{Activation, Mlp};
+use super::ops::added;
 use super::rotary::{Pairs, Rotary, Scaling};
 use super::scope::{Scope, unembedding};
 use super::weights::Weights;
@@ -23,7 +24,7 @@ fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
     let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
     let attn_out = block.attention(&pre, layer)?; // (B, T, M)
     let mlp_out = block.mlp(&pre, layer)?; // (B, T, M)
-    layer.at(Site::ResidPost, ((pre + attn_out)? + mlp_out)?) // (B, T, M)
+    layer.at(Site::ResidPost, added(&added(&pre, &attn_out)?, &mlp_out)?) // (B, T, M)
 }
 
 /// What a GPT-J's `config.json` says.

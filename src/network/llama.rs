@@ -13,6 +13,7 @@ use super::attention::{Attention, Scoring};
 use super::config::{Sizes, epsilon, rotary_width, unset};
 use super::decoder::{Block, Decoder, Layer};
 use super::mlp::{Activation, Mlp};
+use super::ops::added;
 use super::rotary::{Pairs, Parameters, Rotary};
 use super::scope::{Scope, unembedding};
 use super::weights::Weights;
@@ -22,9 +23,9 @@ use crate::hook::Site;
 fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
     let pre = layer.at(Site::ResidPre, x)?; // (B, T, M)
     let attn_out = block.attention(&pre, layer)?; // (B, T, M)
-    let mid = layer.at(Site::ResidMid, (pre + attn_out)?)?; // (B, T, M)
+    let mid = layer.at(Site::ResidMid, added(&pre, &attn_out)?)?; // (B, T, M)
     let mlp_out = block.mlp(&mid, layer)?; // (B, T, M)
-    layer.at(Site::ResidPost, (mid + mlp_out)?) // (B, T, M)
+    layer.at(Site::ResidPost, added(&mid, &mlp_out)?) // (B, T, M)
 }
 
 /// What the `config.json` of a Llama, or of what is built like one, says.

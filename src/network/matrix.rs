@@ -104,6 +104,12 @@ impl<'a> MatrixMut<'a> {
         })
     }
 
+    fn row(&mut self, index: usize) -> &mut [f32] {
+        assert!(index < self.rows);
+        // SAFETY: the constructor has checked that all rows lie within the slice; this one is its own, and no two overlap.
+        unsafe { std::slice::from_raw_parts_mut(self.first.add(index * self.row_stride), self.columns) }
+    }
+
     /// The same, for a while.
     fn again(&mut self) -> MatrixMut<'_> {
         MatrixMut { of: PhantomData, ..*self }
@@ -218,32 +224,24 @@ fn row_times(out: &mut [f32], row: &[f32], b: Matrix) -> candle_core::Result<()>
 /// Rows up to which it is less work to turn the product around than to turn the weights around.
 const FEW: usize = 512;
 
-/// `x W + b` where the weights of a column stand one after another: products of some columns at a time, each a column, then
-/// all turned into rows. A product of matrices made of rows would have to copy such weights into another order first.
-fn by_columns(x: Matrix, weight: Matrix, bias: Option<&[f32]>) -> candle_core::Result<Vec<f32>> {
-    let (rows, columns) = (x.rows, weight.columns);
-    let some = columns.div_ceil(4 * rayon::current_num_threads()).clamp(32, 512);
-    let mut turned = vec![0f32; rows * columns];
-    turned.par_chunks_mut(some * rows).enumerate().try_for_each(|(index, out)| {
-        let len = out.len() / rows;
-        let weights = weight.values.get(index * some * weight.column_stride..).unwrap_or(&[]);
-        let weights = Matrix::new(weights, [len, weight.rows], [weight.column_stride, 1])?;
-        if let Some(bias) = bias {
-            let own = &bias[index * some..][..len];
-            out.chunks_mut(rows).zip(own).for_each(|(column, bias)| column.fill(*bias));
-        }
-        MatrixMut::new(out, [len, rows], rows)?.set(weights, x.transposed(), 1.0, bias.is_some())
-    })?;
-    let mut out = vec![0f32; rows * columns];
-    out.par_chunks_mut(LINE * columns).enumerate().for_each(|(index, out)| {
-        let len = out.len() / columns;
-        for (column, turned) in turned.chunks_exact(rows).enumerate() {
-            for (row, value) in turned[index * LINE..][..len].iter().enumerate() {
-                out[row * columns + column] = *value;
+/// Adds a product with weights that stand one after another in each column: of some columns at a time, each as a row, which are
+/// turned while they are in the cache. A product made of rows would have to copy such weights into another order first.
+fn add_by_columns(out: MatrixMut, x: Matrix, weight: Matrix) -> candle_core::Result<()> {
+    let some = out.columns.div_ceil(4 * rayon::current_num_threads()).clamp(32, 512);
+    let parts: Vec<_> = out.cut(some).collect();
+    parts.into_par_iter().with_max_len(1).try_for_each(|(range, mut part)| {
+        let (rows, columns) = (part.rows, part.columns);
+        let mut turned = vec![0f32; rows * columns];
+        let weights = weight.columns(range)?.transposed();
+        MatrixMut::new(&mut turned, [columns, rows], rows)?.set(weights, x.transposed(), 1.0, false)?;
+        for (line, turned) in turned.chunks(LINE * rows).enumerate() {
+            for row in 0..rows {
+                let out = &mut part.row(row)[line * LINE..];
+                out.iter_mut().zip(turned[row..].iter().step_by(rows)).for_each(|(out, x)| *out += x);
             }
         }
-    });
-    Ok(out)
+        Ok(())
+    })
 }
 
 /// `x W + b` of `[row, in]`, `[in, out]` and `[out]`, with no gradient.
@@ -273,16 +271,16 @@ impl CustomOp2 for Affine<'_> {
         if let Some(bias) = bias.as_ref().filter(|bias| bias.len() != columns) {
             bail!("a bias of {} for {columns} columns", bias.len());
         }
-        if weight.row_stride == 1 && (2..=FEW).contains(&rows) && x.columns * columns >= MANY {
-            let out = by_columns(x, weight, bias.as_deref())?;
-            return Ok((CpuStorage::F32(out), Shape::from((rows, columns))));
-        }
         let mut out = pages::rows(&bias.unwrap_or_else(|| vec![0.0; columns]), rows);
-        if rows == 1 && weight.rows * columns >= MANY && x.column_stride == 1 {
+        let are_many = weight.rows * columns >= MANY;
+        if rows == 1 && are_many && x.column_stride == 1 {
             row_times(&mut out, &x.values[..x.columns], weight)?;
+        } else if rows <= FEW && are_many && weight.row_stride == 1 {
+            add_by_columns(MatrixMut::new(&mut out, [rows, columns], columns)?, x, weight)?;
         } else {
             // Each thread has columns of its own: with few rows, a product shared by all threads spends much on the sharing.
-            let width = columns.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(LINE);
+            let parts_each = if rows <= UNPACKED { 2 } else { 4 };
+            let width = columns.div_ceil(parts_each * rayon::current_num_threads()).next_multiple_of(LINE);
             let parts: Vec<_> = MatrixMut::new(&mut out, [rows, columns], columns)?.cut(width).collect();
             parts.into_par_iter().with_max_len(1).try_for_each(|(range, part)| {
                 let weight = weight.columns(range)?;

@@ -8,6 +8,37 @@ use super::pages::{self, Kept};
 use crate::error::Result;
 use crate::progress::is_stopping;
 
+/// The sum of two of the same shape: candle's own uses threads of its own, which wait by turning in circles.
+pub(super) fn added(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if in_one_pass([a, b]) && a.dims() == b.dims() && a.is_contiguous() && b.is_contiguous() {
+        return Ok(a.apply_op2_no_bwd(b, &Added)?);
+    }
+    Ok((a + b)?)
+}
+
+struct Added;
+
+impl CustomOp2 for Added {
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (a, b) = (values(a, a_layout)?, values(b, b_layout)?);
+        let add = |place: usize, out: &mut [f32]| {
+            out.iter_mut().zip(&b[place * CHUNK..]).for_each(|(out, b)| *out += b);
+        };
+        let (out, _) = pages::made(Kept::Short, a, CHUNK, |a| *a, add);
+        Ok((CpuStorage::F32(out), a_layout.shape().clone()))
+    }
+}
+
 /// Softmax over the last axis; a key at -inf gets exactly 0.
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
@@ -409,7 +440,10 @@ impl InplaceOp1 for Gelu {
         let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
             bail!("only contiguous f32 is taken here")
         };
-        values[start..end].par_chunks_mut(CHUNK).for_each(gelu_of);
+        match &mut values[start..end] {
+            few if pages::is_little(4 * few.len()) => gelu_of(few),
+            many => many.par_chunks_mut(CHUNK).for_each(gelu_of),
+        }
         Ok(())
     }
 }

@@ -23,16 +23,21 @@ pub(super) fn made<T: Sync, R: Send>(
     each: impl Fn(&T) -> f32 + Sync,
     then: impl Fn(usize, &mut [f32]) -> R + Sync,
 ) -> (Vec<f32>, Vec<R>) {
-    let mut values = room(from.len(), kept);
-    let chunks = values.spare_capacity_mut()[..from.len()].par_chunks_mut(len).zip(from.par_chunks(len));
-    let found = chunks.enumerate().with_min_len(TASK.div_ceil(len)).map(|(place, (room, from))| {
+    let make = |(place, (room, from)): (usize, (&mut [MaybeUninit<f32>], &[T]))| {
         room.iter_mut().zip(from).for_each(|(room, from)| {
             room.write(each(from));
         });
         // SAFETY: each of them was just written, for `from` is as long.
         then(place, unsafe { room.assume_init_mut() })
-    });
-    let found = found.collect();
+    };
+    let mut values = room(from.len(), kept);
+    let room = &mut values.spare_capacity_mut()[..from.len()];
+    let found = if is_little(from.len()) {
+        room.chunks_mut(len).zip(from.chunks(len)).enumerate().map(make).collect()
+    } else {
+        let chunks = room.par_chunks_mut(len).zip(from.par_chunks(len)).enumerate();
+        chunks.with_min_len(TASK.div_ceil(len)).map(make).collect()
+    };
     // SAFETY: all of them were written: the chunks make up as many as `from` has.
     unsafe { values.set_len(from.len()) };
     (values, found)
@@ -41,11 +46,16 @@ pub(super) fn made<T: Sync, R: Send>(
 /// So many times the same row.
 pub(super) fn rows(row: &[f32], count: usize) -> Vec<f32> {
     let len = row.len() * count;
-    let mut values = room(len, Kept::Short);
-    let rows = values.spare_capacity_mut()[..len].par_chunks_mut(row.len().max(1));
-    rows.with_min_len(TASK.div_ceil(row.len().max(1))).for_each(|room| {
+    let write = |room: &mut [MaybeUninit<f32>]| {
         room.write_copy_of_slice(row);
-    });
+    };
+    let (width, mut values) = (row.len().max(1), room(len, Kept::Short));
+    let room = &mut values.spare_capacity_mut()[..len];
+    if is_little(len) {
+        room.chunks_mut(width).for_each(write);
+    } else {
+        room.par_chunks_mut(width).with_min_len(TASK.div_ceil(width)).for_each(write);
+    }
     // SAFETY: all of them were written: the rows make up as many.
     unsafe { values.set_len(len) };
     values
@@ -53,6 +63,11 @@ pub(super) fn rows(row: &[f32], count: usize) -> Vec<f32> {
 
 /// Numbers that are worth a task of their own.
 const TASK: usize = 1 << 13;
+
+/// Whether so many small steps are done by the time that other threads have been woken for them.
+pub(super) fn is_little(steps: usize) -> bool {
+    steps <= 1 << 16
+}
 
 fn room(len: usize, kept: Kept) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
