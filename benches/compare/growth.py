@@ -86,12 +86,17 @@ def measured(model: Model, request: dict, arguments: argparse.Namespace) -> tupl
         worker.close()
 
 
-def exponent(sizes: list[int], values: list[float] | list[int]) -> float:
-    """The slope of the logarithms, by least squares over the upper half."""
+def fitted(sizes: list[int], values: list[float] | list[int]) -> tuple[float, list[int], list[float]]:
+    """The slope of the logarithms, by least squares over the upper half, and the line through it."""
     half = len(sizes) // 2
     points = [(math.log(size), math.log(max(value, 1e-9))) for size, value in zip(sizes[half:], values[half:], strict=True)]
     x, y = (statistics.mean(axis) for axis in zip(*points, strict=True))
-    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+    slope = sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+    return slope, sizes[half:], [math.exp(y + slope * (math.log(size) - x)) for size in sizes[half:]]
+
+
+def exponent(sizes: list[int], values: list[float] | list[int]) -> float:
+    return fitted(sizes, values)[0]
 
 
 def table() -> str:
@@ -111,18 +116,38 @@ def draw() -> None:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(2, len(ROWS), subplot_titles=[f"{row.name} ({row.said})" for row in ROWS])
+    titles = [f"{row.name}<br><sub>{row.said}</sub>" for row in ROWS]
+    figure = make_subplots(2, len(ROWS), subplot_titles=titles, vertical_spacing=0.12, horizontal_spacing=0.06)
     for column, row in enumerate(ROWS, 1):
         megabytes = [peak / 1e6 for peak in row.peaks]
         for line, values in ((1, row.seconds), (2, megabytes)):
-            slope = f"exponent {exponent(row.sizes, values):.2f}"
-            trace = go.Scatter(x=row.sizes, y=values, mode="lines+markers", name=slope, showlegend=False)
-            figure.add_trace(trace, row=line, col=column)
-            axis = {"type": "log", "tickvals": row.sizes, "ticktext": row.sizes}
-            figure.update_xaxes(title=f"{row.name}: {slope}", **axis, row=line, col=column)
-            figure.update_yaxes(type="log", row=line, col=column)
-    figure.update_yaxes(title="seconds", row=1, col=1)
-    figure.update_yaxes(title="MB above the model", row=2, col=1)
-    figure.update_layout(title="headlight: run_with_cache as its input and its model grow", height=800)
-    figure.update_annotations(font_size=12)
-    figure.write_html(TARGET / "growth.html", include_plotlyjs=True)
+            slope, along, fit = fitted(row.sizes, values)
+            place = {"row": line, "col": column}
+            figure.add_scatter(x=along, y=fit, mode="lines", line={"color": "#c8504b", "width": 6}, opacity=0.45, **place)
+            figure.add_scatter(x=row.sizes, y=values, mode="lines+markers", line_color="#2b4c7e", **place)
+            figure.add_annotation(
+                text=f"exponent {slope:.2f}", xref="x domain", yref="y domain", x=0.04, y=0.95, showarrow=False,
+                font={"size": 14, "color": "#c8504b"}, **place,
+            )  # fmt: skip
+            ticks = round_numbers(values)
+            text = [f"{tick / 1000:g} GB" if tick >= 1000 else f"{tick:g} MB" for tick in ticks]
+            text = text if line == 2 else [f"{tick:g} s" for tick in ticks]
+            figure.update_xaxes(type="log", tickvals=row.sizes, ticktext=row.sizes, **place)
+            figure.update_yaxes(type="log", tickvals=ticks, ticktext=text, **place)
+    figure.update_xaxes(gridcolor="#e4e4e4", linecolor="#888", ticks="outside")
+    figure.update_yaxes(gridcolor="#e4e4e4", linecolor="#888", ticks="outside")
+    figure.update_yaxes(title="time", row=1, col=1)
+    figure.update_yaxes(title="memory above the model", row=2, col=1)
+    figure.update_layout(
+        title="run_with_cache as its input and its model grow; in red the line fitted to the upper half", showlegend=False,
+        plot_bgcolor="white", height=680, width=1280, margin={"t": 110, "b": 40, "l": 90, "r": 20},
+    )  # fmt: skip
+    figure.write_html(TARGET / "growth.html", include_plotlyjs=True, config={"displayModeBar": False})
+
+
+def round_numbers(values: list[float]) -> list[float]:
+    """Round numbers about some values: few where they are far apart, more where they are near."""
+    low, high = 0.85 * min(values), 1.15 * max(values)
+    leading = (1, 2, 5) if high / low > 6 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [number for decade in decades for first in leading if low <= (number := first * 10**decade) <= high]

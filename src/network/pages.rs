@@ -75,6 +75,8 @@ fn room(len: usize, kept: Kept) -> Vec<f32> {
     if kept == Kept::Long {
         advise(values.spare_capacity_mut());
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = kept;
     values
 }
 
