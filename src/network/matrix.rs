@@ -2,6 +2,7 @@
 //! new tensor each time.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor, bail};
@@ -88,11 +89,33 @@ impl<'a> MatrixMut<'a> {
         [rows, columns]: [usize; 2],
         row_stride: usize,
     ) -> candle_core::Result<MatrixMut<'a>> {
+        // SAFETY: what is written there are numbers, and nothing else.
+        let values = unsafe { std::mem::transmute::<&mut [f32], &mut [MaybeUninit<f32>]>(values) };
+        MatrixMut::unwritten(values, [rows, columns], row_stride)
+    }
+
+    /// The same of numbers that are to be written before they are read.
+    fn unwritten(
+        values: &'a mut [MaybeUninit<f32>],
+        [rows, columns]: [usize; 2],
+        row_stride: usize,
+    ) -> candle_core::Result<MatrixMut<'a>> {
         let apart = rows <= 1 || row_stride >= columns;
         if !apart || reach(rows, columns, row_stride, 1).is_none_or(|reach| reach > values.len()) {
             bail!("a matrix of {rows} rows and {columns} columns does not fit {} numbers", values.len());
         }
-        Ok(MatrixMut { first: values.as_mut_ptr(), rows, columns, row_stride, of: PhantomData })
+        Ok(MatrixMut { first: values.as_mut_ptr().cast(), rows, columns, row_stride, of: PhantomData })
+    }
+
+    /// Makes each row this one.
+    fn fill(&mut self, row: &[f32]) {
+        assert_eq!(row.len(), self.columns);
+        for index in 0..self.rows {
+            // SAFETY: the constructor has checked that all rows lie within the slice, and they are this one's own.
+            let room = unsafe { self.first.add(index * self.row_stride) };
+            // SAFETY: as above; `row` is as long, and borrowed from elsewhere.
+            unsafe { room.copy_from_nonoverlapping(row.as_ptr(), row.len()) };
+        }
     }
 
     /// So many columns each, but the last, with the places where they begin.
@@ -224,24 +247,20 @@ fn row_times(out: &mut [f32], row: &[f32], b: Matrix) -> candle_core::Result<()>
 /// Rows up to which it is less work to turn the product around than to turn the weights around.
 const FEW: usize = 512;
 
-/// Adds a product with weights that stand one after another in each column: of some columns at a time, each as a row, which are
-/// turned while they are in the cache. A product made of rows would have to copy such weights into another order first.
-fn add_by_columns(out: MatrixMut, x: Matrix, weight: Matrix) -> candle_core::Result<()> {
-    let some = out.columns.div_ceil(4 * rayon::current_num_threads()).clamp(32, 512);
-    let parts: Vec<_> = out.cut(some).collect();
-    parts.into_par_iter().with_max_len(1).try_for_each(|(range, mut part)| {
-        let (rows, columns) = (part.rows, part.columns);
-        let mut turned = vec![0f32; rows * columns];
-        let weights = weight.columns(range)?.transposed();
-        MatrixMut::new(&mut turned, [columns, rows], rows)?.set(weights, x.transposed(), 1.0, false)?;
-        for (line, turned) in turned.chunks(LINE * rows).enumerate() {
-            for row in 0..rows {
-                let out = &mut part.row(row)[line * LINE..];
-                out.iter_mut().zip(turned[row..].iter().step_by(rows)).for_each(|(out, x)| *out += x);
-            }
+/// Adds a product with weights that stand one after another in each column: with each column as a row, which are turned while
+/// they are in the cache. A product made of rows would have to copy such weights into another order first.
+fn add_by_columns(mut out: MatrixMut, x: Matrix, weight: Matrix) -> candle_core::Result<()> {
+    let (rows, columns) = (out.rows, out.columns);
+    let mut turned = vec![0f32; rows * columns];
+    let product = MatrixMut::new(&mut turned, [columns, rows], rows)?;
+    product.set(weight.transposed(), x.transposed(), 1.0, false)?;
+    for (line, turned) in turned.chunks(LINE * rows).enumerate() {
+        for row in 0..rows {
+            let out = &mut out.row(row)[line * LINE..];
+            out.iter_mut().zip(turned[row..].iter().step_by(rows)).for_each(|(out, x)| *out += x);
         }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 /// `x W + b` of `[row, in]`, `[in, out]` and `[out]`, with no gradient.
@@ -271,25 +290,38 @@ impl CustomOp2 for Affine<'_> {
         if let Some(bias) = bias.as_ref().filter(|bias| bias.len() != columns) {
             bail!("a bias of {} for {columns} columns", bias.len());
         }
-        let mut out = pages::rows(&bias.unwrap_or_else(|| vec![0.0; columns]), rows);
-        let are_many = weight.rows * columns >= MANY;
+        let bias = bias.unwrap_or_else(|| vec![0.0; columns]);
+        let (threads, are_many) = (rayon::current_num_threads(), weight.rows * columns >= MANY);
         if rows == 1 && are_many && x.column_stride == 1 {
+            let mut out = bias;
             row_times(&mut out, &x.values[..x.columns], weight)?;
-        } else if rows <= FEW && are_many && weight.row_stride == 1 {
-            add_by_columns(MatrixMut::new(&mut out, [rows, columns], columns)?, x, weight)?;
-        } else {
-            // Each thread has columns of its own: with few rows, a product shared by all threads spends much on the sharing.
-            let parts_each = if rows <= UNPACKED { 2 } else { 4 };
-            let width = columns.div_ceil(parts_each * rayon::current_num_threads()).next_multiple_of(LINE);
-            let parts: Vec<_> = MatrixMut::new(&mut out, [rows, columns], columns)?.cut(width).collect();
-            parts.into_par_iter().with_max_len(1).try_for_each(|(range, part)| {
-                let weight = weight.columns(range)?;
-                if rows <= UNPACKED && weight.column_stride == 1 {
-                    return part.add_in_pieces(x, weight);
-                }
-                part.set(x, weight, 1.0, true)
-            })?;
+            return Ok((CpuStorage::F32(out), Shape::from((rows, columns))));
         }
+        let by_columns = rows <= FEW && are_many && weight.row_stride == 1;
+        let in_pieces = rows <= UNPACKED && are_many && weight.column_stride == 1;
+        // Each thread has columns of its own: with few rows, a product shared by all threads spends much on the sharing.
+        let width = match columns.div_ceil(if in_pieces { 2 } else { 4 } * threads) {
+            width if by_columns => width.clamp(32, 512),
+            width => width.next_multiple_of(LINE),
+        };
+        let make = |(range, mut part): (Range<usize>, MatrixMut)| {
+            let weight = weight.columns(range.clone())?;
+            part.fill(&bias[range]);
+            match (by_columns, in_pieces) {
+                (true, _) => add_by_columns(part, x, weight),
+                (_, true) => part.add_in_pieces(x, weight),
+                _ => part.set(x, weight, 1.0, true),
+            }
+        };
+        let write = |room: &mut [MaybeUninit<f32>]| {
+            let parts = MatrixMut::unwritten(room, [rows, columns], columns)?.cut(width);
+            if pages::is_little(rows * weight.rows * columns / 8) {
+                return parts.into_iter().try_for_each(make);
+            }
+            parts.collect::<Vec<_>>().into_par_iter().with_max_len(1).try_for_each(make)
+        };
+        // SAFETY: all columns are in some part, and each part is filled.
+        let out = unsafe { pages::written(rows * columns, write) }?;
         Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
     }
 }
@@ -309,14 +341,14 @@ mod tests {
         let of = |rows: usize, columns: usize, seed: usize| {
             Tensor::from_vec(values(rows * columns, seed), (rows, columns), &Device::Cpu)
         };
-        let (inner, columns) = (131, 1003);
+        let (inner, columns) = (131, 1703);
         let bias = Tensor::from_vec(values(columns, 5), columns, &Device::Cpu)?;
         let weights = [
             of(inner, columns, 2)?,
             of(columns, inner, 3)?.t()?,
             of(inner, 2 * columns, 4)?.narrow(1, 7, columns)?,
         ];
-        for rows in [1, 2, 17, 512, 513] {
+        for rows in [1, 2, 17, 48, 49, 512, 513] {
             let x = of(rows, inner, 1)?;
             for weight in &weights {
                 let plain = x.matmul(&weight.contiguous()?)?;

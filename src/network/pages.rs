@@ -61,6 +61,22 @@ pub(super) fn rows(row: &[f32], count: usize) -> Vec<f32> {
     values
 }
 
+/// Numbers that `write` writes.
+///
+/// # Safety
+///
+/// It writes all of them, or fails.
+pub(super) unsafe fn written<E>(
+    len: usize,
+    write: impl FnOnce(&mut [MaybeUninit<f32>]) -> Result<(), E>,
+) -> Result<Vec<f32>, E> {
+    let mut values = room(len, Kept::Short);
+    write(&mut values.spare_capacity_mut()[..len])?;
+    // SAFETY: the caller says so.
+    unsafe { values.set_len(len) };
+    Ok(values)
+}
+
 /// Numbers that are worth a task of their own.
 const TASK: usize = 1 << 13;
 
