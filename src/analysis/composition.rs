@@ -135,7 +135,7 @@ impl Drawn for CompositionScores {
 drawn!(CompositionScores);
 
 /// Scores every pair of an earlier and a later head, and random heads for comparison (always the same ones). Roots of the
-/// factors' Gram matrices stand for the circuits: GPT-2 small takes less than a second and some 60 MB.
+/// factors' Gram matrices stand for the circuits: GPT-2 small takes less than a second and some 80 MB.
 ///
 /// Where positions turn queries and keys, QK is that of a key at the query's own position, as in TransformerLens. Where query
 /// heads share keys and values, each query head has them as its own.
