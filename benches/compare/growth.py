@@ -148,6 +148,6 @@ def draw() -> None:
 def round_numbers(values: list[float]) -> list[float]:
     """Round numbers about some values: few where they are far apart, more where they are near."""
     low, high = 0.85 * min(values), 1.15 * max(values)
-    leading = (1, 2, 5) if high / low > 6 else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
+    leading = (1, 2, 5) if high / low > 6 else (1, 1.2, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [number for decade in decades for first in leading if low <= (number := first * 10**decade) <= high]
