@@ -134,7 +134,7 @@ impl CustomOp2 for Scores {
         let (q, k) = (Heads::of(q, q_layout)?, Heads::of(k, k_layout)?);
         let sizes = Sizes::of(q.dims, k.dims)?;
         let Sizes { batch, len, seen, heads, .. } = sizes;
-        let mut out = pages::rows(&vec![0f32; seen], batch * heads * len);
+        let mut out = pages::zeros(batch * heads * len * seen);
         let make = |(index, out): (usize, &mut [f32])| -> candle_core::Result<()> {
             let (batch, head) = (index / heads, index % heads);
             for queries in blocks(len, BLOCK) {

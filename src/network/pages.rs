@@ -43,20 +43,17 @@ pub(super) fn made<T: Sync, R: Send>(
     (values, found)
 }
 
-/// So many times the same row.
-pub(super) fn rows(row: &[f32], count: usize) -> Vec<f32> {
-    let len = row.len() * count;
-    let write = |room: &mut [MaybeUninit<f32>]| {
-        room.write_copy_of_slice(row);
-    };
-    let (width, mut values) = (row.len().max(1), room(len, Kept::Short));
+/// So many zeros, written by all threads.
+pub(super) fn zeros(len: usize) -> Vec<f32> {
+    let write = |room: &mut [MaybeUninit<f32>]| room.fill(MaybeUninit::new(0.0));
+    let mut values = room(len, Kept::Short);
     let room = &mut values.spare_capacity_mut()[..len];
     if is_little(len) {
-        room.chunks_mut(width).for_each(write);
+        write(room);
     } else {
-        room.par_chunks_mut(width).with_min_len(TASK.div_ceil(width)).for_each(write);
+        room.par_chunks_mut(TASK).for_each(write);
     }
-    // SAFETY: all of them were written: the rows make up as many.
+    // SAFETY: all of them were written.
     unsafe { values.set_len(len) };
     values
 }
