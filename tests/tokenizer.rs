@@ -1,12 +1,180 @@
-//! GPT-2's own tokenizer files against Hugging Face's tokenizers, case by case.
+//! Tokenizers against Hugging Face's and SentencePiece's, case by case.
 //!
-//! The files are not part of this repository: `./check` fetches them and names their folder in
+//! GPT-2's own files are not part of this repository: `./check` fetches them and names their folder in
 //! `HEADLIGHT_GPT2_TOKENIZER`.
+
+#[path = "common/folder.rs"]
+mod folder;
+#[path = "common/gguf_file.rs"]
+mod gguf_file;
 
 use std::path::Path;
 
+use folder::{Folder, Weight};
+use gguf_file::{Meta, of_folder};
+use headlight::ErrorKind;
 use headlight::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// A golden model's folder with a vocabulary of another size, its embeddings all zero: what matters is how text is read.
+fn of_vocabulary(golden: &str, d_vocab: usize) -> Folder {
+    let folder = Folder::copy_of(golden);
+    folder.set("vocab_size", json!(d_vocab));
+    folder.change_weights(|weights| {
+        for (name, weight) in weights.iter_mut() {
+            if ["wte", "embed_in", "embed_tokens", "embed_out", "lm_head"]
+                .iter()
+                .any(|part| name.contains(part))
+            {
+                let shape = [&[d_vocab], &weight.shape[1..]].concat();
+                *weight = Weight::f32(&shape, &vec![0.0; shape.iter().product()]);
+            }
+        }
+    });
+    folder
+}
+
+fn golden(text: &str) -> Value {
+    serde_json::from_str(text).expect("the golden parses")
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    let ids = value.as_array().expect("ids");
+    ids.iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+/// `vocab.json` and `merges.txt` do not say how text is cut: each family's classes of transformers do.
+#[test]
+fn byte_level_families() -> headlight::Result<()> {
+    let golden = golden(include_str!("golden/byte_level.json"));
+    let folder_of = |family: &str, config: &Value| {
+        let folder = of_vocabulary(
+            match family {
+                "gpt2" => "tiny-gpt2-random",
+                "gpt_neo" => "tiny-neo",
+                "gptj" => "tiny-gptj",
+                "gpt_neox" => "tiny-neox",
+                "qwen2" => "tiny-qwen2",
+                "qwen3" => "tiny-qwen3",
+                "llama" => "tiny-llama-random",
+                other => panic!("no model of the family {other}"),
+            },
+            400,
+        );
+        folder.write("vocab.json", golden["vocab"].to_string());
+        folder.write("merges.txt", golden["merges"].as_str().expect("a text"));
+        if config.as_object().is_some_and(|entries| !entries.is_empty()) {
+            folder.write("tokenizer_config.json", config.to_string());
+        }
+        folder
+    };
+    for (kind, case) in golden["kinds"].as_object().expect("kinds") {
+        let model = folder_of(case["family"].as_str().expect("a family"), &case["config"]).open()?;
+        for case in case["cases"].as_array().expect("cases") {
+            let text = case["text"].as_str().expect("a text");
+            assert_eq!(model.to_tokens(no_bos(text))?.ids(), ids(&case["ids"]), "{kind}: {text:?}");
+        }
+    }
+    let generic = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
+    folder_of("qwen2", &generic).open()?;
+    let strange = json!({"added_tokens_decoder": {"7": {
+        "content": "<|im_start|>", "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
+        "special": true,
+    }}});
+    for (family, config, said) in [
+        ("llama", json!({}), "family llama"),
+        ("gpt2", json!({"tokenizer_class": "CodeGenTokenizer"}), "CodeGenTokenizer"),
+        ("qwen2", strange, "`<|im_start|>` is token 7, but behind vocab.json it is 370"),
+        ("gpt2", json!({"eos_token": 3}), "a token's text"),
+    ] {
+        let error = folder_of(family, &config).open().expect_err("it does not say how text is cut");
+        let text = format!("{error}{:?}", std::error::Error::source(&error).map(ToString::to_string));
+        assert!([ErrorKind::Tokenizer, ErrorKind::Config].contains(&error.kind()), "{text}");
+        assert!(text.contains(said) && text.contains("help: "), "{text}");
+    }
+    Ok(())
+}
+
+/// A GGUF file of type `llama` with the golden's pieces.
+fn of_pieces(golden: &Value) -> headlight::Result<Model> {
+    let mut file = of_folder(&of_vocabulary("tiny-llama-random", 512));
+    let each = |name: &str| golden[name].as_array().expect("a list").iter();
+    let text = |value: &Value| value.as_str().expect("a text").to_string();
+    file.set("tokenizer.ggml.model", Meta::Text("llama".into()));
+    file.set("tokenizer.ggml.tokens", Meta::Texts(each("tokens").map(text).collect()));
+    let kinds = each("kinds").map(|kind| kind.as_i64().expect("a number") as i32);
+    file.set("tokenizer.ggml.token_type", Meta::I32s(kinds.collect()));
+    let scores = each("scores").map(|score| score.as_f64().expect("a number") as f32);
+    file.set("tokenizer.ggml.scores", Meta::F32s(scores.collect()));
+    file.set("tokenizer.ggml.bos_token_id", Meta::U32(1));
+    let folder = Folder::new();
+    folder.write("model.gguf", file.bytes());
+    Model::open(&folder.path("model.gguf").display().to_string())
+}
+
+/// The same pieces as SentencePiece cuts, in runs of spaces too.
+#[test]
+fn sentence_pieces() -> headlight::Result<()> {
+    let golden = golden(include_str!("golden/sentence_pieces.json"));
+    let model = of_pieces(&golden)?;
+    let cases = golden["cases"].as_array().expect("cases");
+    assert!(cases.len() > 40);
+    for case in cases {
+        let text = case["text"].as_str().expect("a text");
+        match text {
+            "" => assert!(model.to_tokens(no_bos(text)).is_err()),
+            _ => {
+                assert_eq!(model.to_tokens(no_bos(text))?.ids(), ids(&case["ids"]), "{text:?}");
+                let with_bos = model.to_string(model.to_tokens(text)?.ids());
+                // A mark that is written out is read as a space, as SentencePiece does.
+                assert_eq!(with_bos, format!("<s>{}", text.replace('\u{2581}', " ")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An answer, a metric's token, a label, a position and what is generated mean the same piece in mid-text, also where a
+/// tokenizer marks a beginning with a space of its own.
+#[test]
+fn a_piece_in_mid_text() -> headlight::Result<()> {
+    let model = of_pieces(&golden(include_str!("golden/sentence_pieces.json")))?;
+    let (before, whole) =
+        (model.to_tokens("the cat sat on the")?, model.to_tokens("the cat sat on the mat")?);
+    let mat = model.to_single_token(" mat")?;
+    assert_eq!(whole.ids(), [before.ids(), &[mat]].concat());
+    assert_eq!(whole.positions(" mat"), [before.len()]);
+    assert_eq!(
+        (model.to_str_tokens(vec![mat])?, model.to_string(&[mat])),
+        (vec![" mat".into()], " mat".into())
+    );
+    assert_eq!(model.to_string(whole.ids()), "<s>the cat sat on the mat");
+    let test = model.test_prompt("the cat sat on the", " mat")?;
+    let log_probs = model.run_with_cache(&whole)?.log_probs()?;
+    let truth = log_probs.value(&[before.len() - 1, mat as usize])?.exp();
+    assert_eq!(test.probabilities().len(), 1);
+    assert!((test.probabilities()[0] - truth).abs() < 1e-6, "{test:?} {truth}");
+    // In mid-word it is another piece, or several.
+    assert!(model.to_single_token("mat").map_or(true, |id| id != mat));
+    for seed in 0..20 {
+        let sampling = Sampling { max_new_tokens: 3, temperature: 1.0, seed, ..Sampling::default() };
+        let generated = model.generate("the cat sat on", &sampling)?;
+        let labels = generated.tokens().labels()[before.len() - 1..].concat();
+        if !labels.contains("\\x") {
+            assert_eq!(generated.text(), labels, "seed {seed}");
+        }
+    }
+    // Behind BOS alone a text begins.
+    let sampling = Sampling { max_new_tokens: 1, temperature: 1.0, ..Sampling::default() };
+    let begun = (0..40).map(|seed| model.generate(vec![1], &Sampling { seed, ..sampling }));
+    let begun = begun.collect::<headlight::Result<Vec<_>>>()?;
+    let label = |begun: &Generated| begun.tokens().labels()[1].clone();
+    assert!(begun.iter().any(|begun| label(begun).starts_with(" ")));
+    assert!(
+        begun.iter().all(|begun| begun.text() == label(begun).strip_prefix(' ').unwrap_or(&label(begun)))
+    );
+    Ok(())
+}
 
 /// The model's weights do not matter here: only its vocabulary must have GPT-2's size.
 fn gpt2_of_width_one(files: &Path, folder: &Path) {

@@ -18,7 +18,7 @@ use super::label::{cut, for_plotly};
 use super::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
 use super::scene::{
     Area, CHIP_FONT, Cells, Chips, Grid, Item, Marks, OUTLINE, Panel, Ruler, Scene, Series, Side, TABLE_FONT,
-    Text, Thumbs, cell_text,
+    TABLE_ROW, Text, Thumbs, cell_text,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -501,8 +501,9 @@ impl Plot {
         // Plotly would break a cell at its spaces, and its row would grow out of the table.
         let in_one_line = |text: &String| for_plotly(&text.replace(' ', "\u{a0}"));
         let align: Vec<&str> = grid.columns.iter().map(|c| if c.right { "right" } else { "left" }).collect();
+        let in_lines = |lines: &Vec<String>| lines.iter().map(in_one_line).collect::<Vec<_>>().join("<br>");
         let cells: Vec<Vec<String>> =
-            grid.columns.iter().map(|c| c.cells.iter().map(in_one_line).collect()).collect();
+            grid.columns.iter().map(|c| c.cells.iter().map(in_lines).collect()).collect();
         let head: Vec<String> = grid.head.iter().map(in_one_line).collect();
         // The crate's own type can say neither where a table stands nor how wide each column is.
         self.traces.push(json!({
@@ -513,12 +514,12 @@ impl Plot {
             },
             "columnwidth": grid.columns.iter().map(|c| c.width.round()).collect::<Vec<_>>(),
             "header": {
-                "values": head, "align": align, "height": grid.row,
+                "values": head, "align": align, "height": TABLE_ROW,
                 "fill": { "color": "#ffffff" }, "line": { "color": RULE, "width": 1 },
                 "font": { "family": MONO, "size": TABLE_FONT, "color": MUTED },
             },
             "cells": {
-                "values": cells, "align": align, "height": grid.row,
+                "values": cells, "align": align, "height": TABLE_ROW,
                 "fill": { "color": "#ffffff" }, "line": { "color": RULE, "width": 1 },
                 "font": { "family": MONO, "size": TABLE_FONT, "color": INK },
             },

@@ -97,6 +97,27 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     out
 }
 
+/// The text in lines of at most so many columns, broken behind spaces and line breaks where it can be.
+pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
+    for word in text.split_inclusive([' ', '↵']) {
+        if line.ends_with('↵') || used > 0 && used + width(word.trim_end_matches(' ')) > columns {
+            lines.push(std::mem::take(&mut line));
+            used = 0;
+        }
+        for c in word.chars() {
+            if used > 0 && used + char_width(c) > columns && c != ' ' {
+                lines.push(std::mem::take(&mut line));
+                used = 0;
+            }
+            line.push(c);
+            used += char_width(c);
+        }
+    }
+    lines.push(line);
+    lines
+}
+
 /// The columns of a terminal that the text takes.
 pub(super) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()

@@ -1,6 +1,6 @@
 //! Where everything of a figure stands, in pixels: laid out once, then drawn by Plotly and as SVG alike.
 
-use super::label::{cell, cut, entry, of_tokens, plain, shown, width};
+use super::label::{cell, cut, entry, of_tokens, plain, shown, width, wrapped};
 use super::scale::{CHOSEN, INK, MUTED, SERIES, Scale, number, short, ticks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::named::{Axis, Meaning, Named};
@@ -172,18 +172,24 @@ pub(super) struct Grid {
     pub area: Area,
     pub head: Vec<String>,
     pub columns: Vec<Column>,
-    pub row: f64,
+    /// How high each row is.
+    pub rows: Vec<f64>,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     pub width: f64,
     pub right: bool,
-    pub cells: Vec<String>,
+    /// Each in lines.
+    pub cells: Vec<Vec<String>>,
 }
 
 pub(super) const CHIP_FONT: f64 = 14.0;
 pub(super) const TABLE_FONT: f64 = 12.0;
+/// A row of one line, the head among them.
+pub(super) const TABLE_ROW: f64 = 30.0;
+/// From one line of a cell to the next: what Plotly makes of `<br>`.
+pub(super) const TABLE_LINE: f64 = 1.3 * TABLE_FONT;
 
 /// Lays the views out from top to bottom.
 pub(super) fn lay_out(views: &[View]) -> Result<Scene> {
@@ -451,35 +457,49 @@ impl Scene {
         const ROWS: usize = 200;
         self.title(table.title());
         let widest = if table.columns().len() > 4 { 28 } else { 56 };
-        let mut columns: Vec<Column> = (table.columns().iter().enumerate())
-            .map(|(i, head)| {
-                let cells: Vec<String> =
-                    table.rows().iter().take(ROWS).map(|row| cut(&cell(&row[i]), widest)).collect();
-                let right = !cells.is_empty() && cells.iter().all(|c| c.is_empty() || is_number(c));
-                let most = cells.iter().map(|c| width(c)).chain([width(head).min(widest)]).max().unwrap_or(1);
-                Column { width: most as f64 * MONO * TABLE_FONT + 24.0, right, cells }
-            })
+        let shown = table.rows().len().min(ROWS);
+        let texts: Vec<Vec<String>> = (0..table.columns().len())
+            .map(|i| table.rows()[..shown].iter().map(|row| cell(&row[i])).collect())
             .collect();
-        let total: f64 = columns.iter().map(|c| c.width).sum();
-        if total > WIDE {
-            for column in &mut columns {
-                column.width *= WIDE / total;
-                let room = ((column.width - 18.0) / (MONO * TABLE_FONT)).max(1.0) as usize;
-                column.cells.iter_mut().for_each(|cell| *cell = cut(cell, room));
+        let wide = |room: usize| room as f64 * MONO * TABLE_FONT + 24.0;
+        let heads = table.columns().iter().map(|head| width(&plain(head)).min(widest));
+        let mut rooms: Vec<usize> = (texts.iter().zip(heads))
+            .map(|(texts, head)| texts.iter().map(|text| width(text).min(widest)).chain([head, 1]).max())
+            .map(|most| most.unwrap_or(1))
+            .collect();
+        // What is wide is text: it is wrapped before a number is.
+        while rooms.iter().map(|&room| wide(room)).sum::<f64>() > WIDE {
+            match rooms.iter_mut().max() {
+                Some(room) if *room > 1 => *room -= 1,
+                _ => break,
             }
         }
-        let head = (table.columns().iter().zip(&columns))
-            .map(|(head, c)| cut(&plain(head), ((c.width - 18.0) / (MONO * TABLE_FONT)).max(1.0) as usize))
+        let columns: Vec<Column> = (texts.iter().zip(&rooms))
+            .map(|(texts, &room)| Column {
+                width: wide(room),
+                right: !texts.is_empty() && texts.iter().all(|text| text.is_empty() || is_number(text)),
+                cells: texts.iter().map(|text| wrapped(text, room)).collect(),
+            })
             .collect();
-        let (row, shown) = (30.0, table.rows().len().min(ROWS));
-        let area = Area { x: PAD, y: self.height, w: total.min(WIDE), h: row * (shown + 1) as f64 };
+        let head =
+            (table.columns().iter().zip(&rooms)).map(|(head, room)| cut(&plain(head), *room)).collect();
+        let rows: Vec<f64> = (0..shown)
+            .map(|row| columns.iter().map(|column| column.cells[row].len()).max().unwrap_or(1))
+            .map(|lines| TABLE_ROW + (lines - 1) as f64 * TABLE_LINE)
+            .collect();
+        let area = Area {
+            x: PAD,
+            y: self.height,
+            w: columns.iter().map(|column| column.width).sum(),
+            h: TABLE_ROW + rows.iter().sum::<f64>(),
+        };
         self.reach(PAD + area.w + PAD, area.y + area.h + 2.0);
         if table.rows().len() > shown {
             let note = format!("{} more rows", table.rows().len() - shown);
             self.text(note, (PAD, self.height + 10.0), 12.0, MUTED, false, Side::Start);
             self.height += LINE;
         }
-        self.items.push(Item::Table(Grid { area, head, columns, row }));
+        self.items.push(Item::Table(Grid { area, head, columns, rows }));
     }
 
     fn title(&mut self, title: &str) {

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use super::label::{cut, for_markup};
 use super::scale::{ACCENT, FRAME, INK, MASKED, MUTED, RULE, Scale, ticks};
 use super::scene::{
-    Area, CHIP_FONT, Cells, Chips, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT, Text,
-    Thumbs, cell_text, pooled,
+    Area, CHIP_FONT, Cells, Chips, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT,
+    TABLE_LINE, TABLE_ROW, Text, Thumbs, cell_text, pooled,
 };
 
 /// More cells than this on a side are pooled: they would be smaller than a pixel of the PNG.
@@ -285,17 +285,22 @@ impl Svg {
         for (head, column) in grid.head.iter().zip(&grid.columns) {
             let (at, side) =
                 if column.right { (x + column.width - 10.0, Side::End) } else { (x + 10.0, Side::Start) };
-            self.small_text(head, (at, area.y + grid.row / 2.0), TABLE_FONT, MUTED, side);
-            for (i, cell) in column.cells.iter().enumerate() {
-                let y = area.y + grid.row * (i as f64 + 1.5);
-                self.small_text(cell, (at, y), TABLE_FONT, INK, side);
+            self.small_text(head, (at, area.y + TABLE_ROW / 2.0), TABLE_FONT, MUTED, side);
+            let mut y = area.y + TABLE_ROW;
+            for (lines, height) in column.cells.iter().zip(&grid.rows) {
+                for (i, line) in lines.iter().enumerate() {
+                    let down = TABLE_ROW / 2.0 + i as f64 * TABLE_LINE;
+                    self.small_text(line, (at, y + down), TABLE_FONT, INK, side);
+                }
+                y += height;
             }
             x += column.width;
         }
-        let rows = grid.columns.first().map_or(0, |c| c.cells.len());
-        for i in 1..=rows + 1 {
-            let y = area.y + grid.row * i as f64;
-            self.line((area.x, y), (area.x + area.w, y), if i == 1 { ACCENT } else { RULE });
+        let mut y = area.y + TABLE_ROW;
+        self.line((area.x, y), (area.x + area.w, y), ACCENT);
+        for height in &grid.rows {
+            y += height;
+            self.line((area.x, y), (area.x + area.w, y), RULE);
         }
     }
 }

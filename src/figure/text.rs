@@ -1,6 +1,6 @@
 //! Views as text, for terminals and for whatever shows nothing else.
 
-use super::label::{cell, cut, of_tokens, padded, plain, quoted, shown, width};
+use super::label::{cell, cut, of_tokens, padded, plain, quoted, shown, width, wrapped};
 use super::scale::{Scale, number, short};
 use super::scene::{facet_title, most_telling};
 use crate::error::Result;
@@ -239,18 +239,17 @@ fn tokens(named: &Named) -> Result<String> {
 
 fn table(table: &Table) -> String {
     const MOST: usize = 200;
-    let rows: Vec<Vec<String>> = table
-        .rows()
-        .iter()
-        .take(MOST)
-        .map(|row| row.iter().map(|cell| cut(&self::cell(cell), 60)).collect())
-        .collect();
+    const WIDEST: usize = 60;
+    let shown = &table.rows()[..table.rows().len().min(MOST)];
+    let rows: Vec<Vec<Vec<String>>> =
+        shown.iter().map(|row| row.iter().map(|text| wrapped(&cell(text), WIDEST)).collect()).collect();
     let columns: Vec<(String, usize, bool)> = (table.columns().iter().enumerate())
         .map(|(i, head)| {
-            let head = cut(&plain(head), 60);
-            let most = rows.iter().map(|row| width(&row[i])).chain([width(&head)]).max().unwrap_or(0);
-            let right =
-                !rows.is_empty() && rows.iter().all(|row| row[i].is_empty() || row[i].parse::<f64>().is_ok());
+            let head = cut(&plain(head), WIDEST);
+            let lines = rows.iter().flat_map(|row| &row[i]).map(|line| width(line.trim_end()));
+            let most = lines.chain([width(&head)]).max().unwrap_or(0);
+            let right = !shown.is_empty()
+                && shown.iter().all(|row| row[i].is_empty() || row[i].parse::<f64>().is_ok());
             (head, most, right)
         })
         .collect();
@@ -261,9 +260,13 @@ fn table(table: &Table) -> String {
     let mut out = line(columns.iter().map(|(head, _, _)| head.as_str()).collect());
     let rules: Vec<String> = columns.iter().map(|(_, wide, _)| "─".repeat(*wide)).collect();
     out += &format!("{}\n", rules.join("  "));
-    rows.iter().for_each(|row| out += &line(row.iter().map(String::as_str).collect()));
-    if table.rows().len() > MOST {
-        out += &format!("{} more rows\n", table.rows().len() - MOST);
+    for row in &rows {
+        for i in 0..row.iter().map(Vec::len).max().unwrap_or(0) {
+            out += &line(row.iter().map(|lines| lines.get(i).map_or("", |line| line.trim_end())).collect());
+        }
+    }
+    if table.rows().len() > shown.len() {
+        out += &format!("{} more rows\n", table.rows().len() - shown.len());
     }
     out
 }

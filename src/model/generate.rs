@@ -131,7 +131,12 @@ impl Model {
                 break;
             }
         }
-        let text = self.tokenizer.decode(&ids[prompt.len()..]);
+        let (before, added) = ids.split_at(prompt.len());
+        // Behind a BOS alone a text begins.
+        let text = match before.len() == usize::from(prompt.starts_with_bos()) {
+            true => self.tokenizer.decode(added),
+            false => self.tokenizer.decode_continuation(added),
+        };
         Ok(Generated { tokens: self.checked(ids)?, prompt_len: prompt.len(), text })
     }
 }

@@ -269,7 +269,8 @@ impl Model {
         Ok(self.to_tokens(input)?.labels().to_vec())
     }
 
-    /// The id of a text that is one token. Fails, naming the tokens, if it is several.
+    /// The id of a piece of text that is one token, as it stands in mid-text: most words there begin with a space. Fails, naming
+    /// the tokens, if it is several.
     ///
     /// ```
     /// # use headlight::prelude::*;
@@ -279,20 +280,23 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn to_single_token(&self, text: &str) -> Result<u32> {
-        match self.tokenizer.encode(text)?.as_slice() {
-            [id] => Ok(*id),
-            ids => Err(Error::new(
+        self.tokenizer.single(text)?.map_err(|ids| {
+            Error::new(
                 ErrorKind::Input,
-                format!("{text:?} is {} tokens, not one: {:?}", ids.len(), self.tokenizer.labels(ids)),
+                format!("{text:?} is {} tokens, not one: {:?}", ids.len(), self.tokenizer.labels(&ids)),
             )
-            .help("words in mid-sentence carry their leading space: try it with or without one")),
-        }
+            .help("words in mid-sentence carry their leading space: try it with or without one")
+        })
     }
 
-    /// The text of token ids.
+    /// The text of token ids: of a whole text where they begin with BOS, and else of a piece of one, whose leading space is kept.
+    /// (Llama's tokenizer, and all that SentencePiece made, put a space of their own before a text.)
     #[allow(clippy::inherent_to_string_shadow_display)]
     pub fn to_string(&self, ids: &[u32]) -> String {
-        self.tokenizer.decode(ids)
+        match self.bos.is_some() && ids.first() == self.bos.as_ref() {
+            true => self.tokenizer.decode(ids),
+            false => self.tokenizer.decode_continuation(ids),
+        }
     }
 
     /// A weight by TransformerLens's name: `W_E`, `W_pos`, `W_U`, `b_U`, one layer's as `blocks.0.attn.W_Q`, or

@@ -9,7 +9,7 @@ use candle_core::Device;
 use serde::Deserialize;
 
 use super::hub::{self, Hub};
-use super::tokenizer::Tokenizer;
+use super::tokenizer::{BpeFiles, Tokenizer};
 use super::{Build, Model, gguf, known, memory};
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::network;
@@ -48,6 +48,13 @@ enum OneOrMany {
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
+}
+
+/// What a tokenizer consists of.
+enum TokenizerFiles {
+    Json(PathBuf),
+    Bpe(BpeFiles),
+    None,
 }
 
 /// Where the files of a model come from.
@@ -135,33 +142,36 @@ fn one_file(path: &Path, device: &Device) -> Result<Model> {
     let found = gguf::read(path, device)?;
     let short = path.file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned());
     let said = format!("what {name} says");
-    let tokenizer = found.tokenizer.as_deref();
-    assemble(&short, &said, &found.config, &found.weights, || match tokenizer {
-        Some(text) => Tokenizer::from_bytes(&format!("the tokenizer of {name}"), text.as_bytes()),
-        None => Ok(Tokenizer::none()),
+    let tokenizer = found.tokenizer;
+    assemble(&short, &said, &found.config, &found.weights, |_| {
+        tokenizer.map_or_else(|| Ok(Tokenizer::none()), |tokenizer| tokenizer.read())
     })
 }
 
 /// A model by its files; `origin` is what errors call them.
 fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> Result<Model> {
     let config = source.require("config.json")?;
-    let text = read(&config, "a model folder holds config.json and model.safetensors")?;
+    let text = read_text(&config, "a model folder holds config.json and model.safetensors")?;
     let weights = weights(origin, &mut source, device)?;
     // What the tokenizer consists of is there before the weights are loaded.
     let tokenizer = match source.first(&["tokenizer.json", "vocab.json"])? {
-        Some(("vocab.json", vocab)) => {
-            source.first(&["merges.txt"])?.map(|(_, merges)| (vocab, Some(merges)))
-        }
-        Some((_, json)) => Some((json, None)),
-        None => None,
+        Some(("vocab.json", vocab)) => match source.first(&["merges.txt"])? {
+            Some((_, merges)) => {
+                let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| config);
+                TokenizerFiles::Bpe(BpeFiles { vocab, merges, config })
+            }
+            None => TokenizerFiles::None,
+        },
+        Some((_, json)) => TokenizerFiles::Json(json),
+        None => TokenizerFiles::None,
     };
-    let model = assemble(name, &config.display().to_string(), &text, &weights, || match &tokenizer {
-        Some((vocab, Some(merges))) => Tokenizer::from_vocab_and_merges(vocab, merges),
-        Some((json, None)) => {
+    let model = assemble(name, &config.display().to_string(), &text, &weights, |family| match &tokenizer {
+        TokenizerFiles::Bpe(files) => Tokenizer::from_bpe_files(files, family),
+        TokenizerFiles::Json(json) => {
             let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
-            Tokenizer::from_bytes(&json.display().to_string(), read(json, help)?.as_bytes())
+            Tokenizer::from_bytes(&json.display().to_string(), read_text(json, help)?.as_bytes())
         }
-        None => Ok(Tokenizer::none()),
+        TokenizerFiles::None => Ok(Tokenizer::none()),
     });
     weights.let_go();
     model
@@ -172,7 +182,7 @@ fn built_in(device: &Device) -> Result<Model> {
     let config = include_str!("../../assets/built-in/config.json");
     let tokenizer = include_bytes!("../../assets/built-in/tokenizer.json");
     let weights = Weights::from_static("the built-in model", weights, device)?;
-    assemble(BUILT_IN, "the built-in config.json", config, &weights, || {
+    assemble(BUILT_IN, "the built-in config.json", config, &weights, |_| {
         Tokenizer::from_bytes("the built-in tokenizer.json", tokenizer)
     })
 }
@@ -182,7 +192,7 @@ fn assemble(
     config_path: &str,
     config: &str,
     weights: &Weights,
-    tokenizer: impl FnOnce() -> Result<Tokenizer> + Send,
+    tokenizer: impl FnOnce(&str) -> Result<Tokenizer> + Send,
 ) -> Result<Model> {
     let header: Header = parse(config_path, config)?;
     let Some(architecture) = architecture(&header) else {
@@ -195,10 +205,11 @@ fn assemble(
     memory::check(name, weights.bytes(), weights.device())?;
     memory::keep_between_runs();
     let (architecture, path, text) = (architecture.to_string(), config_path.to_string(), config.to_string());
+    let family = architecture.clone();
     let build = Build::new(move |weights| network::load(&architecture, &path, &text, weights));
     // Reading a tokenizer takes one thread about as long as reading the weights takes the others.
     let (network, tokenizer) = std::thread::scope(|scope| {
-        let tokenizer = scope.spawn(tokenizer);
+        let tokenizer = scope.spawn(|| tokenizer(&family));
         (build.network(weights), tokenizer.join())
     });
     let network = network?;
@@ -260,7 +271,7 @@ fn weights(origin: &str, source: &mut Source, device: &Device) -> Result<Weights
 
 fn shards(index: &Path) -> Result<BTreeSet<String>> {
     let path = index.display().to_string();
-    let index: Index = parse(&path, &read(index, "it names the shard of each weight")?)?;
+    let index: Index = parse(&path, &read_text(index, "it names the shard of each weight")?)?;
     let shards: BTreeSet<String> = index.weight_map.into_values().collect();
     let is_beside = |shard: &String| Path::new(shard).file_name() == Some(shard.as_ref());
     match shards.iter().find(|shard| !is_beside(shard)) {
@@ -274,7 +285,7 @@ fn shards(index: &Path) -> Result<BTreeSet<String>> {
 }
 
 /// A text file of a sane size.
-fn read(path: &Path, help: &str) -> Result<String> {
+pub(super) fn read_text(path: &Path, help: &str) -> Result<String> {
     const LIMIT: u64 = 256 << 20;
     let failed = |error: std::io::Error| {
         Error::new(ErrorKind::File, format!("cannot read {}", path.display())).caused_by(error).help(help)

@@ -100,7 +100,7 @@ impl Model {
     /// ```
     pub fn test_prompt(&self, prompt: impl Into<Input>, answer: &str) -> Result<PromptTest> {
         let prompt = self.to_tokens(prompt)?;
-        let answer_ids = self.tokenizer.encode(answer)?;
+        let answer_ids = self.tokenizer.encode_continuation(answer)?;
         if answer_ids.is_empty() {
             return Err(
                 Error::new(ErrorKind::Input, "the answer is empty").help("give the text that should follow")

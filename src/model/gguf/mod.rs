@@ -12,11 +12,11 @@ use crate::error::Result;
 use crate::network::weights::{Weights, map};
 use header::Header;
 
-/// A file's `config.json`, weights and `tokenizer.json`.
+/// A file's `config.json`, weights and tokenizer.
 pub(super) struct Gguf {
     pub config: String,
     pub weights: Weights,
-    pub tokenizer: Option<String>,
+    pub tokenizer: Option<tokenizer::Found>,
 }
 
 pub(super) fn read(path: &Path, device: &Device) -> Result<Gguf> {

@@ -1,58 +1,36 @@
 //! A GGUF file's tokenizer, written as the `tokenizer.json` that it was made from.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 
 use super::header::{Header, shown};
 use crate::error::{Error, ErrorKind, Result, nearest};
-
-/// How text is cut before pairs are merged, by the names of `tokenizer.ggml.pre`.
-struct Cut {
-    names: &'static [&'static str],
-    normalizer: Option<&'static str>,
-    digits: bool,
-    /// Instead of GPT-2's own.
-    pattern: Option<&'static str>,
-    ignore_merges: bool,
-}
-
-const GPT2: Cut = Cut {
-    names: &["gpt-2", "olmo", "phi-2", "jais", "mpt"],
-    normalizer: None,
-    digits: false,
-    pattern: None,
-    ignore_merges: false,
-};
-
-const CUTS: [Cut; 4] = [
-    GPT2,
-    Cut { names: &["smollm", "starcoder", "refact", "command-r", "codeshell"], digits: true, ..GPT2 },
-    Cut {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        pattern: Some(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ),
-        ignore_merges: true,
-        ..GPT2
-    },
-    Cut {
-        names: &["qwen2"],
-        normalizer: Some("NFC"),
-        pattern: Some(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ),
-        ..GPT2
-    },
-];
+use crate::model::tokenizer::{BYTE_LEVELS, Pieces, Tokenizer};
 
 /// The sorts of token that `tokenizer.ggml.token_type` tells apart.
 const UNKNOWN: f64 = 2.0;
 const CONTROL: f64 = 3.0;
 const USER_DEFINED: f64 = 4.0;
 
-/// The text of a `tokenizer.json`; nothing for a file without a tokenizer.
-pub(super) fn translate(header: &Header) -> Result<Option<String>> {
+/// A file's tokenizer, as far as it was made: reading it takes as long as reading the weights.
+pub(crate) struct Found {
+    origin: String,
+    /// The text of a `tokenizer.json`.
+    json: String,
+    pieces: Option<Pieces>,
+}
+
+impl Found {
+    pub(crate) fn read(self) -> Result<Tokenizer> {
+        let tokenizer = Tokenizer::from_bytes(&self.origin, self.json.as_bytes())?;
+        Ok(match self.pieces {
+            Some(pieces) => tokenizer.with_pieces(pieces),
+            None => tokenizer,
+        })
+    }
+}
+
+/// The tokenizer; nothing for a file without one.
+pub(super) fn translate(header: &Header) -> Result<Option<Found>> {
     if !header.says("tokenizer.ggml.model") {
         return Ok(None);
     }
@@ -75,9 +53,12 @@ pub(super) fn translate(header: &Header) -> Result<Option<String>> {
             })
         })
         .collect();
-    let mut json = match header.text("tokenizer.ggml.model")? {
-        "gpt2" => byte_level(header, &tokens)?,
-        "llama" => sentence_pieces(header, &tokens, (0..tokens.len()).find(|&id| kind(id) == UNKNOWN))?,
+    let (mut json, pieces) = match header.text("tokenizer.ggml.model")? {
+        "gpt2" => (byte_level(header, &tokens)?, None),
+        "llama" => {
+            let unknown = (0..tokens.len()).find(|&id| kind(id) == UNKNOWN);
+            (sentence_pieces(header, &tokens, unknown)?, Some(pieces(header, &tokens, unknown)?))
+        }
         other => {
             return Err(refused(
                 format!("{} has a tokenizer of type `{}`, which is not known", header.path, shown(other)),
@@ -87,7 +68,8 @@ pub(super) fn translate(header: &Header) -> Result<Option<String>> {
     };
     json["version"] = json!("1.0");
     json["added_tokens"] = json!(added);
-    Ok(Some(json.to_string()))
+    let origin = format!("the tokenizer of {}", header.path);
+    Ok(Some(Found { origin, json: json.to_string(), pieces }))
 }
 
 fn refused(what: String, help: &str) -> Error {
@@ -107,8 +89,8 @@ fn byte_level(header: &Header, tokens: &[String]) -> Result<Value> {
         None => "none",
         Some(name) => name,
     };
-    let Some(cut) = CUTS.iter().find(|cut| cut.names.contains(&name)) else {
-        let known: Vec<&str> = CUTS.iter().flat_map(|cut| cut.names).copied().collect();
+    let Some(level) = BYTE_LEVELS.iter().find(|level| level.ggml.contains(&name)) else {
+        let known: Vec<&str> = BYTE_LEVELS.iter().flat_map(|level| level.ggml).copied().collect();
         let error = Error::new(
             ErrorKind::Tokenizer,
             format!("{} cuts text by `{}`, which is not known", header.path, shown(name)),
@@ -120,52 +102,27 @@ fn byte_level(header: &Header, tokens: &[String]) -> Result<Value> {
             None => error.help(format!("known: {}", known.join(", "))),
         });
     };
-    let level = |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
-    let mut steps = Vec::new();
-    if cut.digits {
-        steps.push(json!({"type": "Digits", "individual_digits": true}));
-    }
-    if let Some(pattern) = cut.pattern {
-        steps.push(
-            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}),
-        );
-    }
-    steps.push(level(cut.pattern.is_none()));
-    Ok(json!({
-        "normalizer": cut.normalizer.map(|name| json!({"type": name})),
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
-        "decoder": level(true),
-        "model": {
-            "type": "BPE", "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.ignore_merges,
-            "vocab": vocab(tokens), "merges": header.texts("tokenizer.ggml.merges")?,
-        },
-    }))
+    let mut json = level.entries(false);
+    json["model"] = json!({
+        "type": "BPE", "fuse_unk": false, "byte_fallback": false, "ignore_merges": level.ignore_merges,
+        "vocab": vocab(tokens), "merges": header.texts("tokenizer.ggml.merges")?,
+    });
+    Ok(json)
 }
 
-/// SentencePiece's BPE: the pairs to merge follow from the pieces, the likeliest first.
-fn sentence_pieces(header: &Header, tokens: &[String], unknown: Option<usize>) -> Result<Value> {
+/// The pieces, which the library cannot join as SentencePiece does.
+fn pieces(header: &Header, tokens: &[String], unknown: Option<usize>) -> Result<Pieces> {
     let scores = header.numbers("tokenizer.ggml.scores")?;
     if scores.len() != tokens.len() {
         let what = format!("{} has {} tokens and {} scores of them", header.path, tokens.len(), scores.len());
         return Err(refused(what, "convert the model again"));
     }
-    let ids: HashMap<&str, usize> =
-        tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id)).collect();
-    let mut merges = Vec::new();
-    for (id, token) in tokens.iter().enumerate() {
-        // A piece is as long as a few words at most; a longer one would only cost time.
-        if token.len() > 512 {
-            continue;
-        }
-        for (at, _) in token.char_indices().skip(1) {
-            let (left, right) = token.split_at(at);
-            if let (Some(&left_id), Some(&right_id)) = (ids.get(left), ids.get(right)) {
-                merges.push((scores[id], left_id, right_id, [left, right]));
-            }
-        }
-    }
-    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| (a.1, a.2).cmp(&(b.1, b.2))));
-    let merges: Vec<[&str; 2]> = merges.into_iter().map(|(.., pair)| pair).collect();
+    let scored = tokens.iter().cloned().zip(scores.into_iter().map(|score| score as f32));
+    Ok(Pieces::new(scored, unknown.map(|id| id as u32)))
+}
+
+/// What SentencePiece's BPE does before and after its pieces are joined.
+fn sentence_pieces(header: &Header, tokens: &[String], unknown: Option<usize>) -> Result<Value> {
     let space = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
     let prefixed = header.optional("tokenizer.ggml.add_space_prefix", Header::flag)?.unwrap_or(true);
     let mut normalizers = vec![space];
@@ -184,7 +141,7 @@ fn sentence_pieces(header: &Header, tokens: &[String], unknown: Option<usize>) -
         "decoder": {"type": "Sequence", "decoders": decoders},
         "model": {
             "type": "BPE", "unk_token": unknown.map(|id| &tokens[id]), "fuse_unk": true, "byte_fallback": true,
-            "ignore_merges": false, "vocab": vocab(tokens), "merges": merges,
+            "ignore_merges": false, "vocab": vocab(tokens), "merges": [],
         },
     }))
 }
