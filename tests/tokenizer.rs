@@ -170,9 +170,10 @@ fn a_piece_in_mid_text() -> headlight::Result<()> {
     let begun = begun.collect::<headlight::Result<Vec<_>>>()?;
     let label = |begun: &Generated| begun.tokens().labels()[1].clone();
     assert!(begun.iter().any(|begun| label(begun).starts_with(" ")));
-    assert!(
-        begun.iter().all(|begun| begun.text() == label(begun).strip_prefix(' ').unwrap_or(&label(begun)))
-    );
+    // A byte that is no character by itself has a label and no text.
+    for begun in begun.iter().filter(|begun| !label(begun).contains("\\x")) {
+        assert_eq!(begun.text(), label(begun).strip_prefix(' ').unwrap_or(&label(begun)));
+    }
     Ok(())
 }
 

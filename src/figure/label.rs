@@ -97,10 +97,10 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     out
 }
 
-/// The text in lines of at most so many columns, broken behind spaces and line breaks where it can be.
+/// The text in lines of at most so many columns, broken behind spaces, line breaks and the joints of long names where it can be.
 pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
-    for word in text.split_inclusive([' ', '↵']) {
+    for word in text.split_inclusive([' ', '↵', '-', '/', '_']) {
         if line.ends_with('↵') || used > 0 && used + width(word.trim_end_matches(' ')) > columns {
             lines.push(std::mem::take(&mut line));
             used = 0;
@@ -179,4 +179,25 @@ pub(super) fn json_for_script(json: &str) -> String {
         .replace('&', "\\u0026")
         .replace('\u{2028}', "\\u2028")
         .replace('\u{2029}', "\\u2029")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrapped_text_is_all_there_in_lines_that_fit() {
+        for (text, columns, lines) in [
+            ("", 5, vec![""]),
+            ("the cat sat", 20, vec!["the cat sat"]),
+            ("the cat sat", 7, vec!["the cat ", "sat"]),
+            ("one↵two three", 9, vec!["one↵", "two three"]),
+            ("owner/name-of-model", 12, vec!["owner/name-", "of-model"]),
+            ("unbreakable", 4, vec!["unbr", "eaka", "ble"]),
+            ("日本語", 4, vec!["日本", "語"]),
+            ("a", 0, vec!["a"]),
+        ] {
+            assert_eq!(wrapped(text, columns), lines, "{text:?} in {columns}");
+        }
+    }
 }
