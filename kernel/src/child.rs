@@ -16,10 +16,9 @@ use std::time::Duration;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use crate::Result;
 use crate::session::Session;
 use crate::template::Template;
-use crate::tools;
+use crate::{Result, cargo, tools};
 
 /// Set by evcxr for the process that runs cells.
 pub const IS_CHILD: &str = "EVCXR_IS_RUNTIME";
@@ -44,10 +43,9 @@ pub fn prepare(
     let library = template.session_library()?;
     let mut folders = vec![template.toolchain.libraries()];
     folders.extend(library.parent().map(Path::to_path_buf));
-    let search = if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
-    folders.extend(std::env::var_os(search).iter().flat_map(std::env::split_paths));
+    folders.extend(std::env::var_os(cargo::LIBRARIES).iter().flat_map(std::env::split_paths));
     command
-        .env(search, std::env::join_paths(folders)?)
+        .env(cargo::LIBRARIES, std::env::join_paths(folders)?)
         .env(PIPES, numbers.join(","))
         .env(TOKEN, token)
         .env(SESSION_LIBRARY, library)

@@ -1,6 +1,8 @@
 //! A Jupyter kernel for Rust in which headlight is ready at once.
 
 mod ansi;
+mod artifacts;
+mod cargo;
 #[cfg_attr(not(unix), path = "child_elsewhere.rs")]
 mod child;
 mod collect;

@@ -40,11 +40,11 @@ impl Session {
         let toolchain = &template.toolchain;
         let known = Known {
             template: template.folder.clone(),
-            target: template.target.clone(),
             cargo: toolchain.cargo.clone(),
             rustc: toolchain.rustc.clone(),
             rustup: toolchain.rustup.clone(),
             cargo_version: toolchain.cargo_version.clone(),
+            host: toolchain.host.clone(),
             target_settings: toolchain.target_settings.clone(),
             path: path.clone(),
             cargo_home: cargo_home.clone(),

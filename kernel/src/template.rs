@@ -13,11 +13,16 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use serde_json::Value;
 
-use crate::{Result, library, names, tools};
+use crate::{Result, artifacts, cargo, library, names, tools};
 
 const EVCXR: &str = "0.22.0";
 /// A template that was built in another way is another template.
-const HOW: [&str; 3] = [include_str!("template.rs"), include_str!("names.rs"), include_str!("library.rs")];
+const HOW: [&str; 4] = [
+    include_str!("template.rs"),
+    include_str!("cargo.rs"),
+    include_str!("names.rs"),
+    include_str!("library.rs"),
+];
 const SESSION_SOURCE: &str = include_str!("../session/lib.rs");
 /// Crates that a cell can ask for without a build: in the version and with the features that headlight has them.
 const BESIDE: [&str; 4] = ["candle-core", "plotly", "tokenizers", "evcxr_input"];
@@ -213,8 +218,6 @@ pub const AT_ONCE: [&str; 3] = ["headlight", "candle-core", "evcxr_input"];
 
 pub struct Template {
     pub folder: PathBuf,
-    /// Where cargo builds, for all templates of one compiler: what has not changed is not built again.
-    pub target: PathBuf,
     pub dependencies: BTreeMap<String, String>,
     pub toolchain: Toolchain,
 }
@@ -232,43 +235,45 @@ impl Template {
                 templates.display()
             )
         })?;
-        let key = key(&toolchain, &source)?;
+        let key = key(&toolchain, &source, &templates)?;
         let folder = templates.join(&key);
-        let target = cache.join(format!("target-{:016x}", fingerprint(&[&toolchain.version])));
         if let Some(dependencies) = ready(&folder) {
-            return Ok(Template { folder, target, dependencies, toolchain });
+            return Ok(Template { folder, dependencies, toolchain });
         }
-        let lock = File::create(templates.join(format!("{key}.lock")))?;
+        // One build at a time: what is built is in place for all templates until it is in its own.
+        let lock = File::create(templates.join("building.lock"))?;
         if lock.try_lock().is_err() {
-            progress("waiting for another kernel that builds the same");
+            progress("waiting for another kernel that builds headlight");
             lock.lock()?;
         }
         if let Some(dependencies) = ready(&folder) {
-            return Ok(Template { folder, target, dependencies, toolchain });
+            return Ok(Template { folder, dependencies, toolchain });
         }
         progress(&format!(
             "building headlight, from {}, once; later kernels start from it",
             source.describe()
         ));
+        let target = cache.join(format!("target-{:016x}", fingerprint(&[&toolchain.version])));
         let dependencies = build(&folder, &target, &source, &toolchain, progress)?;
-        if self::key(&toolchain, &source)? != key {
+        if self::key(&toolchain, &source, &templates)? != key {
             fs::remove_dir_all(&folder)?;
             return Err("the source of headlight changed while it was built; try again".into());
         }
         remove_earlier(&templates, &folder);
-        Ok(Template { folder, target, dependencies, toolchain })
+        Ok(Template { folder, dependencies, toolchain })
     }
 
     /// Whether sessions start at once, because all is built.
     pub fn is_ready() -> Result<bool> {
         let source = Source::find();
-        let key = key(&Toolchain::find(&source)?, &source)?;
-        Ok(ready(&cache_folder()?.join("templates").join(key)).is_some())
+        let templates = cache_folder()?.join("templates");
+        let key = key(&Toolchain::find(&source)?, &source, &templates)?;
+        Ok(ready(&templates.join(key)).is_some())
     }
 
     /// The library that every cell links to.
     pub fn session_library(&self) -> Result<PathBuf> {
-        let call: tools::Call = serde_json::from_slice(&fs::read(self.folder.join("call.json"))?)?;
+        let call = tools::Call::read(&self.folder.join(tools::CALL))?;
         let path = call.arguments.iter().find_map(|word| word.strip_prefix("headlight="));
         path.map(PathBuf::from)
             .ok_or_else(|| "the template lacks its library; run headlight-kernel install".into())
@@ -290,9 +295,15 @@ fn ready(folder: &Path) -> Option<BTreeMap<String, String>> {
     serde_json::from_slice(&fs::read(folder.join("ready")).ok()?).ok()
 }
 
-fn key(toolchain: &Toolchain, source: &Source) -> Result<String> {
+/// Has cargo build the template anew, for the next kernel that starts.
+pub fn declare_outdated(template: &Path) -> Result<()> {
+    Ok(fs::remove_file(template.join("ready"))?)
+}
+
+fn key(toolchain: &Toolchain, source: &Source, templates: &Path) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     (&toolchain.version, &toolchain.rustc, EVCXR, SESSION_SOURCE, HOW).hash(&mut hasher);
+    (&toolchain.cargo_version, cargo::settings(templates)).hash(&mut hasher);
     (env!("CARGO_PKG_VERSION"), source.describe(), source.lock()).hash(&mut hasher);
     for file in source.files()? {
         file.hash(&mut hasher);
@@ -308,8 +319,11 @@ fn build(
     toolchain: &Toolchain,
     progress: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<String, String>> {
-    // What an earlier build left that was cut short.
+    // What an earlier build left that was cut short, or that is outdated.
     if folder.exists() {
+        if crate::session::any_alive(&folder.join("sessions")) {
+            return Err("headlight must be built anew, and kernels still run from what is there; shut them down first".into());
+        }
         fs::remove_dir_all(folder)?;
     }
     for part in ["session/src", "ctx/src", ".cargo", "sessions"] {
@@ -344,8 +358,15 @@ fn build(
     }
     write_manifest(&ctx, &dependencies)?;
     let metadata = self::metadata(&ctx, toolchain)?;
-    compile(&ctx, folder, target, toolchain, &metadata, progress)?;
-    tools::keep_artifacts(&folder.join("call.json"), target, folder)?;
+    let call = folder.join(tools::CALL);
+    let mut built = compile(&ctx, &call, target, toolchain, &metadata, progress)?;
+    // Cargo names the session's library by a second place.
+    built.extend(tools::Call::read(&call)?.libraries());
+    // What earlier builds left there may fit to nothing that there is now.
+    let is_ours = |path: &Path| !artifacts::is_library(path) || built.contains(path);
+    artifacts::keep(&call, target, folder, &is_ours)?;
+    progress("keeping what was built");
+    artifacts::copy(target, &folder.join(tools::TARGET), &is_ours)?;
     progress("looking through what cells can name");
     let library = toolchain.sysroot.join("lib/rustlib/src/rust/library");
     library::slim(&library, &folder.join("library"))?;
@@ -387,7 +408,7 @@ fn write_manifest(ctx: &Path, dependencies: &BTreeMap<String, String>) -> Result
 }
 
 fn metadata(ctx: &Path, toolchain: &Toolchain) -> Result<Value> {
-    let mut command = Command::new(&toolchain.cargo);
+    let mut command = cargo::command(&toolchain.cargo);
     command.current_dir(ctx).args([
         "metadata",
         "--format-version",
@@ -398,31 +419,18 @@ fn metadata(ctx: &Path, toolchain: &Toolchain) -> Result<Value> {
     Ok(serde_json::from_str(&output_of(&mut command)?)?)
 }
 
+/// Gives the files that were made.
 fn compile(
     ctx: &Path,
-    folder: &Path,
+    record: &Path,
     target: &Path,
     toolchain: &Toolchain,
     metadata: &Value,
     progress: &mut dyn FnMut(&str),
-) -> Result<()> {
+) -> Result<BTreeSet<PathBuf>> {
     let of = packages(metadata).count();
-    let mut command = Command::new(&toolchain.cargo);
-    command
-        .current_dir(ctx)
-        .args(["build", "--target", &toolchain.host, "--message-format=json"])
-        .env("CARGO_TARGET_DIR", target)
-        .env("CARGO_BUILD_BUILD_DIR", target)
-        .env("RUSTC", &toolchain.rustc)
-        .env("RUSTFLAGS", "-Cprefer-dynamic")
-        .env("RUSTC_WRAPPER", std::env::current_exe()?)
-        .env("HEADLIGHT_RECORD", folder.join("call.json"))
-        .env("__CARGO_DEFAULT_LIB_METADATA", "headlight")
-        .env("CARGO_TERM_COLOR", "never")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let mut command = cargo::build(&toolchain.cargo, &toolchain.rustc, &toolchain.host, target, record)?;
+    command.current_dir(ctx).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own, so that what cargo starts ends with it.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -438,16 +446,18 @@ fn compile(
     let mut child = command.spawn()?;
     BUILDING.store(child.id(), SeqCst);
     let stdout = child.stdout.take().ok_or("cargo has no output")?;
-    // Compiler errors, if headlight itself does not build.
-    let rendered = std::thread::spawn(move || {
-        let mut rendered = String::new();
+    // Files; and compiler errors, if headlight itself does not build.
+    let told = std::thread::spawn(move || {
+        let (mut files, mut rendered) = (BTreeSet::new(), String::new());
         for line in BufReader::new(stdout).lines().map_while(|line| line.ok()) {
             let message: Value = serde_json::from_str(&line).unwrap_or_default();
             if message["message"]["level"] == "error" {
                 rendered.push_str(message["message"]["rendered"].as_str().unwrap_or_default());
             }
+            let made = message["filenames"].as_array().into_iter().flatten();
+            files.extend(made.filter_map(Value::as_str).map(PathBuf::from));
         }
-        rendered
+        (files, rendered)
     });
     let mut log = String::new();
     let mut compiled = 0;
@@ -464,11 +474,11 @@ fn compile(
     }
     let status = child.wait()?;
     BUILDING.store(0, SeqCst);
-    let rendered = rendered.join().unwrap_or_default();
+    let (files, rendered) = told.join().unwrap_or_default();
     if !status.success() {
         return Err(format!("headlight could not be built ({status}):\n{log}{rendered}").into());
     }
-    Ok(())
+    Ok(files)
 }
 
 /// Ends a build that is under way; the next kernel begins it again.
@@ -515,6 +525,17 @@ pub fn pruned(mut metadata: Value, template: &Value, asked_for: &BTreeMap<String
     metadata
 }
 
+/// Whether packages that both have are there with other features.
+pub fn differ_in_features(one: &Value, other: &Value) -> bool {
+    let features = |metadata: &Value| -> BTreeMap<String, BTreeSet<String>> {
+        let nodes = metadata["resolve"]["nodes"].as_array().into_iter().flatten();
+        let strings = |list: &Value| list.as_array().into_iter().flatten().map(Value::to_string).collect();
+        nodes.map(|node| (node["id"].to_string(), strings(&node["features"]))).collect()
+    };
+    let (one, other) = (features(one), features(other));
+    one.iter().any(|(id, features)| other.get(id).is_some_and(|others| others != features))
+}
+
 fn hidden_names(metadata: &Value, toolchain: &Toolchain) -> BTreeSet<String> {
     let of = ["headlight-session", "headlight", "candle-core"].into_iter().filter_map(|name| {
         let package = packages(metadata).find(|package| package["name"] == name)?;
@@ -533,7 +554,6 @@ fn remove_earlier(templates: &Path, latest: &Path) {
         let earlier = path.is_dir() && path != latest && source(&path) == source(latest);
         if earlier && !crate::session::any_alive(&path.join("sessions")) {
             let _ = fs::remove_dir_all(&path);
-            let _ = fs::remove_file(path.with_extension("lock"));
         }
     }
 }

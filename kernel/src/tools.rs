@@ -14,20 +14,24 @@ use std::process::{Command, ExitCode, Stdio};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Result;
+use crate::{Result, artifacts, cargo};
 
 /// The folder of the session whose tools these are.
 pub const SESSION: &str = "HEADLIGHT_SESSION";
 /// Where to note the call of rustc for the crate of the cell, when cargo calls us in rustc's place.
-const RECORD: &str = "HEADLIGHT_RECORD";
+pub const RECORD: &str = "HEADLIGHT_RECORD";
+/// The template whose crates are there already, when cargo calls us in rustc's place for a session.
+const TEMPLATE: &str = "HEADLIGHT_TEMPLATE";
+
+/// In a template: how rustc is called for a cell; where sessions build what the template lacks.
+pub const CALL: &str = "call.json";
+pub const TARGET: &str = "target";
 
 /// What the stand-ins know of their session; written by the kernel as `session.json`.
 #[derive(Serialize, Deserialize)]
 pub struct Known {
     /// The template's folder.
     pub template: PathBuf,
-    /// Where cargo builds.
-    pub target: PathBuf,
     pub cargo: PathBuf,
     pub rustc: PathBuf,
     /// The real folder of rustup's and cargo's own tools.
@@ -36,6 +40,7 @@ pub struct Known {
     pub path: OsString,
     pub cargo_home: Option<OsString>,
     pub cargo_version: String,
+    pub host: String,
     /// As `rustc --print cfg` has it.
     pub target_settings: String,
     /// The dependencies that the template was built with, as lines of Cargo.toml.
@@ -48,6 +53,22 @@ pub struct Call {
     pub program: PathBuf,
     pub arguments: Vec<String>,
     pub environment: BTreeMap<String, String>,
+}
+
+impl Call {
+    pub fn read(file: &Path) -> Result<Call> {
+        Ok(serde_json::from_slice(&std::fs::read(file)?)?)
+    }
+
+    pub fn write(&self, file: &Path) -> Result<()> {
+        Ok(std::fs::write(file, serde_json::to_vec(self)?)?)
+    }
+
+    /// The libraries that it names, one by one.
+    pub fn libraries(&self) -> impl Iterator<Item = PathBuf> {
+        let named = self.arguments.windows(2).filter(|pair| pair[0] == "--extern");
+        named.filter_map(|pair| Some(PathBuf::from(pair[1].split_once('=')?.1)))
+    }
 }
 
 /// The name of the tool that this program was called as, if it is one that we stand in for.
@@ -72,7 +93,8 @@ pub fn stand_in(tool: &str) -> ExitCode {
     }
 }
 
-/// Runs rustc as cargo asks; of the crate of the cell it only notes how, and makes an empty one.
+/// Runs rustc as cargo asks. Of the crate of the cell it only notes how, and makes an empty one; what the template has is
+/// taken from there.
 pub fn wrap_rustc() -> ExitCode {
     match wrap() {
         Ok(code) => code,
@@ -98,16 +120,20 @@ fn wrap() -> Result<ExitCode> {
         let call = Call { program: program.clone(), arguments: arguments.clone(), environment };
         let file = std::env::var_os(RECORD).ok_or("nowhere to note the call")?;
         let empty = Path::new(&file).with_extension("rs");
-        std::fs::write(&file, serde_json::to_vec(&call)?)?;
+        call.write(Path::new(&file))?;
         std::fs::write(&empty, "")?;
         for argument in &mut arguments {
             if argument.ends_with("lib.rs") {
                 *argument = empty.to_string_lossy().into_owned();
             }
         }
+    } else if let Some(template) = std::env::var_os(TEMPLATE)
+        && artifacts::take(Path::new(&template), &arguments)?
+    {
+        return Ok(ExitCode::SUCCESS);
     }
     let mut command = Command::new(program);
-    command.args(arguments).env_remove(RECORD);
+    command.args(arguments).env_remove(RECORD).env_remove(TEMPLATE);
     become_command(command)
 }
 
@@ -146,8 +172,8 @@ impl Session {
         }
         let verbs = words.strip_prefix(&["--offline"]).unwrap_or(&words);
         match verbs {
-            ["build", ..] => self.compile(arguments, "link"),
-            ["check", ..] => self.compile(arguments, "metadata"),
+            ["build", ..] => Ok(self.compile(arguments, "link").unwrap_or_else(told_as_rustc)),
+            ["check", ..] => Ok(self.compile(arguments, "metadata").unwrap_or_else(told_as_rustc)),
             ["metadata", ..] => self.metadata(arguments, &words),
             // What rust-analyzer asks each time it reads the dependencies, and could know.
             ["locate-project", ..] => {
@@ -177,32 +203,36 @@ impl Session {
         become_command(self.real(tool, arguments))
     }
 
-    /// A command in the world as it was before us.
     fn real(&self, tool: &Path, arguments: &[OsString]) -> Command {
-        let mut command = Command::new(tool);
-        command.args(arguments).env("PATH", &self.known.path).env_remove(SESSION);
+        let mut command = cargo::command(tool);
+        command.args(arguments);
+        self.as_before(&mut command);
+        command
+    }
+
+    /// Puts a command where it would be without us.
+    fn as_before(&self, command: &mut Command) {
+        command.env("PATH", &self.known.path);
         match &self.known.cargo_home {
             Some(home) => command.env("CARGO_HOME", home),
             None => command.env_remove("CARGO_HOME"),
         };
-        command
     }
 
     fn compile(&self, arguments: &[OsString], emit: &str) -> Result<ExitCode> {
         let manifest = Manifest::read(&self.folder.join("Cargo.toml"))?;
         let file = if manifest.is_within(&self.known.dependencies) {
-            self.known.template.join("call.json")
+            self.known.template.join(CALL)
         } else {
             self.folder.join(format!("call-{:016x}.json", manifest.fingerprint()))
         };
         if !file.exists() {
             let code = self.build(arguments, &file)?;
-            if code != ExitCode::SUCCESS || !file.exists() {
-                return Ok(ExitCode::FAILURE);
+            if code != ExitCode::SUCCESS {
+                return Ok(code);
             }
         }
-        let call: Call = serde_json::from_slice(&std::fs::read(&file)?)?;
-        let original: Call = serde_json::from_slice(&std::fs::read(self.known.template.join("call.json"))?)?;
+        let (call, original) = (Call::read(&file)?, Call::read(&self.known.template.join(CALL))?);
         let out = self.folder.join("out");
         let source = crate::source::stage(&self.folder)?;
         let arguments =
@@ -218,15 +248,15 @@ impl Session {
 
     /// Lets the real cargo build what is new, and note how it calls rustc for the cell.
     fn build(&self, arguments: &[OsString], file: &Path) -> Result<ExitCode> {
-        let mut command = self.real(&self.known.cargo, arguments);
-        command
-            .env("CARGO_TARGET_DIR", &self.known.target)
-            .env("CARGO_BUILD_BUILD_DIR", &self.known.target)
-            .env("__CARGO_DEFAULT_LIB_METADATA", "headlight")
-            .env("RUSTC_WRAPPER", std::env::current_exe()?)
-            .env(RECORD, file)
-            .env("CARGO_TERM_COLOR", "never")
-            .stderr(Stdio::piped());
+        let target = self.known.template.join(TARGET);
+        // It counts only when all that it refers to is in place.
+        let noted = file.with_extension("noted");
+        let mut command =
+            cargo::build(&self.known.cargo, &self.known.rustc, &self.known.host, &target, &noted)?;
+        command.env(TEMPLATE, &self.known.template).stderr(Stdio::piped());
+        let offline: Vec<OsString> = arguments.iter().filter(|word| *word == "--offline").cloned().collect();
+        command.args(&offline);
+        self.as_before(&mut command);
         self.note_process()?;
         let mut child = command.spawn()?;
         if let Some(stderr) = child.stderr.take() {
@@ -241,23 +271,41 @@ impl Session {
         if !child.wait()?.success() {
             return Ok(ExitCode::FAILURE);
         }
-        keep_artifacts(file, &self.known.target, &self.folder)?;
-        self.keep_library(file)?;
+        // A folder for each call: what an earlier one refers to stays.
+        artifacts::keep(&noted, &target, &file.with_extension(""), &|_| true)?;
+        self.keep_library(&noted, &offline)?;
+        std::fs::rename(noted, file)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// A session goes on with the library that it began with: a copy would be another one, with other statics.
-    fn keep_library(&self, file: &Path) -> Result<()> {
-        let mut call: Call = serde_json::from_slice(&std::fs::read(file)?)?;
-        let original: Call = serde_json::from_slice(&std::fs::read(self.known.template.join("call.json"))?)?;
+    /// A session goes on with the library that it began with: a copy would be another one, with other statics. It is another
+    /// library, with another name, only if something below it was asked for with other features.
+    fn keep_library(&self, file: &Path, arguments: &[OsString]) -> Result<()> {
+        let mut call = Call::read(file)?;
+        let original = Call::read(&self.known.template.join(CALL))?;
         let library = |call: &Call| call.arguments.iter().position(|word| word.starts_with("headlight="));
         if let (Some(copy), Some(first)) = (library(&call), library(&original)) {
             let (copied, known) = (Path::new(&call.arguments[copy]), Path::new(&original.arguments[first]));
             if copied.file_name() == known.file_name() {
                 call.arguments[copy] = original.arguments[first].clone();
+            } else if !self.asks_for_other_features(arguments)? {
+                crate::template::declare_outdated(&self.known.template)?;
+                return Err("cargo builds headlight in another way than when this kernel started; restart the kernel, \
+                    which builds it anew, once"
+                    .into());
             }
         }
-        Ok(std::fs::write(file, serde_json::to_vec(&call)?)?)
+        call.write(file)
+    }
+
+    /// Whether the session has crates of the template with other features than the template.
+    fn asks_for_other_features(&self, offline: &[OsString]) -> Result<bool> {
+        let mut command = self.real(&self.known.cargo, offline);
+        command.args(["metadata", "--format-version", "1", "--filter-platform", &self.known.host]);
+        let output = command.stderr(Stdio::inherit()).output()?;
+        let now: Value = serde_json::from_slice(&output.stdout)?;
+        let then: Value = serde_json::from_slice(&std::fs::read(self.known.template.join("metadata.json"))?)?;
+        Ok(crate::template::differ_in_features(&then, &now))
     }
 
     fn metadata(&self, arguments: &[OsString], words: &[&str]) -> Result<ExitCode> {
@@ -316,43 +364,10 @@ impl Session {
     }
 }
 
-/// Links what a call refers to into a folder of its own: a later build, for another kernel, must not change it. The call
-/// is rewritten accordingly.
-pub fn keep_artifacts(file: &Path, target: &Path, folder: &Path) -> Result<()> {
-    let mut call: Call = serde_json::from_slice(&std::fs::read(file)?)?;
-    let mut kept: BTreeMap<String, String> = BTreeMap::new();
-    let under = target.to_string_lossy().into_owned();
-    for word in &mut call.arguments {
-        let Some(start) = word.find(&under).filter(|at| word[*at..].contains("deps")) else { continue };
-        let deps = Path::new(&word[start..]).ancestors().find(|path| path.ends_with("deps"));
-        let Some(deps) = deps.map(|path| path.to_string_lossy().into_owned()) else { continue };
-        if !kept.contains_key(&deps) {
-            let place = folder.join(format!("deps-{}", kept.len()));
-            link_all(Path::new(&deps), &place)?;
-            kept.insert(deps.clone(), place.to_string_lossy().into_owned());
-        }
-        *word = word.replace(&deps, &kept[&deps]);
-    }
-    Ok(std::fs::write(file, serde_json::to_vec(&call)?)?)
-}
-
-fn link_all(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let path = entry?.path();
-        let Some(kind) = path.extension().and_then(|kind| kind.to_str()) else { continue };
-        let place = to.join(path.file_name().unwrap_or_default());
-        // Linkers may write a dynamic library in place; rustc replaces the others.
-        let whole = ["rlib", "rmeta"].contains(&kind);
-        let dynamic = kind == std::env::consts::DLL_EXTENSION;
-        if whole && std::fs::hard_link(&path, &place).is_ok() {
-            continue;
-        }
-        if (whole || dynamic) && !place.exists() {
-            std::fs::copy(&path, &place)?;
-        }
-    }
-    Ok(())
+/// Tells an error where evcxr looks for those of rustc.
+fn told_as_rustc(error: Box<dyn std::error::Error + Send + Sync>) -> ExitCode {
+    println!("{}", serde_json::json!({"level": "error", "message": error.to_string()}));
+    ExitCode::FAILURE
 }
 
 /// Appends a line that the notebook shows while it waits.

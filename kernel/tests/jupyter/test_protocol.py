@@ -747,6 +747,48 @@ def test_a_new_dependency_keeps_values_and_types(own, tmp_path):
     assert own.ok("point.clone()").result == "Point { x: 3 }"
 
 
+def compiled(outcome):
+    """The crates that the kernel says it compiles."""
+    notices = [content for content in outcome.of("display_data", "update_display_data") if is_notice(content)]
+    return set(re.findall(r"Compiling (\S+)", str([content["data"] for content in notices])))
+
+
+def session_libraries(kernel):
+    """The libraries with headlight in them that the process of the cells has loaded."""
+    maps = kernel.ok('println!("{}", std::fs::read_to_string("/proc/self/maps")?);').out
+    return {line.split()[-1] for line in maps.splitlines() if "headlight_session" in line}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+def test_a_new_dependency_builds_nothing_that_is_there(own, again):
+    """What notebooks start from was built by a program that cargo had started; this kernel was started by Jupyter."""
+    own.ok(PREPARE, START)
+    joined = own.ok(':dep itertools = "0.14"\nuse itertools::Itertools;\n(1..4).join(" ")', START)
+    assert joined.result == '"1 2 3"'
+    # evcxr adds tokio.
+    awaited = own.ok("async fn three() -> i32 { 3 }\nthree().await", START)
+    assert awaited.result == "3"
+    built = compiled(joined) | compiled(awaited)
+    assert not built & {"ring", "candle-core", "headlight", "headlight-session"}, built
+    assert not again or not built, "the second kernel builds what the first has built"
+    assert len(session_libraries(own)) == 1
+    model_works(own)
+
+
+def test_what_cargo_builds_again_is_what_was_there(tmp_path):
+    line = crate(tmp_path / "digest", "digest", "pub fn of(text: &str) -> Vec<u8> { ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref().to_vec() }")
+    with open(tmp_path / "digest/Cargo.toml", "a") as manifest:
+        manifest.write('[dependencies]\nring = "0.17"\n')
+    # Ring asks for this variable: cargo builds it again, and all that is above it.
+    with Kernel(env={"CFLAGS": "-DNOT_AS_BEFORE"}) as kernel:
+        kernel.ok(PREPARE, START)
+        digest = kernel.ok(f'{line}\nlet digest = digest::of("abc");\ndigest[..4].to_vec()', START)
+        assert bytes(json.loads(digest.result)) == hashlib.sha256(b"abc").digest()[:4]
+        assert {"ring", "headlight"} <= compiled(digest), "cargo was content with what was there: what is tested?"
+        assert len(session_libraries(kernel)) == 1
+        model_works(kernel)
+
+
 def test_types_and_values_live_on(kernel):
     kernel.ok("#[derive(Debug, Clone, Default)]\nstruct Tally { count: usize }\nimpl Tally {\n    fn add(&mut self) { self.count += 1; }\n}")
     kernel.ok("let mut tally = Tally::default();")
