@@ -2,7 +2,8 @@
 //!
 //! The standard output and error of cells go straight to the kernel, through pipes of its own, so that text appears as it
 //! is printed and none is lost in a crash. evcxr reads its few control lines where it expects them: the kernel sends
-//! them back over a third pipe, and a thread here writes them on.
+//! them back over a third pipe, and a thread here writes them on. The standard input of cells is at its end; what evcxr
+//! sends, commands and the user's answers, comes through a descriptor that no program inherits.
 
 use std::ffi::{c_int, c_void};
 use std::fs::File;
@@ -26,6 +27,8 @@ pub const IS_CHILD: &str = "EVCXR_IS_RUNTIME";
 pub const PIPES: &str = "HEADLIGHT_PIPES";
 /// What marks the lines that are for the kernel; no text that a model writes can guess it.
 pub const TOKEN: &str = "HEADLIGHT_KERNEL";
+/// The descriptor that the answers of the user come through; `session/evcxr_input.rs` reads it.
+const ANSWERS: &str = "HEADLIGHT_ANSWERS";
 /// The library that every cell links to.
 pub const SESSION_LIBRARY: &str = "HEADLIGHT_SESSION_LIBRARY";
 
@@ -102,7 +105,7 @@ impl Calls {
 /// Passes over a line that evcxr has read: nothing of a cell comes that way.
 pub fn pass_on(_: &str, _: &mut PipeWriter) {}
 
-/// Runs cells until the kernel closes the standard input. Never returns.
+/// Runs cells until evcxr sends no more. Never returns.
 pub fn run() -> ! {
     let code = match run_cells() {
         Ok(()) => 0,
@@ -116,6 +119,7 @@ pub fn run() -> ! {
 
 fn run_cells() -> Result<()> {
     let evcxr = take_over_output()?;
+    let commands = take_over_input()?;
     follow_parent();
     let token = std::env::var(TOKEN)?;
     let begin = format!("\u{1}{token} {{\"op\":\"begin\",\"process\":{}}}\n", std::process::id());
@@ -130,7 +134,7 @@ fn run_cells() -> Result<()> {
     }
     listen_for_interrupts();
     let mut variables = std::ptr::null_mut();
-    for line in std::io::stdin().lines() {
+    for line in BufReader::new(commands).lines() {
         let line = line?;
         // The path may hold spaces, the name of the function holds none.
         let (path, function) = line
@@ -207,6 +211,20 @@ fn take_over_output() -> Result<std::thread::JoinHandle<()>> {
             }
         }
     }))
+}
+
+/// Puts an input that is at its end in place of the standard one, which is given back.
+fn take_over_input() -> Result<File> {
+    let end = File::open("/dev/null")?;
+    // SAFETY: plain calls on descriptors that this process owns from its start; no other thread reads the environment yet.
+    unsafe {
+        let commands = libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3);
+        if commands < 0 || libc::dup2(end.as_raw_fd(), 0) < 0 {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        std::env::set_var(ANSWERS, commands.to_string());
+        Ok(File::from_raw_fd(commands))
+    }
 }
 
 /// Ends this process when the kernel is gone, however it went.

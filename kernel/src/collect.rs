@@ -73,8 +73,9 @@ impl Collected {
     }
 
     /// The outputs, cell by cell. What was emptied, as a progress bar that is done, is left out.
-    pub fn finish(self) -> Vec<Vec<Output>> {
+    pub fn finish(self) -> Vec<Vec<Value>> {
         let shown = |cell: Vec<Shown>| merged(cell.into_iter().filter(|shown| !shown.is_empty()));
+        let stored = |shown: Shown| serde_json::to_value(stored(shown)?).ok();
         self.cells.into_iter().map(|cell| shown(cell).filter_map(stored).collect()).collect()
     }
 }
@@ -170,23 +171,17 @@ mod tests {
     }
 
     /// One word for each output of a cell.
-    fn words(outputs: &[Output]) -> Vec<String> {
-        let plain = |value: Value| value["text/plain"].to_string();
+    fn words(outputs: &[Value]) -> Vec<String> {
+        let text = |value: &Value| crate::notebook::text(value).unwrap();
         outputs
             .iter()
-            .map(|output| match output {
-                Output::Stream { name, text } => format!("{name}:{}", text.0),
-                Output::DisplayData(shown) => {
-                    format!("display:{}", plain(serde_json::to_value(&shown.data).unwrap()))
+            .map(|output| match output["output_type"].as_str().unwrap() {
+                "stream" => format!("{}:{}", output["name"].as_str().unwrap(), text(&output["text"])),
+                "display_data" => format!("display:{}", text(&output["data"]["text/plain"])),
+                "execute_result" => {
+                    format!("{}:{}", output["execution_count"], text(&output["data"]["text/plain"]))
                 }
-                Output::ExecuteResult(shown) => {
-                    format!(
-                        "{}:{}",
-                        shown.execution_count.0,
-                        plain(serde_json::to_value(&shown.data).unwrap())
-                    )
-                }
-                Output::Error(error) => format!("error:{}", error.ename),
+                _ => format!("error:{}", output["ename"]),
             })
             .collect()
     }
@@ -203,17 +198,14 @@ mod tests {
             ),
             (vec![out("1 %\r"), out("2 %\n")], vec!["stdout:2 %\n"]),
             (vec![out("\r\u{1b}[K")], vec![]),
-            (vec![out("a"), display("x", ""), out("b")], vec!["stdout:a", "display:\"x\"", "stdout:b"]),
-            (
-                vec![display("x", "1"), display("y", "2"), update("z", "1")],
-                vec!["display:\"z\"", "display:\"y\""],
-            ),
+            (vec![out("a"), display("x", ""), out("b")], vec!["stdout:a", "display:x", "stdout:b"]),
+            (vec![display("x", "1"), display("y", "2"), update("z", "1")], vec!["display:z", "display:y"]),
             (vec![update("z", "unknown")], vec![]),
             (vec![out("a"), display("50 %", "1"), out("b"), update("", "1")], vec!["stdout:ab"]),
             (vec![out("a"), clear(), out("b")], vec!["stdout:b"]),
             (vec![out("a"), clear()], vec![]),
             (vec![out("a"), wait(), out("b"), out("c")], vec!["stdout:bc"]),
-            (vec![out("a"), wait(), wait(), display("b", "")], vec!["display:\"b\""]),
+            (vec![out("a"), wait(), wait(), display("b", "")], vec!["display:b"]),
             (vec![out("a"), wait()], vec!["stdout:a"]),
         ] {
             let mut collected = Collected::default();
@@ -235,7 +227,7 @@ mod tests {
         collected.take(second, update("new", "1"));
         collected.end_with_value(second, bundle("7"), 2);
         let cells = collected.finish();
-        assert_eq!(words(&cells[0]), ["display:\"new\""]);
-        assert_eq!(words(&cells[1]), ["2:\"7\""]);
+        assert_eq!(words(&cells[0]), ["display:new"]);
+        assert_eq!(words(&cells[1]), ["2:7"]);
     }
 }

@@ -9,13 +9,16 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use evcxr::{CommandContext, EvalCallbacks};
+use evcxr::{CommandContext, CompilationError, EvalCallbacks, EvalOutputs};
 
 use crate::Result;
+use crate::impls::{self, Impls};
+use crate::limit::Limited;
 use crate::output::{Bundle, EarlyReturn, PANICKED, Panic, Parser, Piece, RETURNED_EARLY, value_of};
 use crate::report::{self, Failure};
 use crate::session::Session;
 use crate::template::{self, Template};
+use crate::types::Unwritten;
 use crate::{child, lock, names, source};
 
 /// How long code that does not listen may go on after an interrupt.
@@ -125,7 +128,7 @@ struct Shared {
 /// What is known so far of the cell that runs.
 #[derive(Default)]
 struct Cell {
-    sink: Option<Sink>,
+    shown: Option<Limited>,
     /// A value that may turn out to be what the cell ends with.
     last: Option<Bundle>,
     panic: Option<Panic>,
@@ -138,14 +141,21 @@ struct Cell {
 impl Cell {
     fn emit(&mut self, event: Event) {
         self.flush();
-        if let Some(sink) = &self.sink {
-            sink(event);
+        if let Some(shown) = &mut self.shown {
+            shown.take(event);
         }
     }
 
     fn flush(&mut self) {
-        if let (Some(last), Some(sink)) = (self.last.take(), &self.sink) {
-            sink(Event::Display(last, None));
+        if let (Some(last), Some(shown)) = (self.last.take(), &mut self.shown) {
+            shown.take(Event::Display(last, None));
+        }
+    }
+
+    /// Shows what is still held back.
+    fn finish(&mut self) {
+        if let Some(shown) = &mut self.shown {
+            shown.finish();
         }
     }
 }
@@ -478,6 +488,7 @@ struct Worker {
     context: CommandContext,
     prepared: std::collections::BTreeMap<String, String>,
     sources: source::Sources,
+    impls: Impls,
     session: Session,
     /// What completion does not offer.
     hidden: BTreeSet<String>,
@@ -529,6 +540,7 @@ impl Worker {
             context,
             prepared: template.dependencies,
             sources,
+            impls: Impls::default(),
             session,
             hidden,
             token,
@@ -561,7 +573,11 @@ impl Worker {
     fn execute(&mut self, code: &str, number: usize, sink: Sink, ask: &Ask) -> Outcome {
         let shared = self.shared.clone();
         shared.killed.store(false, SeqCst);
-        *shared.cell() = Cell { sink: Some(sink), ..Cell::default() };
+        let mut cell = shared.cell();
+        // What threads of the cell before have printed since.
+        cell.finish();
+        *cell = Cell { shown: Some(Limited::new(sink)), ..Cell::default() };
+        drop(cell);
         let folder = self.session.folder.clone();
         // Completion may have looked up a dependency since the last cell.
         shared.forget_compiler();
@@ -569,16 +585,13 @@ impl Worker {
         let _ = std::fs::write(folder.join("notices"), "");
         shared.enter(Phase::Compiling);
         if source::is_too_deep(code) {
-            return Err(report::other("brackets are nested deeper than 256 times"));
+            return Err(report::too_deep());
         }
         let code = source::with_prepared(code, &self.prepared)?;
         self.sources.begin(number, &code);
-        let result = self.context.execute_with_callbacks(
-            &code,
-            &mut EvalCallbacks {
-                input_reader: &|request| ask(&request.prompt, request.is_password).unwrap_or_default(),
-            },
-        );
+        let before = self.variables();
+        let result = self.compile_and_run(&code, number, ask);
+        let gone: Vec<String> = before.difference(&self.variables()).cloned().collect();
         if let Err(evcxr::Error::SubprocessTerminated(_)) = result {
             self.wait_for_output();
         }
@@ -595,9 +608,9 @@ impl Worker {
                 Some(report::terminated(&how, shared.killed.load(SeqCst)))
             }
             Err(error) => Some(report::other(&error.to_string())),
-            Ok(_) if cell.panicked => Some(report::panic(&panic.unwrap_or_default(), &self.sources)),
+            Ok(_) if cell.panicked => Some(report::panic(&panic.unwrap_or_default(), &self.sources, &gone)),
             Ok(_) if cell.returned_early => {
-                Some(report::early_return(&cell.early.take().unwrap_or_default(), &self.sources))
+                Some(report::early_return(&cell.early.take().unwrap_or_default(), &self.sources, &gone))
             }
             Ok(outputs) => {
                 if let Some(panic) = panic {
@@ -617,12 +630,67 @@ impl Worker {
                 None
             }
         };
-        match failure {
-            Some(failure) => {
+        let last = match &failure {
+            Some(_) => {
                 cell.flush();
-                Err(failure)
+                None
             }
-            None => Ok(cell.last.take()),
+            None => cell.last.take(),
+        };
+        cell.finish();
+        failure.map_or(Ok(last), Err)
+    }
+
+    fn variables(&self) -> BTreeSet<String> {
+        self.context.variables_and_types().map(|(name, _)| name.to_string()).collect()
+    }
+
+    /// Has evcxr compile and run a cell; again, where what it made of the cell is at fault.
+    fn compile_and_run(
+        &mut self,
+        code: &str,
+        number: usize,
+        ask: &Ask,
+    ) -> std::result::Result<EvalOutputs, evcxr::Error> {
+        // Commands to the shell are not given twice.
+        let repeats = !code.lines().any(|line| line.starts_with('!'));
+        let mut replaced = Vec::new();
+        let mut typed = code.to_string();
+        // What is told if there is no right way to write a type, and the ways.
+        let mut unwritten: Option<(Vec<CompilationError>, Unwritten)> = None;
+        loop {
+            let (marked, impls) = self.impls.with_cell(&typed, &replaced);
+            let result = self.context.execute_with_callbacks(
+                &marked,
+                &mut EvalCallbacks {
+                    input_reader: &|request| ask(&request.prompt, request.is_password).unwrap_or_default(),
+                },
+            );
+            let Err(evcxr::Error::CompilationErrors(errors)) = result else {
+                if result.is_ok() {
+                    self.impls = impls;
+                }
+                return result;
+            };
+            let again = repeats && !self.shared.stopped.load(SeqCst);
+            let conflicting = self.impls.conflicting(&errors, &self.sources);
+            if again && replaced.is_empty() && !conflicting.is_empty() {
+                replaced = conflicting;
+                continue;
+            }
+            if unwritten.is_none() {
+                let generated = self.sources.generated(number).unwrap_or_default();
+                unwritten = Unwritten::of(&errors, &generated).map(|ways| (errors.clone(), ways));
+            }
+            match unwritten.as_mut().filter(|_| again).and_then(|(_, ways)| ways.next(code)) {
+                Some(next) => typed = next,
+                None => {
+                    // Another way to write a type does not fit; what else there is, is told as it is.
+                    let misfit = errors.iter().any(|error| error.code() == Some("E0308"));
+                    let told = unwritten.filter(|_| misfit).map_or(errors, |(first, _)| first);
+                    return Err(evcxr::Error::CompilationErrors(told));
+                }
+            }
         }
     }
 
@@ -660,7 +728,8 @@ impl Worker {
                 (None, "instance") => names::of_field(&name),
                 _ => name.clone(),
             };
-            let hidden = self.hidden.contains(&listed) && !self.sources.mentions(&name);
+            let hidden =
+                self.hidden.contains(&listed) && !self.sources.mentions(&name) || impls::is_mark(&name);
             if is_name && !hidden && !name.is_empty() && items.iter().all(|known| known.text != name) {
                 items.push(Completion { text: name, kind: item.kind, signature });
             }

@@ -20,6 +20,9 @@ use crate::report::Failure;
 use crate::stop::{Signal, Signals};
 use crate::{Result, completeness, lock};
 
+/// So many messages may wait to be sent.
+const MANY: usize = 100;
+
 /// Runs a kernel until it is told to shut down.
 pub fn serve(connection_file: &Path) -> Result<()> {
     let text = std::fs::read_to_string(connection_file).map_err(|error| {
@@ -38,6 +41,8 @@ pub fn serve(connection_file: &Path) -> Result<()> {
 struct Kernel {
     engine: Engine,
     iopub: mpsc::UnboundedSender<JupyterMessage>,
+    /// How many messages wait there.
+    waiting: Arc<AtomicUsize>,
     shell: mpsc::UnboundedSender<JupyterMessage>,
     stdin: mpsc::UnboundedSender<JupyterMessage>,
     /// Who waits for a line from the user.
@@ -62,6 +67,7 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
     let kernel = Kernel {
         engine: engine.clone(),
         iopub: to_iopub,
+        waiting: Arc::default(),
         shell: to_shell,
         stdin: to_stdin,
         answers: Arc::default(),
@@ -76,6 +82,7 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
             }
         }
     });
+    let waiting = kernel.waiting.clone();
     tokio::spawn(async move {
         let mut next = None;
         loop {
@@ -88,6 +95,7 @@ async fn answer(connection: &ConnectionInfo, engine: Engine) -> Result<()> {
             let (message, after) = with_more_text(message, &mut for_iopub);
             next = after;
             let _ = iopub.send(message).await;
+            waiting.store(for_iopub.len(), SeqCst);
         }
     });
     tokio::spawn(async move {
@@ -250,6 +258,7 @@ fn with_more_text(
 
 impl Kernel {
     fn publish(&self, kind: &str, content: Value, parent: &JupyterMessage) {
+        self.waiting.fetch_add(1, SeqCst);
         let _ = self.iopub.send(reply(kind, content, parent));
     }
 
@@ -432,6 +441,10 @@ impl Kernel {
     }
 
     fn show(&self, event: Event, parent: &JupyterMessage) {
+        // A cell that shows faster than can be sent waits.
+        while self.waiting.load(SeqCst) > MANY {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let transient = |id: &Option<String>| match id {
             Some(id) => json!({"display_id": id}),
             None => json!({}),

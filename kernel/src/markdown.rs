@@ -158,7 +158,7 @@ impl Attached<'_> {
     fn attachment(&self, name: &str) -> Option<String> {
         let forms = self.attachments?[name].as_object()?;
         forms.iter().find_map(|(mime, data)| {
-            let data: String = data.as_str()?.chars().filter(|c| !c.is_whitespace()).collect();
+            let data: String = crate::notebook::text(data)?.chars().filter(|c| !c.is_whitespace()).collect();
             let known = TYPES.iter().any(|(_, known)| known == mime);
             (known && is_base64(&data)).then(|| format!("data:{mime};base64,{data}"))
         })

@@ -7,13 +7,13 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use nbformat::v4::{Cell, CellMetadata, Notebook, Output};
 use serde_json::{Map, Value};
 
 use crate::Result;
 use crate::ansi::{self, escaped};
 use crate::highlight::words;
 use crate::markdown::{self, Attached, is_base64};
+use crate::notebook::{self, Cell, Kind, Notebook};
 
 const PLOTLY: &str = "application/vnd.plotly.v1+json";
 /// As Jupyter draws a figure that does not say how large it is.
@@ -25,10 +25,8 @@ pub fn html(notebook: &Notebook, name: &str, folder: &Path) -> Result<String> {
     for cell in &notebook.cells {
         page.cell(cell);
     }
-    let heading = notebook.cells.iter().find_map(|cell| match cell {
-        Cell::Markdown { source, .. } => markdown::first_heading(&source.concat()),
-        _ => None,
-    });
+    let of_text = notebook.cells.iter().filter(|cell| cell.kind() == Kind::Markdown);
+    let heading = of_text.filter_map(|cell| markdown::first_heading(&cell.source())).next();
     let title = escaped(&heading.unwrap_or_else(|| name.to_string()));
     let mut scripts = String::new();
     if page.figures {
@@ -55,45 +53,43 @@ struct Page<'a> {
 
 impl Page<'_> {
     fn cell(&mut self, cell: &Cell) {
-        let source = cell.source().concat();
-        match cell {
-            Cell::Markdown { attachments, .. } if !source.trim().is_empty() => {
-                let attached = Attached { folder: Some(self.folder), attachments: attachments.as_ref() };
+        let source = cell.source();
+        // The tags of nbconvert's users and of Jupyter Book, in both spellings.
+        let tagged = |tag: &str| cell.has_tag(tag) || cell.has_tag(&tag.replace('-', "_"));
+        if tagged("remove-cell") {
+            return;
+        }
+        match cell.kind() {
+            Kind::Markdown if !source.trim().is_empty() => {
+                let attached = Attached { folder: Some(self.folder), attachments: cell.attachments() };
                 self.body +=
                     &format!("<section class=\"text\">\n{}</section>\n", markdown::html(&source, &attached));
             }
-            Cell::Code { metadata, execution_count, outputs, .. }
-                if !source.trim().is_empty() || !outputs.is_empty() =>
-            {
-                self.code(&source, metadata, *execution_count, outputs);
+            Kind::Code if !source.trim().is_empty() || !cell.outputs().is_empty() => {
+                self.code(cell, &source, &tagged);
             }
             // Raw cells are for other programs.
             _ => {}
         }
     }
 
-    fn code(&mut self, source: &str, metadata: &CellMetadata, number: Option<i32>, outputs: &[Output]) {
-        let hidden = |field: fn(&nbformat::v4::JupyterCellMetadata) -> Option<bool>| {
-            metadata.jupyter.as_ref().and_then(field) == Some(true)
-        };
-        let tagged = |tag: &str| metadata.tags.iter().flatten().any(|own| own == tag);
-        if tagged("remove-cell") {
-            return;
-        }
+    fn code(&mut self, cell: &Cell, source: &str, tagged: &dyn Fn(&str) -> bool) {
         self.body += "<section class=\"cell\">\n";
         if !source.trim().is_empty() && !tagged("remove-input") {
             let count =
-                number.map(|number| format!("<span class=\"count\">{number}</span>")).unwrap_or_default();
+                cell.count().map(|count| format!("<span class=\"count\">{count}</span>")).unwrap_or_default();
             let code =
                 format!("<pre class=\"code\">{count}<code>{}</code></pre>", coloured(source.trim_end()));
-            self.folded(&code, "Code", hidden(|jupyter| jupyter.source_hidden) || tagged("hide-input"));
+            let hide = cell.is_set("/jupyter/source_hidden") || tagged("hide-input") || tagged("hide-cell");
+            self.folded(&code, "Code", hide);
         }
         let start = self.body.len();
-        outputs.iter().for_each(|output| self.output(output));
+        cell.outputs().iter().for_each(|output| self.output(output));
         let shown = self.body.split_off(start);
-        let hide = metadata.collapsed == Some(true)
-            || hidden(|jupyter| jupyter.outputs_hidden)
-            || tagged("hide-output");
+        let hide = cell.is_set("/collapsed")
+            || cell.is_set("/jupyter/outputs_hidden")
+            || tagged("hide-output")
+            || tagged("hide-cell");
         if !shown.is_empty() && !tagged("remove-output") {
             self.folded(&shown, "Output", hide);
         }
@@ -108,29 +104,34 @@ impl Page<'_> {
         };
     }
 
-    fn output(&mut self, output: &Output) {
-        match output {
-            Output::Stream { name, text } => {
-                let class = if name == "stderr" { "out stderr" } else { "out" };
-                self.body += &preformatted(class, &text.0);
+    fn output(&mut self, output: &Value) {
+        let text = |field: &str| notebook::text(&output[field]).unwrap_or_default();
+        match output["output_type"].as_str() {
+            Some("stream") => {
+                let class = if output["name"] == "stderr" { "out stderr" } else { "out" };
+                self.body += &preformatted(class, &text("text"));
             }
-            Output::DisplayData(shown) => self.bundle(serde_json::to_value(&shown.data)),
-            Output::ExecuteResult(shown) => self.bundle(serde_json::to_value(&shown.data)),
-            Output::Error(error) => {
-                let text = match error.traceback.is_empty() {
-                    true => format!("{}: {}", error.ename, error.evalue),
-                    false => error.traceback.join("\n"),
+            Some("error") => {
+                let lines: Vec<&str> =
+                    output["traceback"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                let text = match lines.is_empty() {
+                    true => format!("{}: {}", text("ename"), text("evalue")),
+                    false => lines.join("\n"),
                 };
                 self.body += &preformatted("out error", &text);
+            }
+            _ => {
+                if let Some(bundle) = output["data"].as_object() {
+                    self.bundle(bundle);
+                }
             }
         }
     }
 
     /// The form of a value that shows most.
-    fn bundle(&mut self, bundle: serde_json::Result<Value>) {
-        let Ok(Value::Object(bundle)) = bundle else { return };
-        let text = |mime: &str| bundle.get(mime).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let picture = picture(&bundle);
+    fn bundle(&mut self, bundle: &Map<String, Value>) {
+        let text = |mime: &str| text_of(bundle, mime);
+        let picture = picture(bundle);
         if let Some(figure) = bundle.get(PLOTLY).filter(|figure| figure["data"].is_array()) {
             self.figures = true;
             self.body += &plotly(figure, picture.as_deref());
@@ -138,16 +139,20 @@ impl Page<'_> {
             text("text/html").filter(|html| picture.is_none() || !html.contains("<script"))
         {
             self.frames = true;
-            self.body += &frame(html);
+            self.body += &frame(&html);
         } else if let Some(picture) = picture {
             self.body += &format!("<figure><img alt=\"\" src=\"{picture}\"></figure>\n");
         } else if let Some(text) = text("text/markdown") {
-            let html = markdown::html(text, &Attached { folder: None, attachments: None });
+            let html = markdown::html(&text, &Attached { folder: None, attachments: None });
             self.body += &format!("<div class=\"text\">{html}</div>\n");
         } else if let Some(text) = text("text/plain").or_else(|| text("text/latex")) {
-            self.body += &preformatted("out", text);
+            self.body += &preformatted("out", &text);
         }
     }
+}
+
+fn text_of(bundle: &Map<String, Value>, mime: &str) -> Option<String> {
+    bundle.get(mime).and_then(notebook::text).filter(|text| !text.is_empty())
 }
 
 fn preformatted(class: &str, text: &str) -> String {
@@ -168,12 +173,11 @@ fn coloured(code: &str) -> String {
 
 /// An image of the bundle as an address that holds it. In an `img` an SVG runs no scripts.
 fn picture(bundle: &Map<String, Value>) -> Option<String> {
-    let text = |mime: &str| bundle.get(mime).and_then(Value::as_str).filter(|text| !text.is_empty());
-    if let Some(svg) = text("image/svg+xml") {
+    if let Some(svg) = text_of(bundle, "image/svg+xml") {
         return Some(format!("data:image/svg+xml;base64,{}", STANDARD.encode(svg.as_bytes())));
     }
     ["image/png", "image/jpeg", "image/gif"].into_iter().find_map(|mime| {
-        let data: String = text(mime)?.chars().filter(|c| !c.is_whitespace()).collect();
+        let data: String = text_of(bundle, mime)?.chars().filter(|c| !c.is_whitespace()).collect();
         is_base64(&data).then(|| format!("data:{mime};base64,{data}"))
     })
 }
@@ -343,7 +347,7 @@ mod tests {
 
     fn page(cells: Value) -> String {
         let notebook = json!({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5});
-        html(&serde_json::from_value(notebook).unwrap(), "name", Path::new(".")).unwrap()
+        html(&notebook::parse(&notebook.to_string()).unwrap(), "name", Path::new(".")).unwrap()
     }
 
     fn with_output(output: Value) -> String {
@@ -446,15 +450,34 @@ mod tests {
     #[test]
     fn what_a_notebook_hides_is_folded() {
         let cell = |metadata: Value| {
-            page(
-                json!([{"cell_type": "code", "id": "a", "metadata": metadata, "execution_count": 1, "source": "secret",
-                "outputs": [{"output_type": "stream", "name": "stdout", "text": "seen"}]}]),
-            )
+            page(json!([
+                {"cell_type": "code", "id": "a", "metadata": metadata, "execution_count": 1, "source": "secret",
+                "outputs": [{"output_type": "stream", "name": "stdout", "text": "seen"}]},
+                {"cell_type": "markdown", "id": "b", "metadata": metadata, "source": "told"},
+            ]))
         };
-        assert!(!cell(json!({})).contains("<details>"));
-        assert!(cell(json!({"jupyter": {"source_hidden": true}})).contains("<summary>Code</summary>"));
-        assert!(cell(json!({"tags": ["hide-output"]})).contains("<summary>Output</summary>"));
-        assert!(!cell(json!({"tags": ["remove-cell"]})).contains("secret"));
-        assert!(!cell(json!({"tags": ["remove-input"]})).contains("secret"));
+        // What is left out, and what is folded.
+        for (metadata, gone, folded) in [
+            (json!({}), &[][..], &[][..]),
+            (json!({"jupyter": {"source_hidden": true}}), &[], &["Code"]),
+            (json!({"jupyter": {"outputs_hidden": true}}), &[], &["Output"]),
+            (json!({"collapsed": true}), &[], &["Output"]),
+            (json!({"tags": ["hide-input"]}), &[], &["Code"]),
+            (json!({"tags": ["hide-output"]}), &[], &["Output"]),
+            (json!({"tags": ["hide-cell"]}), &[], &["Code", "Output"]),
+            (json!({"tags": ["remove-cell"]}), &["secret", "seen", "told"], &[]),
+            (json!({"tags": ["remove_cell"]}), &["secret", "seen", "told"], &[]),
+            (json!({"tags": ["remove-input"]}), &["secret"], &[]),
+            (json!({"tags": ["remove_output"]}), &["seen"], &[]),
+        ] {
+            let page = cell(metadata.clone());
+            for text in ["secret", "seen", "told"] {
+                assert_eq!(page.contains(text), !gone.contains(&text), "{text} of {metadata}");
+            }
+            for name in ["Code", "Output"] {
+                let found = page.contains(&format!("<summary>{name}</summary>"));
+                assert_eq!(found, folded.contains(&name), "{name} of {metadata}");
+            }
+        }
     }
 }

@@ -1,14 +1,12 @@
 //! `--set name=value`: a cell after the one tagged `parameters` gives its names other values, as papermill does.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use nbformat::v4::{Cell, CellMetadata, Notebook};
-
 use crate::Result;
 use crate::highlight::{Kind, words};
-use crate::notebook::{fresh_id, has_tag, lines};
+use crate::notebook::{self, Cell, Notebook, fresh_id};
 
 const TAG: &str = "parameters";
 const INJECTED: &str = "injected-parameters";
@@ -158,12 +156,12 @@ pub fn inject(notebook: &mut Notebook, settings: &[Setting]) -> Result<()> {
     let place = notebook
         .cells
         .iter()
-        .position(|cell| matches!(cell, Cell::Code { .. }) && has_tag(cell, TAG))
+        .position(|cell| cell.kind() == notebook::Kind::Code && cell.has_tag(TAG))
         .ok_or(
             "has no code cell tagged \"parameters\", which --set needs; in JupyterLab tags are set in the \
              panel that the gear wheels at the upper right open",
         )?;
-    let known = definitions(&notebook.cells[place].source().concat());
+    let known = definitions(&notebook.cells[place].source());
     let mut code = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
         let definition = known.get(&setting.name).ok_or_else(|| {
@@ -175,17 +173,13 @@ pub fn inject(notebook: &mut Notebook, settings: &[Setting]) -> Result<()> {
             code.push(line(setting, definition));
         }
     }
-    let source = lines(&code.join("\n"));
-    let earlier = notebook.cells.iter_mut().find(|cell| has_tag(cell, INJECTED));
-    if let Some(Cell::Code { source: earlier, .. }) = earlier {
-        *earlier = source;
+    let source = code.join("\n");
+    if let Some(earlier) = notebook.cells.iter_mut().find(|cell| cell.has_tag(INJECTED)) {
+        earlier.set_source(&source);
         return Ok(());
     }
-    let taken: HashSet<String> = notebook.cells.iter().map(|cell| cell.id().as_str().to_string()).collect();
-    let id = fresh_id(INJECTED, &taken).ok_or("has no room for another cell")?;
-    let metadata = CellMetadata { tags: Some(vec![INJECTED.to_string()]), ..CellMetadata::default() };
-    let cell = Cell::Code { id, metadata, execution_count: None, source, outputs: Vec::new() };
-    notebook.cells.insert(place + 1, cell);
+    let id = fresh_id(INJECTED, &notebook.ids());
+    notebook.cells.insert(place + 1, Cell::code(&id, &[INJECTED], &source));
     Ok(())
 }
 
@@ -275,7 +269,7 @@ mod tests {
             })
             .collect();
         let about = serde_json::json!({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5});
-        serde_json::from_value(about).unwrap()
+        notebook::parse(&about.to_string()).unwrap()
     }
 
     #[test]
@@ -286,11 +280,11 @@ mod tests {
         inject(&mut notebook, &[]).unwrap();
         assert_eq!(notebook.cells.len(), 3);
         inject(&mut notebook, &set(&["a=7", "b=8", "a=9"])).unwrap();
-        assert_eq!(notebook.cells[2].source(), ["let b = 8;\n", "let a = 9;"]);
-        assert_eq!(notebook.cells[2].id().as_str(), INJECTED);
+        assert_eq!(notebook.cells[2].source(), "let b = 8;\nlet a = 9;");
+        assert_eq!(notebook.cells[2].id(), INJECTED);
         inject(&mut notebook, &set(&["b=1"])).unwrap();
         assert_eq!(notebook.cells.len(), 4);
-        assert_eq!(notebook.cells[2].source(), ["let b = 1;"]);
+        assert_eq!(notebook.cells[2].source(), "let b = 1;");
     }
 
     #[test]

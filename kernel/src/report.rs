@@ -1,7 +1,11 @@
 //! How a cell failed, as the reader is told it.
 
+use evcxr::CompilationError;
+
+use crate::impls::without_marks;
 use crate::output::{EarlyReturn, Location, Panic};
-use crate::source::{Place, Sources};
+use crate::source::{DEEPEST, Place, Sources, cell_of};
+use crate::types::{self, Kept};
 
 const RED: &str = "\u{1b}[1;31m";
 const BLUE: &str = "\u{1b}[1;34m";
@@ -24,52 +28,142 @@ impl Failure {
     }
 }
 
-pub fn panic(panic: &Panic, sources: &Sources) -> Failure {
+/// `gone` are variables of earlier cells that are no more.
+pub fn panic(panic: &Panic, sources: &Sources, gone: &[String]) -> Failure {
     let mut more = shown(panic.at.as_ref(), sources);
-    more.push("The variables of earlier cells are kept.".to_string());
+    more.push(kept_but(gone).unwrap_or("The variables of earlier cells are kept.".to_string()));
     Failure::new("panic", &panic.message, more)
 }
 
-pub fn early_return(early: &EarlyReturn, sources: &Sources) -> Failure {
-    Failure::new(&short_type(&early.error), &early.message, shown(early.at.as_ref(), sources))
+pub fn early_return(early: &EarlyReturn, sources: &Sources, gone: &[String]) -> Failure {
+    let mut more = shown(early.at.as_ref(), sources);
+    more.extend(kept_but(gone));
+    Failure::new(&short_type(&early.error), &early.message, more)
 }
 
-pub fn compilation(errors: &[evcxr::CompilationError], sources: &Sources) -> Failure {
+/// What a cell that failed took with it.
+fn kept_but(gone: &[String]) -> Option<String> {
+    let first = gone.first()?;
+    let (names, are, them) = match gone {
+        [one] => (format!("`{one}`"), "is", "it"),
+        [before @ .., last] => (format!("`{}` and `{last}`", before.join("`, `")), "are", "them"),
+        [] => return None,
+    };
+    Some(format!(
+        "{names} {are} gone: the cell took or redefined {them}. The other variables of earlier cells are kept.\n\
+         Run again what made {them}; a cell that borrows (`&{first}`) or clones (`{first}.clone()`) leaves {them}."
+    ))
+}
+
+pub fn compilation(errors: &[CompilationError], sources: &Sources) -> Failure {
     let mut traceback = Vec::new();
-    for error in errors {
+    let mut unkept = Vec::new();
+    let mut head = None;
+    let is_warning = |error: &&CompilationError| error.level() == "warning";
+    let only_warnings = errors.iter().all(|error| is_warning(&error));
+    for error in errors.iter().filter(|error| only_warnings || !is_warning(error)) {
         let rendered = error.rendered();
-        if rendered.is_empty() {
+        let code = error.code().map_or("error".to_string(), |code| format!("error[{code}]"));
+        if let Some((kept, why)) = in_type(error, sources) {
+            let told = format!("the variable `{}` cannot be kept for later cells", kept.variable);
+            head.get_or_insert(("error".to_string(), told.clone()));
+            if unkept.contains(&kept.variable) {
+                continue;
+            }
+            traceback.extend([
+                format!("{RED}error{PLAIN}{BOLD}: {told}{PLAIN}"),
+                format!("  {BLUE}|{PLAIN} its type is {}: {why}", kept.text),
+                help("give it a type that can be written here, as in `let x: Box<dyn std::any::Any> = …`, or put the code in braces, which keep nothing"),
+            ]);
+            unkept.push(kept.variable);
+        } else if let Some(of) = unshown(error) {
+            let told = "the value that the cell ends with cannot be shown".to_string();
+            head.get_or_insert(("error".to_string(), told.clone()));
+            traceback.extend([
+                format!("{RED}error{PLAIN}{BOLD}: {told}{PLAIN}"),
+                format!("  {BLUE}|{PLAIN} its type is {of}, which has no `Debug`"),
+                help("write `#[derive(Debug)]` before the type, or end the cell with `;`"),
+            ]);
+        } else if rendered.is_empty() {
             traceback.push(format!("{RED}error{PLAIN}{BOLD}: {}{PLAIN}", error.message()));
             for message in error.spanned_messages() {
-                traceback.extend(message.lines.iter().map(|line| format!("  {BLUE}|{PLAIN} {line}")));
+                // The statement, and the line that it is in.
+                let lines: Vec<String> = message.lines.iter().map(|line| without_marks(line)).collect();
+                let told = lines
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, line)| !lines[at + 1..].iter().any(|later| later.contains(line.trim())));
+                traceback.extend(told.map(|(_, line)| format!("  {BLUE}|{PLAIN} {}", line.trim_end())));
             }
         } else {
             traceback.extend(in_cells(rendered.trim_end(), sources).lines().map(str::to_string));
         }
-        if error.level() == "help" {
-            // What rustc says of code that evcxr wrote: that a value cannot be kept under a type it can name.
-            let keep = "the type of a variable cannot be written here: give the variable a type, or put the code in braces";
+        if error.level() == "help" && unkept.is_empty() {
+            // The remedy alone, which lies in the user's code, for an error in what evcxr wrote.
+            let keep = "what evcxr makes of the cell does not compile: give variables their types, or put the code in braces";
             traceback.push(format!("{RED}error{PLAIN}{BOLD}: {keep}{PLAIN}"));
         }
-        if let Some(hint) = hint(error) {
-            traceback.push(format!("  {BLUE}={PLAIN} {BOLD}help{PLAIN}: {hint}"));
-        }
+        head.get_or_insert((code, error.message()));
+        traceback.extend(hint(error, sources).as_deref().map(help));
         traceback.push(String::new());
     }
     traceback.pop();
-    let first = errors.first();
-    let name =
-        first.and_then(|error| error.code()).map_or("error".to_string(), |code| format!("error[{code}]"));
-    Failure { name, value: first.map(|error| error.message()).unwrap_or_default(), traceback }
+    let (name, value) = head.unwrap_or(("error".to_string(), String::new()));
+    Failure { name, value, traceback }
 }
 
-/// What rustc cannot know: how variables live on between cells.
-fn hint(error: &evcxr::CompilationError) -> Option<&'static str> {
-    match error.code()? {
-        "E0384" | "E0596" => Some("to change a variable of an earlier cell, first write `let mut x = x;`"),
-        "E0597" => Some("what a cell defines is kept for the next, and cannot borrow from other variables"),
-        _ => None,
+fn help(text: &str) -> String {
+    format!("  {BLUE}={PLAIN} {BOLD}help{PLAIN}: {text}")
+}
+
+/// The type of a value that has no text, where evcxr wants one.
+fn unshown(error: &CompilationError) -> Option<String> {
+    let message = error.message();
+    let of = message.split_once("`evcxr_display`")?.1.split('`').nth(1)?;
+    Some(of.trim_start_matches('&').to_string())
+}
+
+/// The variable whose type an error is about, where evcxr wrote that type; and what is wrong with it.
+fn in_type(error: &CompilationError, sources: &Sources) -> Option<(Kept, String)> {
+    let spans = error.json["spans"].as_array()?;
+    let lines = spans.iter().filter(|span| span["is_primary"] == true).filter_map(|span| {
+        let file = span["file_name"].as_str()?;
+        Some((file, usize::try_from(span["line_start"].as_u64()?).ok()?))
+    });
+    for (file, at) in lines {
+        let generated = sources.generated(cell_of(file)?)?;
+        let line = generated.lines().nth(at.checked_sub(1)?)?;
+        let typed = || types::typed(line).filter(|_| sources.place(file, at).is_none());
+        if let Some(kept) = types::kept(line).or_else(typed) {
+            return Some((kept, error.message()));
+        }
+        // Of an error whose remedy lies in the user's code evcxr hands on the remedy alone.
+        if error.level() == "help"
+            && let Some((name, kept)) = types::lacking(error, &generated)
+        {
+            return Some((kept, format!("cannot find `{name}` in this scope")));
+        }
     }
+    None
+}
+
+/// What rustc cannot know: how variables and items live on between cells.
+fn hint(error: &CompilationError, sources: &Sources) -> Option<String> {
+    let hint = match error.code()? {
+        "E0384" | "E0596" => "to change a variable of an earlier cell, first write `let mut x = x;`",
+        "E0597" => "what a cell defines is kept for the next, and cannot borrow from other variables",
+        "E0405" | "E0412" | "E0422" | "E0423" | "E0425" | "E0433" | "E0531" => {
+            let message = error.message();
+            let name = message.split('`').nth(1)?;
+            let cell = sources.made_by_macro(name)?;
+            return Some(format!(
+                "`{name}` is of a macro in cell {cell}, and what a call of a macro makes stays in its cell: \
+                 call the macro in this cell too, or write out what it makes"
+            ));
+        }
+        _ => return None,
+    };
+    Some(hint.to_string())
 }
 
 pub fn stopped_compiling() -> Failure {
@@ -98,6 +192,12 @@ pub fn terminated(how: &str, by_interrupt: bool) -> Failure {
 
 pub fn other(message: &str) -> Failure {
     Failure::new("error", message.trim(), Vec::new())
+}
+
+/// Of code that would end the kernel.
+pub fn too_deep() -> Failure {
+    let more = vec!["Give inner parts names of their own, with `let` or as functions.".to_string()];
+    Failure::new("error", &format!("the code is nested deeper than {DEEPEST} times"), more)
 }
 
 pub fn other_version(name: &str, wanted: &str, have: &str) -> Failure {

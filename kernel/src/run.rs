@@ -7,16 +7,16 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nbformat::v4::{Cell, Notebook};
 
 use crate::Result;
 use crate::engine::Engine;
 use crate::files::write_whole;
+use crate::notebook::{self, Notebook};
+use crate::page;
 use crate::parameters::{self, Setting};
 use crate::runner::{self, Ended, How};
 use crate::steps::Steps;
 use crate::stop::{STOPPED, Stop};
-use crate::{notebook, page};
 
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -170,12 +170,10 @@ fn one(path: &Path, args: &RunArgs) -> Result<Option<String>> {
     std::env::set_current_dir(&folder)
         .map_err(|error| format!("{} cannot be entered: {error}", folder.display()))?;
 
-    let engine = Engine::start();
-    let stop = Stop::listen(Some(engine.clone()))?;
-    let steps = Steps::new(&path.display().to_string(), code_cells(&content));
-    let how = How { timeout: args.timeout, allow_errors: args.allow_errors };
-    let ended = runner::run(&mut content, &engine, &how, &stop, &steps);
-    engine.quit();
+    let steps = Steps::new(&path.display().to_string(), content.to_run());
+    content.prepare();
+    // One with nothing to run needs no kernel.
+    let ended = if content.to_run() == 0 { Ended::Done } else { run_cells(&mut content, args, &steps)? };
 
     let took = format!("{:.1} s", started.elapsed().as_secs_f64());
     match ended {
@@ -201,14 +199,18 @@ fn one(path: &Path, args: &RunArgs) -> Result<Option<String>> {
     }
 }
 
-fn code_cells(notebook: &Notebook) -> usize {
-    let runs = |cell: &&Cell| matches!(cell, Cell::Code { .. }) && !cell.source().concat().trim().is_empty();
-    notebook.cells.iter().filter(runs).count()
+fn run_cells(content: &mut Notebook, args: &RunArgs, steps: &Steps) -> Result<Ended> {
+    let engine = Engine::start();
+    let stop = Stop::listen(Some(engine.clone()))?;
+    let how = How { timeout: args.timeout, allow_errors: args.allow_errors };
+    let ended = runner::run(content, &engine, &how, &stop, steps);
+    engine.quit();
+    Ok(ended)
 }
 
 /// Writes the notebook, and its page beside it; gives their names.
 fn write(content: &Notebook, target: &Path, folder: &Path, html: bool) -> Result<String> {
-    let text = notebook::written(content)?;
+    let text = content.written()?;
     let mut names = target.display().to_string();
     if html {
         let name = target.file_stem().unwrap_or_default().to_string_lossy();

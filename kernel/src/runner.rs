@@ -6,12 +6,10 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nbformat::v4::{Cell, Notebook};
-
 use crate::collect::Collected;
 use crate::engine::{Engine, Outcome, Sink};
 use crate::lock;
-use crate::notebook::{self, has_tag};
+use crate::notebook::Notebook;
 use crate::report::Failure;
 use crate::steps::Steps;
 use crate::stop::Stop;
@@ -40,8 +38,6 @@ pub struct How {
 
 /// Runs the notebook. What it shows is in it afterwards, also where a cell failed.
 pub fn run(notebook: &mut Notebook, engine: &Engine, how: &How, stop: &Stop, steps: &Steps) -> Ended {
-    notebook::clear_outputs(notebook);
-    notebook::name_kernel(notebook);
     let collected = Arc::new(Mutex::new(Collected::default()));
     let ready = get_ready(engine, stop, steps);
     let mut ended = if ready { Ended::Done } else { Ended::Stopped };
@@ -49,14 +45,13 @@ pub fn run(notebook: &mut Notebook, engine: &Engine, how: &How, stop: &Stop, ste
     let mut ran = Vec::new();
     if ready {
         for (at, cell) in notebook.cells.iter_mut().enumerate() {
-            let may_fail = how.allow_errors || has_tag(cell, "raises-exception");
-            let Cell::Code { execution_count, source, .. } = cell else { continue };
-            let source = source.concat();
-            if source.trim().is_empty() {
+            if !cell.runs() {
                 continue;
             }
+            let may_fail = how.allow_errors || cell.has_tag("raises-exception");
+            let source = cell.source();
             let number = ran.len() + 1;
-            *execution_count = i32::try_from(number).ok();
+            cell.set_count(number);
             steps.cell(number, &source);
             let place = lock(&collected).begin();
             ran.push(at);
@@ -80,9 +75,7 @@ pub fn run(notebook: &mut Notebook, engine: &Engine, how: &How, stop: &Stop, ste
     }
     let shown = std::mem::take(&mut *lock(&collected)).finish();
     for (at, shown) in ran.into_iter().zip(shown) {
-        if let Cell::Code { outputs, .. } = &mut notebook.cells[at] {
-            *outputs = shown;
-        }
+        notebook.cells[at].set_outputs(shown);
     }
     ended
 }

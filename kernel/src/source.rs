@@ -5,26 +5,75 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Result;
+use crate::highlight::{Kind, words};
 use crate::report::{self, Failure};
 use crate::template::AT_ONCE;
 
 const CELL: &str = "cell";
 const PANICKED: &str = "println!(\"EVCXR_PANIC_NOTIFICATION\");";
 const EARLY: &str = "println!(\"{}\", evcxr_internal_runtime::USER_ERROR_OCCURRED);";
-/// Deeper brackets than anybody writes; parsers of Rust call themselves for each.
-const DEEPEST: usize = 256;
+/// Deeper than anybody writes; parsers of Rust call themselves for each level.
+pub const DEEPEST: usize = 256;
 
-/// Whether brackets are nested so deep that parsing would end the kernel.
+/// Whether code is nested so deep that parsing it would end the kernel. What is in texts and comments does not count.
 pub fn is_too_deep(code: &str) -> bool {
-    let mut depth = 0usize;
-    code.chars().any(|c| {
-        match c {
-            '(' | '[' | '{' | '<' => depth += 1,
-            ')' | ']' | '}' | '>' => depth = depth.saturating_sub(1),
-            _ => {}
+    // For each bracket that is open, how many generics are open in it: a comparison begins one that never closes.
+    let mut open = vec![0usize];
+    let mut generics = 0usize;
+    // Signs and keywords in a row, as in `!!!x`: each may hold all that follows.
+    let mut prefixes = 0usize;
+    let (mut before, mut spaced, mut opened) = ((Kind::Punctuation, ""), false, false);
+    for (kind, word) in words(code) {
+        match kind {
+            Kind::Space | Kind::Comment => {}
+            Kind::Keyword => prefixes += 1,
+            Kind::Punctuation if matches!(word, "!" | "-" | "*" | "&" | "|") => prefixes += 1,
+            _ => prefixes = 0,
         }
-        depth > DEEPEST
-    })
+        let of_brackets = matches!(kind, Kind::Punctuation | Kind::Attribute);
+        for c in word.chars().filter(|_| of_brackets) {
+            let here = open.last_mut();
+            match (c, here) {
+                ('{', Some(here)) => {
+                    generics -= std::mem::take(here);
+                    open.push(0);
+                }
+                ('(' | '[', _) => open.push(0),
+                (')' | ']' | '}', Some(here)) => {
+                    generics -= std::mem::take(here);
+                    if open.len() > 1 {
+                        open.pop();
+                    }
+                }
+                (';', Some(here)) => generics -= std::mem::take(here),
+                ('<', Some(here)) => {
+                    opened = match before {
+                        (Kind::Punctuation, "<") => opened,
+                        (Kind::Punctuation, ")" | "]" | "}" | "?") => false,
+                        (Kind::Keyword | Kind::Punctuation, _) => true,
+                        // With a space before it, `<` compares.
+                        (Kind::Type | Kind::Name, name) => !spaced && name.starts_with(char::is_uppercase),
+                        _ => false,
+                    };
+                    *here += usize::from(opened);
+                    generics += usize::from(opened);
+                }
+                ('>', Some(here)) if *here > 0 && !matches!(before, (Kind::Punctuation, "-" | "=")) => {
+                    *here -= 1;
+                    generics -= 1;
+                }
+                _ => {}
+            }
+        }
+        if open.len() - 1 + generics > DEEPEST || prefixes > DEEPEST {
+            return true;
+        }
+        spaced = matches!(kind, Kind::Space | Kind::Comment);
+        if !spaced {
+            before = (kind, word);
+        }
+    }
+    false
 }
 
 /// A line that the user wrote.
@@ -65,10 +114,38 @@ impl Sources {
         self.cells.values().any(|code| code.contains(name))
     }
 
+    /// The cell in which one of the user's macros, or `thread_local!`, was given or has in it this name: evcxr keeps
+    /// nothing of what such a call makes.
+    pub fn made_by_macro(&self, name: &str) -> Option<usize> {
+        let plain = |code: &'_ str| -> Vec<String> {
+            let words =
+                words(code).into_iter().filter(|(kind, _)| !matches!(kind, Kind::Space | Kind::Comment));
+            words.map(|(_, word)| word.to_string()).collect()
+        };
+        let cells: Vec<(usize, Vec<String>)> =
+            self.cells.iter().map(|(cell, code)| (*cell, plain(code))).collect();
+        let all = cells.iter().flat_map(|(_, words)| words.windows(2));
+        let defined = all.filter(|pair| pair[0] == "macro_rules!").map(|pair| format!("{}!", pair[1]));
+        let makers: Vec<String> =
+            defined.chain(["macro_rules!".to_string(), "thread_local!".to_string()]).collect();
+        cells.iter().rev().skip(1).find_map(|(cell, words)| {
+            let calls = words.iter().enumerate().filter(|(_, word)| makers.contains(word));
+            let named = calls
+                .map(|(at, _)| up_to_its_end(&words[at + 1..]))
+                .any(|call| call.contains(&name.to_string()));
+            named.then_some(*cell)
+        })
+    }
+
+    /// What was last compiled for a cell.
+    pub fn generated(&self, number: usize) -> Option<String> {
+        fs::read_to_string(self.folder.join(file_of(number))).ok()
+    }
+
     /// The user's line behind a line of what was compiled: a cell is compiled together with the items of earlier ones.
     pub fn place(&self, file: &str, line: usize) -> Option<Place> {
         let number = cell_of(file)?;
-        let generated = fs::read_to_string(self.folder.join(file_of(number))).ok()?;
+        let generated = self.generated(number)?;
         let text = generated.lines().nth(line.checked_sub(1)?)?;
         if text.trim().is_empty() {
             return None;
@@ -93,8 +170,22 @@ impl Sources {
     }
 }
 
+/// The words of a call of a macro, which end with the bracket that closes the first one.
+fn up_to_its_end(words: &[String]) -> &[String] {
+    let mut depth = 0;
+    let end = words.iter().position(|word| {
+        match word.as_str() {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth -= 1,
+            _ => return false,
+        }
+        depth == 0
+    });
+    &words[..end.unwrap_or(words.len())]
+}
+
 /// The number in a path of `file_of`.
-fn cell_of(file: &str) -> Option<usize> {
+pub fn cell_of(file: &str) -> Option<usize> {
     let mut parts = file.rsplit(['/', '\\']);
     (parts.next()? == "lib.rs").then_some(())?;
     let number = parts.next()?.parse().ok()?;
@@ -114,7 +205,7 @@ pub fn stage(folder: &Path) -> Result<String> {
     fs::create_dir_all(path.parent().unwrap_or(folder))?;
     let source = fs::read_to_string(folder.join("src/lib.rs"))?;
     let told = with_panics_told(&with_early_returns_told(&source));
-    fs::write(path, with_values_shown(&with_shared_variables(&told)))?;
+    fs::write(path, with_values_shown(&with_shared_variables(&with_macros_in_scope(&told))))?;
     Ok(file)
 }
 
@@ -140,6 +231,32 @@ fn with_panics_told(source: &str) -> String {
         }
         None => source.to_string(),
     }
+}
+
+/// evcxr writes items in any order, and a macro is known only below its definition; a `use` makes it known everywhere.
+fn with_macros_in_scope(source: &str) -> String {
+    const DEFINES: &str = "macro_rules!";
+    let mut uses = String::new();
+    if source.contains(DEFINES) {
+        let all = words(source);
+        let (mut depth, mut exported) = (0usize, false);
+        for (at, (kind, word)) in all.iter().enumerate() {
+            match (*kind, *word) {
+                (Kind::Macro, DEFINES) if depth == 0 => {
+                    let name = all[at + 1..].iter().find(|(kind, _)| *kind != Kind::Space);
+                    // One that is exported is known everywhere.
+                    if let Some((_, name)) = name.filter(|_| !std::mem::take(&mut exported)) {
+                        uses += &format!(" pub(crate) use {name};");
+                    }
+                }
+                (Kind::Attribute, attribute) if depth == 0 => exported |= attribute.contains("macro_export"),
+                (Kind::Punctuation, "(" | "[" | "{") => depth += 1,
+                (Kind::Punctuation, ")" | "]" | "}") => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+        }
+    }
+    format!("{}{uses}\n", source.trim_end())
 }
 
 /// Where the first attempt to compile a cell fails, for its last value takes a variable with it for instance, evcxr shows
@@ -175,6 +292,19 @@ fn with_shared_variables(source: &str) -> String {
         &source[..start],
         &source[end..]
     )
+}
+
+/// Where the code of a cell begins, behind commands to evcxr.
+pub fn code_start(code: &str) -> usize {
+    let mut start = 0;
+    for line in code.split_inclusive('\n') {
+        let command = line.starts_with('!') || line.trim_start_matches(' ').starts_with(':');
+        if !(command || line.starts_with("//") || line.trim().is_empty()) {
+            break;
+        }
+        start += line.len();
+    }
+    start
 }
 
 /// Each `:dep` for a crate that the template holds asks for it as it is there: nothing is built, and there is no second
@@ -382,11 +512,92 @@ mod tests {
     }
 
     #[test]
+    fn what_a_macro_makes_is_known_by_its_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sources = Sources::new(folder.path());
+        sources.begin(1, "macro_rules! make { ($n:ident) => { struct $n; fn inner() {} } }");
+        sources.begin(2, "make!(Made); let after = 1;\nprintln!(\"{}\", other);");
+        sources.begin(3, "thread_local! { static LOCAL: u8 = 1; }");
+        sources.begin(4, "Made; inner; LOCAL; other; after");
+        for (name, cell) in
+            [("Made", Some(2)), ("inner", Some(1)), ("LOCAL", Some(3)), ("other", None), ("after", None)]
+        {
+            assert_eq!(sources.made_by_macro(name), cell, "{name}");
+        }
+    }
+
+    #[test]
     fn what_could_be_printed_by_anybody_is_told_otherwise() {
         let source = format!("user({PANICKED:?});\n{PANICKED}\n}}");
         let told = with_panics_told(&source);
         assert_eq!(told, format!("user({PANICKED:?});\n::headlight::headlight_panicked();\n}}"));
-        assert!(is_too_deep(&"{".repeat(300)) && !is_too_deep(&"{}".repeat(300)));
+    }
+
+    #[test]
+    fn only_what_is_nested_is_too_deep() {
+        let many = |text: &str| text.repeat(DEEPEST + 50);
+        let within = |open: &str, close: &str| format!("{}x{}", many(open), many(close));
+        for code in [
+            many("{}"),
+            format!("let p = \"{}\";", many("(")),
+            format!("let p = r#\"{}\"#;", many("[\"")),
+            format!("let p = b\"{}\";", many("{")),
+            format!("// {}\n/* {} */ 1", many("("), many("(")),
+            format!("let p = [{}];", many("'(', ")),
+            format!("let p = [{}];", many("a < b, ")),
+            format!("let p = [{}];", many("a<b, ")),
+            format!("let p = [{}];", many("1<<2, ")),
+            format!("let p = [{}];", many("a <= b, ")),
+            format!("let p = {} true;", many("f(a) < 3 && ")),
+            format!("let p = {} true;", many("f(a)<3 && x[i]<4 && f()?<5 && ")),
+            many("if A<B { f() }\n"),
+            many("let x = a < B;\n"),
+            many("fn f<T>(x: &'static T) -> Vec<T> { g(|_| 1) }\n"),
+            format!("match x {{ {} }}", many("1 => 2, ")),
+            format!("let v = vec![{}];", many("-1, &x, !y, ")),
+            many("#[allow(dead_code)]\n"),
+            format!("let v = vec![{}];", many("Vec::<Vec<u8>>::new(), ")),
+        ] {
+            assert!(!is_too_deep(&code), "{}", &code[..60.min(code.len())]);
+        }
+        for code in [
+            many("{"),
+            within("(", ")"),
+            within("[", "]"),
+            within("f(", ")"),
+            within("{ ", " }"),
+            format!("let x: {} = y;", within("Vec<", ">")),
+            format!("f::<{}>()", within("Vec::<", ">")),
+            format!("let x = {}T{}::X", many("<"), many(" as A>::B")),
+            many("!"),
+            many("- "),
+            many("&"),
+            many("return "),
+            format!("#[{}", many("(")),
+            format!("f(\"{}\", {}", many("("), many("(")),
+        ] {
+            assert!(is_too_deep(&code), "{}", &code[..60.min(code.len())]);
+        }
+    }
+
+    #[test]
+    fn macros_are_known_above_their_definition() {
+        for (source, uses) in [
+            ("fn f() { m!() }\n", ""),
+            ("fn f() { m!() }\nmacro_rules! m {\n() => { 1 };\n}\nfn g() {}", " pub(crate) use m;"),
+            (
+                "macro_rules! m(() => { 1 });\nmacro_rules! n { () => {} }\n",
+                " pub(crate) use m; pub(crate) use n;",
+            ),
+            (
+                "#[macro_export]\nmacro_rules! m { () => {} }\nmacro_rules! n { () => {} }",
+                " pub(crate) use n;",
+            ),
+            ("mod a { macro_rules! m { () => {} } }", ""),
+            ("const S: &str = \"macro_rules! m { () => {} }\";", ""),
+        ] {
+            assert_eq!(with_macros_in_scope(source), format!("{}{uses}\n", source.trim_end()));
+        }
     }
 
     #[test]

@@ -25,7 +25,10 @@ const HOW: [&str; 4] = [
 ];
 const SESSION_SOURCE: &str = include_str!("../session/lib.rs");
 /// Crates that a cell can ask for without a build: in the version and with the features that headlight has them.
-const BESIDE: [&str; 4] = ["candle-core", "plotly", "tokenizers", "evcxr_input"];
+const BESIDE: [&str; 3] = ["candle-core", "plotly", "tokenizers"];
+/// This one is the session's own, in the version that evcxr speaks with.
+const INPUT_SOURCE: &str = include_str!("../session/evcxr_input.rs");
+const INPUT_VERSION: &str = "1.0.0";
 
 /// The dependencies are optimised, the cell is not: it is compiled each time, and mostly calls what is.
 const PROFILE: &str = r#"[profile.dev.package."*"]
@@ -302,7 +305,7 @@ pub fn declare_outdated(template: &Path) -> Result<()> {
 
 fn key(toolchain: &Toolchain, source: &Source, templates: &Path) -> Result<String> {
     let mut hasher = DefaultHasher::new();
-    (&toolchain.version, &toolchain.rustc, EVCXR, SESSION_SOURCE, HOW).hash(&mut hasher);
+    (&toolchain.version, &toolchain.rustc, EVCXR, SESSION_SOURCE, INPUT_SOURCE, HOW).hash(&mut hasher);
     (&toolchain.cargo_version, cargo::settings(templates)).hash(&mut hasher);
     (env!("CARGO_PKG_VERSION"), source.describe(), source.lock()).hash(&mut hasher);
     for file in source.files()? {
@@ -326,7 +329,7 @@ fn build(
         }
         fs::remove_dir_all(folder)?;
     }
-    for part in ["session/src", "ctx/src", ".cargo", "sessions"] {
+    for part in ["session/src", "evcxr_input/src", "ctx/src", ".cargo", "sessions"] {
         fs::create_dir_all(folder.join(part))?;
     }
     fs::write(folder.join(".cargo/config.toml"), PROFILE)?;
@@ -342,15 +345,27 @@ fn build(
             source.dependency()
         ),
     )?;
+    let input = folder.join("evcxr_input");
+    fs::write(input.join("src/lib.rs"), INPUT_SOURCE)?;
+    fs::write(
+        input.join("Cargo.toml"),
+        format!("[package]\nname = \"evcxr_input\"\nversion = \"{INPUT_VERSION}\"\nedition = \"2024\"\n"),
+    )?;
     let ctx = folder.join("ctx");
     fs::write(ctx.join("src/lib.rs"), "")?;
     if let Some(lock) = source.lock() {
         fs::write(ctx.join("Cargo.lock"), lock)?;
     }
-    let mut dependencies = BTreeMap::from([(
-        "headlight".to_string(),
-        format!("{{ package = \"headlight-session\", path = {} }}", quoted(&session)),
-    )]);
+    let mut dependencies = BTreeMap::from([
+        (
+            "headlight".to_string(),
+            format!("{{ package = \"headlight-session\", path = {} }}", quoted(&session)),
+        ),
+        (
+            "evcxr_input".to_string(),
+            format!("{{ version = \"={INPUT_VERSION}\", path = {} }}", quoted(&input)),
+        ),
+    ]);
     write_manifest(&ctx, &dependencies)?;
     let metadata = metadata(&ctx, toolchain)?;
     for name in BESIDE {

@@ -5,11 +5,15 @@ import queue
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
 from jupyter_client.manager import KernelManager
 
 NAME = "headlight"
+PROGRAM = os.environ.get("HEADLIGHT_KERNEL_PROGRAM") or str(
+    Path(__file__).resolve().parents[3] / "target/release/headlight-kernel"
+)
 # A first cell waits for the kernel, which on a busy machine takes a while; a cell alone does not take that long.
 START, CELL = 180, 90
 

@@ -162,9 +162,49 @@ def test_a_panic_that_is_caught_is_no_error(kernel):
     assert kernel.ok('std::panic::catch_unwind(|| { panic!("caught") }).is_err()').result == "true"
 
 
-def test_a_type_that_cannot_be_kept_is_told(kernel):
-    outcome = kernel.fails('let joined = std::thread::spawn(|| { panic!("x"); }).join();')
-    assert re.search(r"type|E0\d+", outcome.traceback), f"nobody can know from this what is wrong: {outcome.traceback}"
+# Types that rust-analyzer writes without the paths of their traits: the variable, a later cell, what it gives.
+@pytest.mark.parametrize(
+    "code, name, later, result",
+    [
+        ("let r = std::thread::spawn(|| 5).join();", "r", "r.is_err()", "false"),
+        ("let mut r = std::thread::spawn(|| 5).join();", "r", "r = Ok(6); r.unwrap()", "6"),
+        ("let (a, r) = (1, std::thread::spawn(|| 5).join());", "r", "(a, r.is_ok())", "(1, true)"),
+        ('let e = Box::<dyn std::error::Error>::from("no");', "e", "e.to_string()", '"no"'),
+        ('fn fails() -> std::result::Result<u8, Box<dyn std::error::Error>> { Err("no".into()) }\nlet e = fails();', "e", "e.is_err()", "true"),
+        ("fn out() -> Box<dyn std::io::Write> { Box::new(Vec::new()) }\nlet w = out();", "w", "std::mem::size_of_val(&w)", "16"),
+        ("fn out() -> Box<dyn std::fmt::Write> { Box::new(String::new()) }\nlet w = out();", "w", "std::mem::size_of_val(&w)", "16"),
+        ("trait Own { fn n(&self) -> u8 { 3 } }\nimpl Own for u8 {}\nfn own() -> Box<dyn Own> { Box::new(1u8) }\nlet o = own();", "o", "o.n()", "3"),
+        ("let f: Box<dyn Fn(i32) -> i32> = Box::new(|x| x + 1);", "f", "f(2)", "3"),
+        ("let d: std::sync::Arc<dyn std::any::Any + Send + Sync> = std::sync::Arc::new(1);", "d", "d.is::<i32>()", "true"),
+    ],
+)
+def test_what_holds_a_trait_object_is_kept(kernel, code, name, later, result):
+    kernel.ok(code)
+    assert f"{name}:" in kernel.ok(":vars").result
+    assert kernel.ok(later).result == result
+    # As it is in the cell itself.
+    assert kernel.ok(f"{code}\n{later}").result == result
+
+
+@pytest.mark.parametrize(
+    "code, name",
+    [
+        ('let joined = std::thread::spawn(|| { panic!("x"); }).join();', "joined"),
+        ("let local = { #[derive(Debug)] struct Local; Local };", "local"),
+        ("let closure = |x: i32| x + 1;", "closure"),
+        ("let mapped = (0..3).map(|x| x + 1);", "mapped"),
+        ("let text = String::from(\"a\");\nlet borrowed = text.as_str();", "borrowed"),
+        ("let lock = std::sync::Mutex::new(1);\nlet guard = lock.lock().unwrap();", "guard"),
+        ("fn hidden() -> impl Clone { 1 }\nlet opaque = hidden();", "opaque"),
+        ("let unknown = Default::default();", "unknown"),
+    ],
+)
+def test_a_type_that_cannot_be_kept_is_told_in_the_users_words(kernel, code, name):
+    outcome = kernel.fails(code)
+    told = outcome.traceback
+    assert f"`{name}`" in told, f"it does not name the variable: {told}"
+    assert re.search("type|reference|closure", told) and re.search("brace|explicit|wrap|{}", told), f"there is no remedy: {told}"
+    assert "evcxr_" not in told and "put_variable" not in told, told
 
 
 def test_a_question_mark_that_returns_an_error_is_an_error(kernel):
@@ -212,6 +252,33 @@ def test_each_of_several_compile_errors_is_told(kernel):
     assert outcome.traceback.count("error[E0308]") == 2
     outcome = kernel.fails("let a = 1\nlet b = 2;")
     assert "expected `;`" in outcome.traceback
+
+
+@pytest.mark.parametrize(
+    "code, gone",
+    [
+        ('let moved = taken; panic!("after a move");', ["taken"]),
+        ('let moved = taken; "q".parse::<i32>()?;', ["taken"]),
+        ('panic!("before a move"); drop((taken, other));', ["taken", "other"]),
+        ('let taken = 5; panic!("anew");', ["taken"]),
+        ("let run = move || taken.len(); println!(\"running\"); loop { check_stop()?; let _ = run(); }", ["taken"]),
+        ('let borrowed = &taken; panic!("{}", borrowed.len());', []),
+        ('drop(taken.clone()); "q".parse::<i32>()?;', []),
+    ],
+)
+def test_what_a_cell_that_fails_took_with_it_is_told(kernel, code, gone):
+    kernel.ok("let taken = vec![1, 2, 3];\nlet other = String::from(\"o\");\nlet count = 7;")
+    outcome = stops(kernel, kernel.running(code), 5) if "running" in code else kernel.fails(code)
+    told = re.search(r"^(.*) (?:is|are) gone: the cell took", outcome.traceback, re.M)
+    assert set(re.findall(r"`(\w+)`", told[1]) if told else []) == set(gone), outcome.traceback
+    if gone:
+        assert "The other variables of earlier cells are kept" in outcome.traceback and "&" in outcome.traceback
+    elif "panic" in code:
+        assert "The variables of earlier cells are kept." in outcome.traceback
+    listed = kernel.ok(":vars").result
+    for name in ("taken", "other", "count"):
+        assert (f"{name}:" in listed) == (name not in gone), listed
+    assert kernel.ok("count").result == "7"
 
 
 def test_run_all_stops_at_an_error(kernel):
@@ -479,6 +546,52 @@ def test_much_text_arrives_whole(kernel):
     assert len(outcome.messages) < 5000, "lines that wait together do not go out together"
 
 
+def memory(kernel):
+    return psutil.Process(kernel.pid).memory_info().rss
+
+
+@pytest.mark.parametrize("shows", ['println!("{n} {}", "y".repeat(100))', 'eprint!("{n} {}", "y".repeat(100))', 'println!("{n} {}", "o".repeat(1000)); eprintln!("{n} {}", "e".repeat(1000))'])
+def test_of_endless_text_the_ends_are_kept(kernel, shows):
+    kernel.ok("1")
+    before = memory(kernel)
+    outcome = kernel.running(f'println!("running");\nlet mut n = 0u64;\nloop {{ n += 1; {shows}; check_stop()?; }}')
+    assert not kernel.listen(outcome, lambda _: False, 4)
+    grown = memory(kernel) - before
+    stops(kernel, outcome, 10)
+    text = outcome.out + outcome.err
+    assert len(text) < 2_300_000 and grown < 200_000_000, (len(text), grown)
+    assert len(re.findall(r"\[… [\d.]+ MB of text left out here …\]", text)) == 1
+    # Meanwhile it says how much there is.
+    assert [content for content in outcome.of("update_display_data") if "so far" in content["data"]["text/plain"]]
+    told = [content for content in outcome.of("update_display_data") if is_notice(content)]
+    assert told[-1]["data"]["text/plain"] == ""
+    assert kernel.ok("1 + 1").result == "2"
+
+
+def test_of_endless_figures_the_ends_are_kept(kernel):
+    kernel.ok('let figure = model.run_with_cache("the cat sat the cat sat")?.pattern(0)?;')
+    before = memory(kernel)
+    outcome = kernel.running('println!("running");\nloop { show(&figure); check_stop()?; }')
+    kernel.listen(outcome, lambda message: is_notice(message["content"]), 60)
+    assert not kernel.listen(outcome, lambda _: False, 3)
+    stops(kernel, outcome, 20)
+    size = sum(len(json.dumps(content["data"])) for content in outcome.displays)
+    assert size < 80_000_000 and len(outcome.displays) > 10
+    assert memory(kernel) - before < 400_000_000
+    assert re.search(r"\d+ figures left out here", outcome.out)
+
+
+def test_endless_updates_and_clearing_need_no_memory(kernel):
+    kernel.ok('let figure = model.run_with_cache("the cat sat")?.pattern(0)?;')
+    before = memory(kernel)
+    for work in ["shown.update(&figure);", 'clear_output();\nprintln!("{}", "z".repeat(1000));']:
+        outcome = kernel.running(f'println!("running");\nlet shown = show(&figure);\nloop {{\n{work}\nstd::thread::sleep(std::time::Duration::from_millis(1));\ncheck_stop()?;\n}}')
+        assert not kernel.listen(outcome, lambda _: False, 3)
+        stops(kernel, outcome, 20)
+        assert "left out" not in outcome.out
+    assert memory(kernel) - before < 300_000_000
+
+
 # Crashes
 
 
@@ -603,6 +716,38 @@ def test_lines_are_asked_for(kernel):
         kernel.client.input(answer)
     kernel.finish(outcome)
     assert outcome.out == 'Ada, λ "x"\n'
+
+
+def test_the_standard_input_of_a_cell_is_at_its_end(kernel):
+    for code, result in [
+        ("let mut line = String::new();\nlet n = std::io::stdin().read_line(&mut line)?;\n(n, line)", '(0, "")'),
+        ("std::io::read_to_string(std::io::stdin())?", '""'),
+        ("std::io::stdin().lines().count()", "0"),
+        ("std::thread::spawn(|| std::io::stdin().lines().count()).join().is_ok()", "true"),
+        ('std::process::Command::new("cat").status()?.success()', "true"),
+        ('std::process::Command::new("cat").spawn()?.wait()?.success()', "true"),
+        ('std::process::Command::new("sh").args(["-c", "read x; echo got $?"]).output()?.stdout', '[103, 111, 116, 32, 49, 10]'),
+    ]:
+        assert kernel.ok(code).result == result, code
+    kernel.ok("!cat")
+    # What evcxr sends goes to nobody else: 0, 1, 2, and the folder that is listed.
+    listed = kernel.ok('String::from_utf8(std::process::Command::new("ls").arg("/proc/self/fd").output()?.stdout)?.lines().count()')
+    assert listed.result == "4"
+    kernel.ok('std::fs::File::open("/dev/stdin")?;')
+    test_lines_are_asked_for(kernel)
+
+
+def test_a_line_is_asked_for_from_anywhere(kernel):
+    codes = [
+        'mod inner { pub fn ask() -> String { evcxr_input::get_string("Name? ") } }\ninner::ask()',
+        'use evcxr_input::get_string;\nget_string("Name? ")',
+        'std::thread::spawn(|| evcxr_input::get_string("Name? ")).join().unwrap_or_default()',
+    ]
+    for code in codes:
+        outcome = kernel.send(code, allow_stdin=True)
+        kernel.client.get_stdin_msg(timeout=60)
+        kernel.client.input("Ada")
+        assert kernel.finish(outcome).result == '"Ada"', code
 
 
 def test_a_cell_that_waits_for_a_line_can_be_interrupted(kernel):
@@ -798,6 +943,82 @@ def test_types_and_values_live_on(kernel):
     assert kernel.ok("doubled(&tally)").result == "4"
     assert kernel.ok("doubled(&tally);").result is None
     assert kernel.ok("let shadowed = 1;\nlet shadowed = \"now text\";\nshadowed").result == '"now text"'
+
+
+# Cells run one after the other, the last one gives a result: what is run again counts.
+@pytest.mark.parametrize(
+    "cells, result",
+    [
+        (["struct Dog;", 'impl Dog { fn say(&self) -> &str { "wau" } }', 'impl Dog { fn say(&self) -> &str { "wuff" } }', "Dog.say()"], '"wuff"'),
+        (["struct Dog;", "impl Dog { fn a(&self) -> u8 { 1 } }", "impl Dog { fn b(&self) -> u8 { 2 } }", "(Dog.a(), Dog.b())"], "(1, 2)"),
+        (["struct Dog;\nimpl Dog { fn a(&self) -> u8 { 1 } }", "struct Dog;\nimpl Dog { fn a(&self) -> u8 { 2 } }", "Dog.a()"], "2"),
+        (["struct Dog;\nimpl Dog { fn a(&self) -> u8 { 1 } }", "impl Dog { fn a(&self) -> u8 { 2 } }", "Dog.a()"], "2"),
+        (
+            ["trait Say { fn say(&self) -> u8; }\nstruct Dog;", "impl Say for Dog { fn say(&self) -> u8 { 1 } }", "impl Say for Dog { fn say(&self) -> u8 { 2 } }", "Dog.say()"],
+            "2",
+        ),
+        (
+            ["struct Dog(u8);", "impl From<u8> for Dog { fn from(n: u8) -> Dog { Dog(n) } }", "impl From<bool> for Dog { fn from(_: bool) -> Dog { Dog(9) } }", "(Dog::from(3).0, Dog::from(true).0)"],
+            "(3, 9)",
+        ),
+        (
+            ["struct W<T>(T);", "impl<T: Copy> W<T> { fn a(&self) -> u8 { 1 } }", "impl<T: Clone> W<T> { fn a(&self) -> u8 { 2 } }", "W(1).a()"],
+            "2",
+        ),
+        # What only rustc sees to be in the way: a general block in the place of a special one.
+        (["struct W<T>(T);", "impl W<u8> { fn a(&self) -> u8 { 1 } }", "impl<T> W<T> { fn a(&self) -> u8 { 2 } }", "W(1u8).a()"], "2"),
+        (
+            ["struct W<T>(T);", "impl Default for W<u8> { fn default() -> Self { W(1) } }", "impl<T: Default> Default for W<T> { fn default() -> Self { W(T::default()) } }", "W::<u8>::default().0"],
+            "0",
+        ),
+        # One that does not compile changes nothing.
+        (["struct Dog;\nimpl Dog { fn a(&self) -> u8 { 1 } }", "!impl Dog { fn a(&self) -> u8 { nothing } }", "Dog.a()"], "1"),
+        (["macro_rules! one { () => { 1 } }", "macro_rules! one { () => { 2 } }", "one!()"], "2"),
+        (["macro_rules! make { ($name:ident) => { fn $name() -> u8 { 1 } } }", "make!(made);\nmade()", "macro_rules! make { ($name:ident) => { fn $name() -> u8 { 2 } } }", "make!(made);\nmade()"], "2"),
+        (["macro_rules! inner { () => { 1 } }\nfn outer() -> u8 { inner!() }", "macro_rules! inner { () => { 2 } }", "outer()"], "2"),
+        (["fn f() -> u8 { 1 }", "fn f() -> u8 { 2 }", "f()"], "2"),
+        # evcxr writes items in any order.
+        (["\n".join(f"macro_rules! of{n} {{ () => {{ {n} }} }}\nfn is{n}() -> u8 {{ of{n}!() }}" for n in range(8)), "is0() + is7()"], "7"),
+        (["const N: u8 = 1;", "const N: u8 = 2;", "N"], "2"),
+        (["mod m { pub fn f() -> u8 { 1 } }", "mod m { pub fn f() -> u8 { 2 } }", "m::f()"], "2"),
+    ],
+)
+def test_what_is_run_again_takes_the_place_of_what_was(kernel, cells, result):
+    *before, last = cells
+    for code in before:
+        kernel.fails(code[1:]) if code.startswith("!") else kernel.ok(code)
+    assert kernel.ok(last).result == result
+
+
+def test_the_lines_of_a_block_are_the_users(kernel):
+    kernel.ok("struct Dog;\nimpl Dog { fn old(&self) {} }")
+    outcome = kernel.fails("let before = 1;\n\nimpl Dog {\n    fn bad(&self) -> u8 { \"text\" }\n}")
+    assert "line 4" in outcome.traceback and "HeadlightImpl" not in outcome.traceback, outcome.traceback
+    defined = kernel.ok("impl Dog {\n    fn fails(&self) { panic!(\"here\") }\n}")
+    outcome = kernel.fails("Dog.fails()")
+    assert f"cell {defined.reply['content']['execution_count']}, line 2" in outcome.traceback, outcome.traceback
+    assert not [name for name in kernel.complete("Headl")["matches"] if name.startswith("HeadlightImpl")]
+
+
+def test_what_a_macro_makes_is_told_to_be_of_its_cell(kernel):
+    kernel.ok("macro_rules! structure { ($name:ident) => { #[derive(Debug)] struct $name; } }")
+    assert kernel.ok("structure!(Made);\nMade").result == "Made"
+    outcome = kernel.fails("Made")
+    assert "macro" in outcome.traceback and "cell" in outcome.traceback, outcome.traceback
+
+
+def test_a_value_that_cannot_be_shown_is_told(kernel):
+    outcome = kernel.fails("struct Hidden;\nHidden")
+    assert "Hidden" in outcome.traceback and "#[derive(Debug)]" in outcome.traceback
+    assert "evcxr" not in outcome.traceback, outcome.traceback
+
+
+def test_brackets_in_texts_are_not_nesting(kernel):
+    assert kernel.ok(f'let p = "{"(" * 300}"; p.len()').result == "300"
+    assert kernel.ok(f"let (a, b) = (1, 2);\nlet v = [{'a < b, ' * 300}];\nv.len()").result == "300"
+    outcome = kernel.fails(f"{'(' * 300}1{')' * 300}")
+    assert "nested" in outcome.error["evalue"] and "let" in outcome.traceback
+    assert kernel.ok("1 + 1").result == "2"
 
 
 def test_commands(kernel):

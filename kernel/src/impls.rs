@@ -1,0 +1,321 @@
+//! Which `impl` blocks of earlier cells a cell replaces. evcxr keeps each one for good, for it keeps items by name and they
+//! have none: run again, a cell with one would stand beside what it was. So each gets a named item before it, which evcxr
+//! keeps together with it; the same name, given again with nothing after it, takes it away.
+
+use std::collections::BTreeSet;
+
+use evcxr::CompilationError;
+use ra_ap_syntax::ast::{self, AstNode, HasGenericParams, HasName};
+use ra_ap_syntax::{Edition, NodeOrToken, SourceFile, SyntaxNode};
+
+use crate::source::{Sources, cell_of, code_start};
+
+const MARK: &str = "HeadlightImpl";
+/// Two blocks that rustc does not let stand beside each other: of one trait, or with a name that both have.
+const CONFLICTS: [&str; 3] = ["E0119", "E0592", "E0751"];
+
+/// The blocks of a session.
+#[derive(Clone, Default)]
+pub struct Impls {
+    blocks: Vec<Block>,
+    /// How many there were ever.
+    count: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Block {
+    mark: usize,
+    kind: Kind,
+    /// Names of its own cell: with another definition of one, it is gone.
+    owners: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    /// Of a trait, with whatever bounds.
+    Trait { header: String },
+    /// Of a type's own, or of foreign functions: with the names that it defines.
+    Own { header: String, names: BTreeSet<String> },
+}
+
+impl Kind {
+    fn replaces(&self, earlier: &Kind) -> bool {
+        match (self, earlier) {
+            (Kind::Trait { header }, Kind::Trait { header: other }) => header == other,
+            (Kind::Own { header, names }, Kind::Own { header: other, names: before }) => {
+                header == other && (!names.is_disjoint(before) || before.is_empty())
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Impls {
+    /// The cell as evcxr is to have it, no line moved, and what there is once it has run. `gone` are blocks, by their number,
+    /// that it replaces too.
+    pub fn with_cell(&self, code: &str, gone: &[usize]) -> (String, Impls) {
+        let owners = self.blocks.iter().flat_map(|block| &block.owners).map(String::as_str);
+        if !owners.chain(["impl", "extern"]).any(|word| code.contains(word)) {
+            return (code.to_string(), self.clone());
+        }
+        const BEFORE: &str = "fn cell() {";
+        let start = code_start(code);
+        let parsed = SourceFile::parse(&format!("{BEFORE}{}\n}}", &code[start..]), Edition::Edition2024);
+        let function = parsed.tree().syntax().children().find_map(ast::Fn::cast);
+        let statements = function.and_then(|function| function.body()?.stmt_list());
+        let items: Vec<ast::Item> =
+            statements.iter().flat_map(|list| list.syntax().children()).filter_map(ast::Item::cast).collect();
+        let defined: Vec<String> = items.iter().filter_map(name_of).collect();
+
+        let mut after = self.clone();
+        let mut made = Vec::new();
+        for item in &items {
+            if let Some((kind, types)) = block(item) {
+                let owners = types.into_iter().filter(|name| defined.contains(name)).collect();
+                made.push((item, Block { mark: after.count, kind, owners }));
+                after.count += 1;
+            }
+        }
+        let is_replaced = |old: &Block| {
+            gone.contains(&old.mark)
+                || old.owners.iter().any(|owner| defined.contains(owner))
+                || made.iter().any(|(_, new)| new.kind.replaces(&old.kind))
+        };
+        let replaced: String =
+            after.blocks.extract_if(.., |old| is_replaced(old)).map(|old| mark(old.mark)).collect();
+
+        // Where an item begins, what documents it included.
+        let place = |item: &ast::Item| usize::from(item.syntax().text_range().start()) - BEFORE.len() + start;
+        let mut at = items.first().map_or(start, place);
+        let mut marked = format!("{}{replaced}", &code[..at]);
+        for (item, block) in made {
+            marked += &format!("{}{}", &code[at..place(item)], mark(block.mark));
+            at = place(item);
+            after.blocks.push(block);
+        }
+        marked += &code[at..];
+        (marked, after)
+    }
+
+    /// Those blocks of earlier cells that rustc says cannot stand beside ones of the cell that it compiled.
+    pub fn conflicting(&self, errors: &[CompilationError], sources: &Sources) -> Vec<usize> {
+        let of_conflicts =
+            errors.iter().filter(|error| error.code().is_some_and(|code| CONFLICTS.contains(&code)));
+        let spans = of_conflicts.flat_map(|error| error.json["spans"].as_array().into_iter().flatten());
+        let marks = spans.filter_map(|span| {
+            let line = usize::try_from(span["line_start"].as_u64()?).ok()?;
+            let generated = sources.generated(cell_of(span["file_name"].as_str()?)?)?;
+            generated.lines().take(line).filter_map(marked).last()
+        });
+        marks.filter(|mark| self.blocks.iter().any(|block| block.mark == *mark)).collect()
+    }
+}
+
+/// The item that stands before a block.
+fn mark(number: usize) -> String {
+    format!("type {MARK}{number} = (); ")
+}
+
+/// The number in a line that is one.
+fn marked(line: &str) -> Option<usize> {
+    line.strip_prefix("type ")?.strip_prefix(MARK)?.split(' ').next()?.parse().ok()
+}
+
+/// A line as the user wrote it.
+pub fn without_marks(line: &str) -> String {
+    let mut parts = line.split("type HeadlightImpl");
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |line, part| line + part.split_once(" = (); ").map_or(part, |(_, rest)| rest))
+}
+
+/// Whether completion is not to offer the name.
+pub fn is_mark(name: &str) -> bool {
+    name.starts_with(MARK)
+}
+
+fn name_of(item: &ast::Item) -> Option<String> {
+    let name = match item {
+        ast::Item::Struct(item) => item.name(),
+        ast::Item::Enum(item) => item.name(),
+        ast::Item::Union(item) => item.name(),
+        ast::Item::Trait(item) => item.name(),
+        ast::Item::TypeAlias(item) => item.name(),
+        _ => None,
+    };
+    Some(name?.text().to_string())
+}
+
+/// What kind of block an item is, and the types and traits that it is of.
+fn block(item: &ast::Item) -> Option<(Kind, Vec<String>)> {
+    match item {
+        ast::Item::Impl(block) => {
+            let parameters = parameters(block);
+            let of = block.self_ty()?;
+            let mut types: Vec<String> = last_name(&of).into_iter().collect();
+            let Some(of_trait) = block.trait_() else {
+                let header = words(&[of.syntax()], &parameters);
+                let items = block.assoc_item_list().into_iter().flat_map(|list| list.assoc_items());
+                let names = items.filter_map(|item| match item {
+                    ast::AssocItem::Fn(item) => item.name(),
+                    ast::AssocItem::Const(item) => item.name(),
+                    ast::AssocItem::TypeAlias(item) => item.name(),
+                    ast::AssocItem::MacroCall(_) => None,
+                });
+                let names = names.map(|name| name.text().to_string()).collect();
+                return Some((Kind::Own { header, names }, types));
+            };
+            types.extend(last_name(&of_trait));
+            let header = words(&[of_trait.syntax(), of.syntax()], &parameters);
+            Some((Kind::Trait { header }, types))
+        }
+        ast::Item::ExternBlock(block) => {
+            let items = block.extern_item_list().into_iter().flat_map(|list| list.extern_items());
+            let names = items.filter_map(|item| match item {
+                ast::ExternItem::Fn(item) => item.name(),
+                ast::ExternItem::Static(item) => item.name(),
+                ast::ExternItem::TypeAlias(item) => item.name(),
+                ast::ExternItem::MacroCall(_) => None,
+            });
+            let names = names.map(|name| name.text().to_string()).collect();
+            Some((Kind::Own { header: "extern".to_string(), names }, Vec::new()))
+        }
+        _ => None,
+    }
+}
+
+/// The names of its generic parameters.
+fn parameters(block: &ast::Impl) -> Vec<String> {
+    let list = block.generic_param_list();
+    let parameters = list.iter().flat_map(|list| list.generic_params());
+    let names = parameters.filter_map(|parameter| {
+        Some(match parameter {
+            ast::GenericParam::TypeParam(one) => one.name()?.text().to_string(),
+            ast::GenericParam::ConstParam(one) => one.name()?.text().to_string(),
+            ast::GenericParam::LifetimeParam(one) => one.lifetime()?.text().to_string(),
+        })
+    });
+    names.collect()
+}
+
+/// The code without spaces and comments, its parameters by their order: names of them, and bounds, make no other block.
+fn words(nodes: &[&SyntaxNode], parameters: &[String]) -> String {
+    let mut order: Vec<String> = Vec::new();
+    let tokens = nodes.iter().flat_map(|node| node.descendants_with_tokens());
+    let tokens = tokens.filter_map(NodeOrToken::into_token);
+    let words = tokens.filter(|token| !token.kind().is_trivia()).map(|token| {
+        let word = token.text().to_string();
+        if !parameters.contains(&word) {
+            return word;
+        }
+        let at = order.iter().position(|known| *known == word).unwrap_or_else(|| {
+            order.push(word);
+            order.len() - 1
+        });
+        format!("_{at}")
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// `Dog` of `crate::Dog<T>`.
+fn last_name(of: &ast::Type) -> Option<String> {
+    match of {
+        ast::Type::PathType(path) => Some(path.path()?.segment()?.name_ref()?.text().to_string()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of the blocks that are left after some cells.
+    fn left(cells: &[&str]) -> Vec<usize> {
+        let mut impls = Impls::default();
+        let mut known = BTreeSet::new();
+        for cell in cells {
+            let (marked, after) = impls.with_cell(cell, &[]);
+            assert_eq!(marked.lines().count(), cell.lines().count(), "{marked}");
+            // As evcxr sees it: a mark that nothing follows is of nothing.
+            for part in marked.split(&format!("type {MARK}")).skip(1) {
+                let (number, follows) = part.split_once(" = (); ").unwrap();
+                let number: usize = number.parse().unwrap();
+                if follows.contains("impl") || follows.contains("extern") {
+                    known.insert(number);
+                } else {
+                    known.remove(&number);
+                }
+            }
+            impls = after;
+        }
+        let left: Vec<usize> = impls.blocks.iter().map(|block| block.mark).collect();
+        assert_eq!(left, known.into_iter().collect::<Vec<_>>(), "{cells:?}");
+        left
+    }
+
+    #[test]
+    fn a_block_replaces_what_cannot_stand_beside_it() {
+        for (cells, expected) in [
+            (&["let a = 1;", "fn implied() {}"][..], &[][..]),
+            // Of a type's own: those that share a name.
+            (&["impl Dog { fn say(&self) {} }", "impl Dog { fn say(&self) -> u8 { 1 } }"], &[1]),
+            (&["impl Dog { fn say(&self) {} }", "impl Dog { fn run(&self) {} }"], &[0, 1]),
+            (&["impl Dog { fn a() {} const N: u8 = 1; }", "impl Dog { const N: u8 = 2; }"], &[1]),
+            (&["impl Dog { fn a() {} }", "impl Cat { fn a() {} }"], &[0, 1]),
+            (&["impl W<u8> { fn a() {} }", "impl W<u16> { fn a() {} }"], &[0, 1]),
+            (&["impl<T> W<T> { fn a() {} }", "impl<U: Copy> W< U > { fn a() {} }"], &[1]),
+            (&["impl Dog {}", "impl Dog {}"], &[1]),
+            (&["impl D { fn a() {} fn b() {} }", "impl D { fn a() {} }\nimpl D { fn b() {} }"], &[1, 2]),
+            // Of a trait for a type: one.
+            (&["impl Say for Dog {}", "impl Say for Dog { fn a() {} }"], &[1]),
+            (&["impl Say for Dog {}", "impl Run for Dog {}", "impl Say for Cat {}"], &[0, 1, 2]),
+            (&["impl From<u8> for Dog {}", "impl From<u16> for Dog {}", "impl From<u8> for Dog {}"], &[1, 2]),
+            (&["impl<T: A> Say for W<T> {}", "impl<'a, U> Say for W<U> where U: B {}"], &[1]),
+            (
+                &["impl<A, B> S<A> for W<B> {}", "impl<A, B> S<B> for W<A> {}", "impl<A> S<A> for W<A> {}"],
+                &[1, 2],
+            ),
+            (&["impl Dog { fn a() {} }", "impl Say for Dog { fn a() {} }"], &[0, 1]),
+            // A type that is defined anew takes along what stood with it.
+            (&["struct Dog;\nimpl Dog { fn a() {} }", "struct Dog;"], &[]),
+            (&["struct Dog;\nimpl Dog { fn a() {} }", "struct Dog(u8);\nimpl Dog { fn b() {} }"], &[1]),
+            (&["struct Dog;", "impl Dog { fn a() {} }", "struct Dog;"], &[0]),
+            (&["trait Say {}\nimpl Say for Dog {}", "trait Say { fn a(); }"], &[]),
+            (&["struct Dog; impl Dog { fn a() {} } impl Say for Dog {}", "let dog = Dog;"], &[0, 1]),
+            (&["extern \"C\" { fn abs(x: i32) -> i32; }", "extern \"C\" { fn abs(x: i32) -> i32; }"], &[1]),
+        ] {
+            assert_eq!(left(cells), expected, "{cells:?}");
+        }
+    }
+
+    #[test]
+    fn marks_stand_where_no_line_and_no_meaning_changes() {
+        let impls = Impls::default().with_cell("struct A; impl A { fn a() {} }", &[]).1;
+        for (code, marked) in [
+            ("let a = 1;", "let a = 1;"),
+            ("impl B {}", "type HeadlightImpl1 = (); impl B {}"),
+            (
+                "\n// x\n:dep y = \"1\"\nstruct A;",
+                "\n// x\n:dep y = \"1\"\ntype HeadlightImpl0 = (); struct A;",
+            ),
+            (
+                "let a = 1;\n/// Doc.\n#[x]\nimpl B {}\na",
+                "let a = 1;\ntype HeadlightImpl1 = (); /// Doc.\n#[x]\nimpl B {}\na",
+            ),
+            (
+                "#![allow(unused)]\nstruct A; impl A { fn b() {} }",
+                "#![allow(unused)]\ntype HeadlightImpl0 = (); struct A; type HeadlightImpl1 = (); impl A { fn b() {} }",
+            ),
+            ("let s = \"impl X {}\";", "let s = \"impl X {}\";"),
+            ("impl {", "impl {"),
+        ] {
+            assert_eq!(impls.with_cell(code, &[]).0, marked);
+        }
+        assert_eq!(
+            impls.with_cell("impl B {}", &[0]).0,
+            "type HeadlightImpl0 = (); type HeadlightImpl1 = (); impl B {}"
+        );
+        assert_eq!(marked("type HeadlightImpl12 = (); "), Some(12));
+        assert_eq!(marked("type Other = ();"), None);
+        assert_eq!(without_marks("a; type HeadlightImpl1 = (); impl B {}"), "a; impl B {}");
+    }
+}
