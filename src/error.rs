@@ -34,6 +34,33 @@ pub enum ErrorKind {
     Backend,
 }
 
+/// What to do about an error, where what is typed for it depends on where one is: a program or notebook, as its `Display` has it,
+/// or the command line, which says it in its own terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// Take one of several inputs.
+    OneInput,
+    /// Keep fewer activations of a run, or run less.
+    KeepLess,
+    /// Draw less at once.
+    DrawLess,
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Remedy::OneInput => "take one with `run.item(0)?`, or loop over them",
+            Remedy::KeepLess => {
+                "keep less of the run, as `RunOptions::only([Site::Z])`; run a shorter input, or fewer at once"
+            }
+            Remedy::DrawLess => {
+                "draw a part: `.select(axis, index)?` or `.slice(axis, from..to)?` first; or fewer views in one figure"
+            }
+        })
+    }
+}
+
 /// An error of this crate. Its `Display` says what was wrong, the causes beneath and the remedy,
 /// since a notebook prints nothing else; `Debug` is the same text.
 ///
@@ -49,6 +76,7 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     help: String,
+    remedy: Option<Remedy>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -58,12 +86,24 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let (message, help) = (message.into(), String::new());
-        Error(Box::new(Inner { kind, message, help, source: None }))
+        Error(Box::new(Inner { kind, message, help, remedy: None, source: None }))
     }
 
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+    /// Says so of what is to be done, in place of what was said of it.
+    ///
+    /// ```
+    /// use headlight::Model;
+    /// let error = Model::open("no/such/folder").unwrap_err().help("ask at the desk");
+    /// assert!(error.to_string().ends_with("help: ask at the desk"));
+    /// ```
+    pub fn help(mut self, help: impl Into<String>) -> Self {
         self.0.help = help.into();
         self
+    }
+
+    pub(crate) fn remedied_by(mut self, remedy: Remedy) -> Self {
+        self.0.remedy = Some(remedy);
+        self.help(remedy.to_string())
     }
 
     /// Says first where it was.
@@ -75,6 +115,11 @@ impl Error {
     pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
+    }
+
+    /// What to do about it, where there are several ways to say so.
+    pub fn remedy(&self) -> Option<Remedy> {
+        self.0.remedy
     }
 
     /// What the error is about.

@@ -317,7 +317,7 @@ fn unknown(name: &str, layer: Option<usize>) -> Error {
     match nearest(name, known.iter().map(String::as_str)) {
         Some(guess) => error.help(format!("did you mean `{guess}`?")),
         None => error
-            .help("names are TransformerLens's, such as `blocks.0.attn.hook_pattern`, or (\"pattern\", 0)"),
+            .help("names are TransformerLens's, such as `blocks.0.attn.hook_pattern`; with a layer `pattern` does too"),
     }
 }
 

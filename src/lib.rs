@@ -6,6 +6,7 @@ mod error;
 mod figure;
 mod files;
 mod hook;
+mod memory;
 mod model;
 mod named;
 pub mod network;
@@ -15,10 +16,11 @@ mod progress;
 pub mod training;
 mod view;
 
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Remedy, Result};
 pub use figure::{Figure, Section, Shown, html_page, show};
 pub use files::write as write_file;
 pub use hook::{Head, Hook, IntoHook, Site, head};
+pub use memory::memory_asked_for;
 pub use model::{
     Ablation, Component, Components, Edge, Generated, Input, KnownModel, KnownModels, Model, PromptTest, Run,
     RunOptions, Sampling, Tokens, known_models, no_bos, with_bos,

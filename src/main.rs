@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use headlight::analysis::{DynamicThreshold, RepeatedTokens, Shard};
-use headlight::{Figure, Head, Input, Model, Result, Run, RunOptions, Sampling, no_bos};
+use headlight::{Figure, Head, Input, Model, Remedy, Result, Run, RunOptions, Sampling, Site, no_bos};
 use verbs::{Kept, Mode};
 
 const EXAMPLES: &str = "Examples:
@@ -364,11 +364,32 @@ fn open(name: &str, folded: bool) -> Result<Model> {
     if folded { model.folded() } else { Ok(model) }
 }
 
+/// What to do about an error, in terms of what the verb takes.
+fn in_flags(verb: Option<&Verb>) -> impl Fn(Remedy) -> &'static str + use<> {
+    let caches = matches!(verb, Some(Verb::Cache { .. }));
+    let draws = matches!(verb, Some(Verb::Attention { head: None, .. }));
+    move |remedy| match remedy {
+        Remedy::OneInput => "give one text, or --tokens once",
+        Remedy::KeepLess if caches => {
+            "keep less, as with --hooks 'blocks.*.attn.hook_z'; or give a shorter text, or fewer at once"
+        }
+        Remedy::KeepLess | Remedy::DrawLess if draws => {
+            "draw one head with --head L0H3, or one layer with --layer 0; or give a shorter text, or fewer at once"
+        }
+        _ => "give a shorter text, or fewer at once",
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let in_flags = in_flags(cli.verb.as_ref());
     match run(cli.verb) {
         Ok(output) => print(&output),
         Err(error) => {
+            let error = match error.remedy() {
+                Some(remedy) => error.help(in_flags(remedy)),
+                None => error,
+            };
             let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
@@ -413,7 +434,14 @@ fn run(verb: Option<Verb>) -> Result<String> {
             verbs::heads(&model, &repeated, kept.kept().as_ref(), json)
         }
         Some(Verb::Attention { model, input, layer, head, out }) => {
-            let run = open(&model.model, model.folded)?.run_with_cache(input.input()?)?;
+            let model = open(&model.model, model.folded)?;
+            let options = match layer.or(head.map(|head| head.layer)) {
+                Some(layer) if layer < model.dims().n_layers => {
+                    RunOptions::matching(Site::Pattern.at(layer).to_string())
+                }
+                _ => RunOptions::only([Site::Pattern]),
+            };
+            let run = model.run_with_options(input.input()?, &options)?;
             let of = |draw: &dyn Fn(&Run) -> Result<Figure>| {
                 let figures = (0..run.tokens().len()).map(|index| draw(&run.item(index)?));
                 Figure::stack(figures.collect::<Result<Vec<_>>>()?)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::memory;
 
 /// One axis of a [`Named`]: its name, its length, and a label for each index where there is one.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,6 +243,7 @@ impl Named {
             )
             .help("select or slice until both have the same axes"));
         }
+        self.has_room(1)?;
         let tensor = (&self.tensor - &other.tensor)?;
         let name = format!("{} minus {}", self.name, other.name);
         Ok(Named { name, tensor, axes: self.axes.clone(), meaning: Meaning::Signed })
@@ -282,6 +284,8 @@ impl Named {
 
     /// All numbers in row-major order.
     pub fn to_vec(&self) -> Result<Vec<f32>> {
+        // Where they lie in another order they are copied into this one first.
+        self.has_room(if self.tensor.is_contiguous() { 1 } else { 2 })?;
         Ok(self.tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
 
@@ -298,6 +302,18 @@ impl Named {
                 Some(guess) => format!("did you mean `{guess}`? It has {}", names.join(", ")),
                 None => format!("it has {}", names.join(", ")),
             })
+        })
+    }
+
+    /// Fails if there is no memory for so many copies of its numbers.
+    fn has_room(&self, copies: usize) -> Result<()> {
+        const LITTLE: usize = 1 << 20;
+        if self.tensor.elem_count() < LITTLE {
+            return Ok(());
+        }
+        memory::check(&Device::Cpu, memory::floats(self.shape().into_iter().chain([copies])), || {
+            let what = format!("to copy `{}`, {} numbers,", self.name, self.tensor.elem_count());
+            (what, "take a part of it first, with `.select(axis, index)?` or `.slice(axis, from..to)?`")
         })
     }
 

@@ -343,7 +343,8 @@ pub fn detect(model: &Model, threshold: DynamicThreshold, as_json: bool) -> Resu
 /// A head's QK circuit on one input.
 pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&Path>) -> Result<String> {
     let circuit = qk_circuit(model, head)?;
-    let run = model.run_with_cache(input)?;
+    // What heads read, in a model with norms and in one without.
+    let run = model.run_with_options(input, &RunOptions::only([Site::Ln1Normalized, Site::ResidPre]))?;
     let (scores, pattern) = (circuit.scores(&run)?, circuit.pattern(&run)?);
     let figure = Figure::stack([scores.figure()?, pattern.figure()?])?;
     let mut said = String::new();

@@ -1,6 +1,10 @@
 //! What figures promise: every row and column kept, text that cannot act, numbers that need not be finite.
 
-use headlight::{Axis, Error, ErrorKind, Figure, Meaning, Named, Section, Table, View, html_page};
+use std::io::Read;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use headlight::{Axis, Error, ErrorKind, Figure, Meaning, Named, Remedy, Section, Table, View, html_page};
 use serde_json::Value;
 
 const NASTY: [&str; 12] = [
@@ -289,10 +293,101 @@ fn a_page_holds_plotly_once() {
         Section::Figure(figure),
     ];
     let page = html_page("R & D", &sections).unwrap();
-    assert_eq!(page.matches("* plotly.js v").count(), 1);
+    let packed: Vec<&str> = page.split("id=\"plotly\">").skip(1).collect();
+    assert_eq!(packed.len(), 1);
+    let packed = STANDARD.decode(packed[0].split('<').next().unwrap()).unwrap();
+    let mut script = String::new();
+    flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut script).unwrap();
+    assert_eq!(script.matches("* plotly.js v").count(), 1);
+    assert!(!script.contains("MathJax.loader"), "MathJax would read text as formulas");
     assert_eq!(page.matches("<script type=\"application/json\">").count(), 2);
     for part in ["<h1>R &amp; D</h1>", "<h2>&lt;A&gt;</h2>", "<p>one</p>", "<p>two</p>"] {
         assert!(page.contains(part), "{part}");
     }
-    assert!(!page.contains("MathJax.loader"), "MathJax would read text as formulas");
+}
+
+/// One head on many tokens: an image, whose page is small, and whose hover knows every number.
+#[test]
+fn a_large_matrix_is_an_image() {
+    let side = 1500;
+    let tokens: Vec<String> = (0..side).map(|i| format!(" t{i}")).collect();
+    let value = |i: usize| match (i / side, i % side) {
+        (query, key) if key > query => 0.0,
+        (query, key) => {
+            ((query * 7919 + key * 104_729) % 9973) as f32 / 9973.0 / (1.0 + (query - key) as f32)
+        }
+    };
+    let axes = |names: [&'static str; 2]| names.map(|name| Axis::labelled(name, tokens.clone())).to_vec();
+    let values: Vec<f32> = (0..side * side).map(value).collect();
+    let pattern = Named::from_vec("pattern", values.clone(), axes(["query", "key"])).unwrap();
+    let pattern = pattern.with_meaning(Meaning::Probability);
+    let figure = pattern.figure().unwrap();
+    assert!(figure.to_html().unwrap().len() < 5_000_000);
+    let json: Value = serde_json::from_str(&figure.to_json().unwrap()).unwrap();
+    let images: Vec<&Value> =
+        json["data"].as_array().unwrap().iter().filter(|trace| trace["type"] == "image").collect();
+    let pixels = |trace: &Value| {
+        let source = trace["source"].as_str().unwrap().strip_prefix("data:image/png;base64,").unwrap();
+        let bytes = STANDARD.decode(source).unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+        let palette = reader.info().palette.as_ref().map(|palette| palette.to_vec());
+        assert_eq!((reader.info().width, reader.info().height), (side as u32, side as u32));
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        (pixels, palette)
+    };
+    let (seen, palette) = pixels(images[0]);
+    let palette = palette.expect("it is in the scale's colours");
+    let digits = pixels(images[1]).0;
+    let template = images[1]["hovertemplate"].as_str().unwrap();
+    assert!(template.starts_with("query: %{y}<br>key: %{x}<br>value %{z[2]}.%{z[0]:02d}"), "{template}");
+    let decimals = if template.contains("%{z[1]:02d}") { 4 } else { 3 };
+    for i in (0..side * side).step_by(977) {
+        let [hundredths, rest, whole] = [0, 1, 2].map(|part| u32::from(digits[3 * i + part]));
+        let said = format!("{whole}.{hundredths:02}{rest:0width$}", width = decimals - 2);
+        let apart = said.parse::<f64>().unwrap() - f64::from(values[i]);
+        assert!(
+            apart.abs() <= 0.500_001 * 10f64.powi(-(decimals as i32)),
+            "at {i}: {said} for {}",
+            values[i]
+        );
+        // Dark is much.
+        let light = |i: usize| u32::from(palette[3 * usize::from(seen[i])]);
+        assert!(values[i] < 0.9 || light(i) < 60, "at {i}: {}", light(i));
+        assert!(values[i] > 0.01 || light(i) > 200, "at {i}: {}", light(i));
+    }
+    // Row 0 at the top, in Plotly's axis as in the image.
+    let range = &json["layout"]["yaxis"]["range"];
+    assert!(range[0].as_f64() > range[1].as_f64(), "{range}");
+    assert_eq!(json["layout"]["yaxis"]["ticktext"][1499], "' t1499' (1499)");
+    assert!(
+        figure.to_text().contains("each mark is the farthest from 0 of 32 by 32"),
+        "{}",
+        figure.to_text()
+    );
+    // With numbers below zero, and some that are not finite, the hover says where it is.
+    let scores = values.iter().map(|v| if *v == 0.0 { f32::NEG_INFINITY } else { v - 0.5 }).collect();
+    let scores = Named::from_vec("scores", scores, axes(["query", "key"])).unwrap().figure().unwrap();
+    let json: Value = serde_json::from_str(&scores.to_json().unwrap()).unwrap();
+    let images: Vec<&Value> =
+        json["data"].as_array().unwrap().iter().filter(|trace| trace["type"] == "image").collect();
+    assert_eq!(images.len(), 1);
+    assert_eq!(images[0]["hovertemplate"], "query: %{y}<br>key: %{x}<extra></extra>");
+    let (seen, palette) = pixels(images[0]);
+    let at = 3 * usize::from(seen[1]);
+    assert_eq!(palette.unwrap()[at..at + 3], [0xe3, 0xe4, 0xe8], "what is masked is grey");
+}
+
+/// Of patterns that are too many together, the one that was chosen is drawn.
+#[test]
+fn one_of_many_patterns_is_drawn() {
+    let side = 400;
+    let axes = vec![Axis::plain("head", 8), Axis::plain("query", side), Axis::plain("key", side)];
+    let values = (0..8 * side * side).map(|i| (i / (side * side)) as f32 / 8.0).collect();
+    let patterns = Named::from_vec("pattern", values, axes).unwrap();
+    let error = Figure::attention(&patterns).unwrap_err();
+    assert_eq!(error.remedy(), Some(Remedy::DrawLess));
+    let chosen = Figure::attention_of(&patterns, 3).unwrap();
+    assert!(chosen.to_text().contains("(head 3)"), "{}", chosen.to_text());
+    assert!(Figure::attention_of(&patterns, 8).is_err());
 }

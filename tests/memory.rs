@@ -13,8 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, Storage};
 use common::MODELS;
 use folder::{Folder, Weight};
-use headlight::Result;
 use headlight::prelude::*;
+use headlight::{Dims, ErrorKind, Result, head as head_of, memory_asked_for};
 use serde_json::json;
 
 struct Counted;
@@ -65,7 +65,7 @@ const MIB: usize = 1 << 20;
 const BUDGET: usize = 512 * MIB;
 
 /// A GPT-2 whose dearest part are the logits.
-fn small(layers: usize, heads: usize, vocab: usize) -> Folder {
+fn small(layers: usize, heads: usize, vocab: usize, positions: usize) -> Folder {
     let width = 32;
     let folder = Folder::new();
     let mut all = BTreeMap::new();
@@ -79,7 +79,7 @@ fn small(layers: usize, heads: usize, vocab: usize) -> Folder {
         all.insert(name, Weight::f32(shape, &values));
     };
     add("wte.weight".into(), &[vocab, width]);
-    add("wpe.weight".into(), &[128, width]);
+    add("wpe.weight".into(), &[positions, width]);
     let mut both = |name: String, shape: &[usize]| {
         add(format!("{name}.weight"), shape);
         add(format!("{name}.bias"), &shape[shape.len() - 1..]);
@@ -95,7 +95,8 @@ fn small(layers: usize, heads: usize, vocab: usize) -> Folder {
     both("ln_f".into(), &[width]);
     folder.save("model.safetensors", &all);
     let config = json!({
-        "model_type": "gpt2", "n_layer": layers, "n_head": heads, "n_embd": width, "vocab_size": vocab, "n_positions": 128,
+        "model_type": "gpt2", "n_layer": layers, "n_head": heads, "n_embd": width, "vocab_size": vocab,
+        "n_positions": positions,
     });
     folder.write("config.json", config.to_string());
     folder
@@ -108,7 +109,7 @@ fn tokens(prompts: usize, len: usize, vocab: usize) -> Vec<Vec<u32>> {
 #[test]
 fn a_sweep_keeps_its_budget() -> Result<()> {
     let (heads, vocab, len) = (16, 40_000, 96);
-    let model = small(2, heads, vocab).open()?;
+    let model = small(2, heads, vocab, 128).open()?;
     let prompts = tokens(1, len, vocab);
     // Without a budget, all heads of a layer would run at once: three times as much.
     let logits = (heads + 3) * len * vocab * 4;
@@ -127,7 +128,7 @@ fn a_sweep_keeps_its_budget() -> Result<()> {
 #[test]
 fn more_prompts_take_no_more() -> Result<()> {
     let vocab = 500;
-    let model = small(24, 2, vocab).open()?;
+    let model = small(24, 2, vocab, 128).open()?;
     let folder = Folder::new();
     let peak = |prompts: usize| -> Result<[usize; 4]> {
         let prompts = tokens(prompts, 24, vocab);
@@ -173,6 +174,184 @@ fn a_cache_holds_what_was_asked_for() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What was reckoned beside what was taken: never below by much, and at most a fifth above.
+fn assert_reckoned(what: &str, asked: u64, taken: usize) {
+    // Lists, names and threads are not reckoned.
+    let (asked, taken, little) = (asked as f64, taken as f64, 96.0 * 1024.0);
+    assert!(asked > 0.97 * taken - little, "{what} takes {taken} bytes and asked for {asked}");
+    assert!(asked < 1.2 * taken + little, "{what} takes {taken} bytes and asked for {asked}");
+}
+
+/// Each site by itself, the usual ones and all, of every architecture, on one input and on many.
+#[test]
+fn a_run_takes_what_it_asked_for() -> Result<()> {
+    for name in MODELS {
+        let model = Folder::copy_of(name).open()?;
+        let Dims { n_ctx, d_vocab, n_layers, .. } = *model.dims();
+        let mut kept: Vec<(String, RunOptions)> = Site::ALL
+            .into_iter()
+            .filter(|site| model.anatomy().has(*site))
+            .map(|site| (site.to_string(), RunOptions::only([site])))
+            .collect();
+        kept.push(("the usual".into(), RunOptions::new()));
+        kept.push(("all".into(), RunOptions::all()));
+        kept.push(("half".into(), RunOptions::new().stop_after(n_layers / 2)));
+        kept.push(("streams".into(), RunOptions::matching("*resid*")));
+        for (inputs, len) in [(1, n_ctx), (60, n_ctx), (300, 9)] {
+            let ids = tokens(inputs, len, d_vocab);
+            // Threads, and tables of angles, are made once.
+            model.run_with_cache(ids.clone())?;
+            let tokens = || ids.iter().map(|ids| model.to_tokens(ids.clone())).collect::<Result<Vec<_>>>();
+            let labels = peak_of(tokens)?;
+            for (what, options) in &kept {
+                memory_asked_for();
+                let peak = peak_of(|| model.run_with_options(ids.clone(), options))?;
+                let what = format!("{name}, {inputs} inputs of {len} tokens, {what}:");
+                assert_reckoned(&what, memory_asked_for(), peak.saturating_sub(labels));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Work whose size follows from its input, of every kind.
+fn works<'a>(model: &'a Model, folder: &'a Folder) -> Vec<(&'static str, Box<dyn Fn() -> Result<()> + 'a>)> {
+    let vocab = model.dims().d_vocab;
+    let ids = move |len: usize| tokens(1, len, vocab).remove(0);
+    let kept = move |len: usize, sites: &[Site]| {
+        model.run_with_options(ids(len), &RunOptions::only(sites.iter().copied()))
+    };
+    // A square for each head, and one alone.
+    let pattern = move || kept(1500, &[Site::Pattern])?.pattern(0);
+    let head = move || pattern()?.select("head", 0);
+    let stream = [
+        Site::Embed,
+        Site::PosEmbed,
+        Site::ResidPre,
+        Site::Ln1Scale,
+        Site::Ln1Normalized,
+        Site::Z,
+        Site::MlpOut,
+        Site::ResidPost,
+        Site::LnFinalScale,
+    ];
+    let qk = move || qk_circuit(model, head_of(1, 0));
+    let ov = move || ov_circuit(model, head_of(1, 0));
+    let metric = Metric::LogProb { token: 5, position: None };
+    let (by_head, by_position, of_paths, of_slopes) =
+        (metric.clone(), metric.clone(), metric.clone(), metric);
+    let options = TrainingOptions {
+        d_model: 256,
+        d_mlp: 1024,
+        d_vocab: 3000,
+        n_ctx: 256,
+        ..TrainingOptions::default()
+    };
+    macro_rules! works {
+        ($($what:literal: $work:expr;)*) => {
+            vec![$(($what, Box::new(move || $work.map(drop)))),*]
+        };
+    }
+    works! {
+        "a cache": model.run_with_cache(ids(1500));
+        "a cache of everything": model.run_with_options(ids(900), &RunOptions::all());
+        "a batch": model.run_with_cache(tokens(8, 500, vocab));
+        "losses": model.loss_per_token(ids(1500));
+        "log-probabilities": kept(1500, &[Site::UnembedOut])?.log_probs();
+        "a patched run": model.patch(("pattern", 0), None, None, &kept(900, &[Site::Pattern])?)?.run_with_cache(ids(900));
+        "numbers": pattern()?.to_vec();
+        "a saved run": kept(1500, &[Site::Pattern])?.save(folder.path("run.safetensors"));
+        "a saved run, read": Run::open(folder.path("run.safetensors")).or_else(|error| match error.kind() {
+            ErrorKind::File => model.run_with_cache(ids(3)), // there was no memory to save it
+            _ => Err(error),
+        });
+        "a continuation": model.generate(ids(1500), &Sampling { max_new_tokens: 3, ..Sampling::default() });
+        "an ablation": ablation_effects(model, ids(600), Ablation::Zero, &Metric::Loss);
+        "a divergence": ablation_effects(model, ids(600), Ablation::Zero, &Metric::Kl);
+        "patching": activation_patching(model, ids(300), ids(300), Site::Pattern, &by_head);
+        "patching by position": activation_patching_by_position(model, ids(20), ids(20), Site::Z, &by_position);
+        "paths": path_patching(model, ids(300), ids(300), Receiver::Logits, &of_paths);
+        "slopes": attribution_patching(model, ids(600), ids(600), Site::Pattern, &of_slopes);
+        "head scores": head_scores(model, &HeadKind::ALL, &RepeatedTokens { length: 400, batch: 4, seed: 0 });
+        "a lens": logit_lens(model, &kept(1500, &stream)?);
+        "scores by component": decompose_attn_scores(model, &kept(300, &stream)?, head_of(1, 0));
+        "their spread": attn_score_spread(model, &kept(700, &stream)?, head_of(1, 0));
+        "a stack": apply_ln_to_stack(model, &full_resid_decomposition(model, &kept(2500, &stream)?)?, &kept(2500, &stream)?);
+        "a head from its weights": qk()?.pattern(&kept(1500, &stream)?);
+        "positions": qk()?.previous_token_mass();
+        "positions alone": qk()?.position_pattern(2500);
+        "a full circuit": ov()?.between_tokens(ids(2500));
+        "pairs": ov()?.top_pairs(300_000);
+        "directions": ov()?.directions(3);
+        "copying": copying_accuracy(model, &[head_of(0, 0), head_of(1, 0)], 5);
+        "composition": composition_scores(model, Composition::K);
+        "a weight of all layers": model.weight("W_Q");
+        "folded weights": model.folded();
+        "random weights": model.with_random_weights(0);
+        "training": Training::new(&options)?.step_on(&tokens(16, 200, 3000));
+        "a picture of one head": head()?.figure()?.to_html();
+        "a picture of scores": kept(900, &[Site::AttnScores])?.attn_scores(0)?.select("head", 0)?.figure()?.to_html();
+        "a still picture": head()?.figure()?.to_png();
+        "a picture of small multiples": kept(300, &[Site::Pattern])?.pattern(0)?.figure()?.to_html();
+    }
+}
+
+/// Does all work within a limit on the process's address space or data, and says what came of each.
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "is done by another test, in a process of its own"]
+fn within_a_limit() -> Result<()> {
+    let (model, folder) = (small(2, 8, 8000, 3000).open()?, Folder::new());
+    model.run_with_cache(vec![1, 2, 3])?;
+    let said = |name: &str| std::env::var(name).expect("the test that does this one says it");
+    let spare: u64 = said("HEADLIGHT_SPARE").parse().expect("a number of bytes");
+    let (resource, field) = match said("HEADLIGHT_LIMIT").as_str() {
+        "data" => (libc::RLIMIT_DATA, 5),
+        _ => (libc::RLIMIT_AS, 0),
+    };
+    let used = std::fs::read_to_string("/proc/self/statm").expect("Linux says it");
+    let used: u64 =
+        used.split(' ').nth(field).and_then(|pages| pages.parse().ok()).expect("a number of pages");
+    let limit = libc::rlimit { rlim_cur: used * 4096 + spare, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: it is a limit of this process's own.
+    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0);
+    for (what, work) in works(&model, &folder) {
+        println!("{what}:");
+        match work() {
+            Ok(()) => println!("done"),
+            Err(error) if error.kind() == ErrorKind::Memory => println!("refused: {error}"),
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+    Ok(())
+}
+
+/// Whatever the limit, work is done or refused, and a process that has no memory for it lives on.
+#[cfg(target_os = "linux")]
+#[test]
+fn too_little_memory_is_an_error() {
+    let (mut done, mut refused) = (0, 0);
+    for limit in ["space", "data"] {
+        for spare in [80 * MIB, 160 * MIB, 320 * MIB, 800 * MIB, 6000 * MIB] {
+            let outcome = std::process::Command::new(std::env::current_exe().expect("this test"))
+                .args(["--exact", "within_a_limit", "--ignored", "--nocapture", "--test-threads=1"])
+                .env("HEADLIGHT_LIMIT", limit)
+                .env("HEADLIGHT_SPARE", spare.to_string())
+                .output()
+                .expect("this test runs");
+            let said = String::from_utf8_lossy(&outcome.stdout);
+            let cause = String::from_utf8_lossy(&outcome.stderr);
+            assert!(outcome.status.success(), "{} MiB of {limit}: {said}{cause}", spare / MIB);
+            let count = |what: &str| said.lines().filter(|line| line.starts_with(what)).count();
+            println!("{} MiB of {limit}: {} done, {} refused", spare / MIB, count("done"), count("refused"));
+            (done, refused) = (done + count("done"), refused + count("refused"));
+            // Where there is enough, nothing is refused.
+            assert!(spare < 6000 * MIB || count("refused") == 0, "{said}");
+        }
+    }
+    assert!(done > 0 && refused > 0, "{done} done, {refused} refused");
 }
 
 /// A model of GPT-2 medium's size, whose folder the check makes.

@@ -10,6 +10,7 @@ use candle_core::{D, Tensor};
 use super::stream::{Stream, as_normed, one_input, through_all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
+use crate::memory::{self, floats};
 use crate::model::{Model, Run};
 use crate::named::{Axis, Named};
 
@@ -69,6 +70,10 @@ pub fn decompose_resid(run: &Run) -> Result<Named> {
 fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<Named> {
     one_input(run)?;
     let (labels, hooks): (Vec<String>, Vec<Hook>) = parts.into_iter().unzip();
+    let width = run.kept(hooks[0])?.dims().iter().copied();
+    memory::check(run.kept(hooks[0])?.device(), floats(width.chain([hooks.len()])), || {
+        (format!("a stack of {} components", hooks.len()), "run a shorter input")
+    })?;
     let parts = hooks.into_iter().map(|hook| run.get(hook)).collect::<Result<Vec<_>>>()?;
     let tensors: Vec<&Tensor> = parts.iter().map(Named::tensor).collect();
     let mut axes = vec![Axis::labelled("component", labels)];
@@ -91,6 +96,7 @@ fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<Named> {
 /// ```
 pub fn stack_head_results(model: &Model, run: &Run) -> Result<Named> {
     let stream = Stream::new(model, run)?;
+    stack_fits(&stream, head_labels(model).len())?;
     let layers =
         (0..model.dims().n_layers).map(|layer| stream.heads(layer, None)).collect::<Result<Vec<_>>>()?;
     stack(&stream, "results of the heads", head_labels(model), &layers)
@@ -113,6 +119,7 @@ pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<Named> {
     let stream = Stream::new(model, run)?;
     let dims = *model.dims();
     let mut labels = head_labels(model);
+    stack_fits(&stream, labels.len() + dims.n_layers + 3)?;
     let mut parts = Vec::new();
     for layer in 0..dims.n_layers {
         parts.push(stream.heads(layer, None)?);
@@ -136,6 +143,12 @@ fn head_labels(model: &Model) -> Vec<String> {
     let dims = *model.dims();
     let of_layer = |layer| (0..dims.n_heads).map(move |head| format!("L{layer}H{head}"));
     (0..dims.n_layers).flat_map(of_layer).collect()
+}
+
+/// Fails where there is no memory for so many components, first one by one and then together.
+fn stack_fits(stream: &Stream, components: usize) -> Result<()> {
+    let numbers = floats([2, components, stream.len(), stream.model.dims().d_model]);
+    stream.has_room(&format!("a stack of {components} components"), numbers)
 }
 
 fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> Result<Named> {
@@ -168,6 +181,7 @@ fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> 
 pub fn apply_ln_to_stack(model: &Model, stack: &Named, run: &Run) -> Result<Named> {
     let stream = Stream::new(model, run)?;
     let values = checked(&stream, stack)?;
+    stream.has_room("a stack as the last norm scales it", floats(stack.shape().into_iter().chain([3])))?;
     let scaled = stream.scaled(&as_normed(model, &values, 2)?, Site::LnFinalScale)?;
     let scaled = match model.norm("ln_final")?.0 {
         Some(gain) => scaled.broadcast_mul(&gain)?,

@@ -7,9 +7,10 @@ use nalgebra::{Complex, DMatrix};
 
 use super::factored::{Factored, Svd, eigenvalues, matrix, positivity};
 use super::not_reached;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::drawn;
 use crate::hook::{Head, Hook, Site};
+use crate::memory::{self, floats};
 use crate::model::{Model, Run};
 use crate::named::{Axis, Meaning, Named};
 use crate::network::ops::log_sum_exp;
@@ -223,7 +224,7 @@ impl Circuit {
         }
         let [tokens] = run.tokens() else {
             return Err(Error::new(ErrorKind::Input, format!("the run has {} inputs", run.tokens().len()))
-                .help("take one with `run.item(0)?`"));
+                .remedied_by(Remedy::OneInput));
         };
         let Dims { n_layers, d_model, .. } = *self.model.dims();
         let other = |what: String| {
@@ -239,6 +240,7 @@ impl Circuit {
             if self.model.anatomy().has(Site::Ln1Normalized) { Site::Ln1Normalized } else { Site::ResidPre };
         let normalized = run.get(read.at(layer))?;
         let width = normalized.axis("d_model")?.len();
+        self.has_room("scores", tokens.len(), 8)?;
         if width != d_model {
             return other(format!(
                 "the run has a residual stream {width} wide, the circuit's model {d_model}"
@@ -294,6 +296,7 @@ impl Circuit {
     pub fn positions(&self, count: usize) -> Result<Named> {
         self.only(CircuitKind::Qk, "attention between positions")?;
         self.has_positions(count)?;
+        self.has_room("attention between positions", count, 2)?;
         let positions = self.position_embeddings()?.narrow(0, 0, count)?;
         let between = positions.matmul(&self.left)?.matmul(&self.right.matmul(&positions.t()?)?)?;
         let axes = vec![Axis::plain("query", count), Axis::plain("key", count)];
@@ -343,6 +346,7 @@ impl Circuit {
         if n_ctx < 2 {
             return Err(Error::new(ErrorKind::Input, "the model has one position: none is before another"));
         }
+        self.has_room("attention between positions", n_ctx, 8)?;
         let between = self.positions(n_ctx)?;
         let scores = self.masked(between.tensor())?;
         let pattern = probabilities(&scores)?.flatten_all()?.to_vec1::<f32>()?;
@@ -405,6 +409,16 @@ impl Circuit {
                 .help("its positions turn queries and keys: `at_distance` gives the circuit between two of them")
         })?;
         Ok(embeddings.tensor().clone())
+    }
+
+    /// Fails where there is no memory for so many squares.
+    fn has_room(&self, what: &str, side: usize, squares: usize) -> Result<()> {
+        memory::check(self.model.device(), floats([squares, side, side]), || {
+            (
+                format!("the {self}, {what} of {side} by {side},"),
+                "ask for fewer positions: run a shorter input",
+            )
+        })
     }
 
     fn has_positions(&self, count: usize) -> Result<()> {

@@ -11,8 +11,10 @@ use super::circuit::{Circuit, CircuitKind, ov_circuit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
 use crate::hook::Head;
+use crate::memory::{self, floats};
 use crate::model::{Input, Model, Sequences};
 use crate::named::{Axis, Named};
+use crate::network::Dims;
 use crate::progress::{self, Progress};
 use crate::view::{Drawn, Table, View};
 
@@ -31,6 +33,10 @@ impl Circuit {
     /// ```
     pub fn between_tokens(&self, tokens: impl Into<Input>) -> Result<Named> {
         let ids = self.token_ids(tokens.into())?;
+        let numbers = floats([ids.len(), ids.len() + self.model.dims().d_model]);
+        memory::check(self.model.device(), numbers, || {
+            (format!("the full {self} between {} tokens", ids.len()), "name fewer tokens")
+        })?;
         let (embedding, unembedding) = self.token_sides()?;
         let index = Tensor::new(ids.as_slice(), embedding.device())?;
         let from = self.left_of(&embedding.index_select(&index, 0)?)?;
@@ -55,6 +61,13 @@ impl Circuit {
     /// ```
     pub fn top_pairs(&self, k: usize) -> Result<TokenPairs> {
         at_least_one(k, "pairs")?;
+        let Dims { d_vocab, d_head, .. } = *self.model.dims();
+        // A pair is kept with its labels, and while it is looked for among others.
+        let pairs = (k as u64).min((d_vocab as u64).saturating_mul(d_vocab as u64)).saturating_mul(256);
+        let needed = floats([2, d_vocab, d_head]).saturating_add(pairs);
+        memory::check(self.model.device(), needed, || {
+            (format!("the largest {k} of the full {self}"), "ask for fewer pairs")
+        })?;
         let (embedding, unembedding) = self.token_sides()?;
         let (from, to) = (self.left_of(&embedding)?, self.right_of(&unembedding)?);
         let mut best: Vec<(u32, u32, f32)> = Vec::new();
@@ -91,6 +104,9 @@ impl Circuit {
             return Err(Error::new(ErrorKind::Input, format!("{count} directions of the {self}"))
                 .help(format!("its rank is {0}: ask for 1 to {0}", svd.values.len())));
         }
+        memory::check(self.model.device(), floats([4, count, self.model.dims().d_vocab]), || {
+            (format!("{count} directions of the {self} in tokens"), "ask for fewer")
+        })?;
         let (embedding, unembedding) = self.token_sides()?;
         let vectors = |matrix: &nalgebra::DMatrix<f64>| -> Result<Tensor> {
             let values = matrix.columns(0, count).iter().map(|&value| value as f32).collect::<Vec<_>>();
@@ -165,6 +181,10 @@ pub fn copying_accuracy(model: &Model, heads: &[Head], k: usize) -> Result<f64> 
         return Err(Error::new(ErrorKind::Input, format!("{head} is named twice among {heads:?}"))
             .help("name each head once"));
     }
+    let Dims { d_vocab, d_head, .. } = *model.dims();
+    memory::check(model.device(), floats([4, heads.len(), d_vocab, d_head]), || {
+        (format!("copying by {} heads together", heads.len()), "ask for fewer heads at once")
+    })?;
     let (mut from, mut to) = (Vec::new(), Vec::new());
     for &head in heads {
         progress::check("looking for copies")?;

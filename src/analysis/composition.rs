@@ -14,6 +14,7 @@ use super::circuit::{CircuitKind, layer_factors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
 use crate::hook::{Head, head};
+use crate::memory::{self, floats};
 use crate::model::Model;
 use crate::named::{Axis, Meaning, Named};
 use crate::network::Dims;
@@ -160,6 +161,17 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
         )
         .help("composition takes at least two layers"));
     }
+    let width = n_heads * d_head;
+    let needed = floats([2 * n_layers, width, d_model])
+        // The factors of those that are made at once in f64, and their products.
+        .saturating_add(floats([rayon::current_num_threads(), width, 4 * d_model + width]))
+        .saturating_add(floats([2, n_layers * n_heads, n_layers * n_heads]));
+    memory::check(model.device(), needed, || {
+        (
+            format!("composition of {} heads", n_layers * n_heads),
+            "let go of other models, or take a smaller one",
+        )
+    })?;
     let progress = Progress::new("composing heads", n_layers * (n_layers - 1) / 2);
     let halves = (0..n_layers - 1).into_par_iter().map(|layer| {
         let earlier = Half::earlier(&layer_factors(model, layer, CircuitKind::Ov)?)?;

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::stream::{Stream, as_normed, through_all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Site};
+use crate::memory::floats;
 use crate::model::{Model, Run};
 use crate::named::{Axis, Meaning, Named};
 use crate::progress::Progress;
@@ -40,6 +41,7 @@ pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<Nam
     let parts = Parts::new(model, run, head)?;
     let (count, len) = (parts.labels.len(), parts.stream.len());
     fits(head, count, len)?;
+    parts.stream.has_room("scores by component", floats([3, count, len, count, len]))?;
     let [queries, keys] = parts.project()?;
     let rows = queries.reshape((count * len, ()))?;
     let columns = keys.reshape((count * len, ()))?.t()?;
@@ -68,6 +70,8 @@ pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<Nam
 pub fn attn_score_spread(model: &Model, run: &Run, head: Head) -> Result<Named> {
     let parts = Parts::new(model, run, head)?;
     let (count, len) = (parts.labels.len(), parts.stream.len());
+    let numbers = floats([3 * rayon::current_num_threads(), len, len]);
+    parts.stream.has_room("the spread of scores by component", numbers)?;
     let [queries, keys] = parts.project()?;
     let window = model.scoring(head.layer)?.window.unwrap_or(len);
     let progress = Progress::new("splitting attention scores", count);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::part::{Asked, Keep, Part, Share, Totals};
 use super::repeated::SHORTEST;
 use super::{RepeatedTokens, layer_and_head};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::drawn;
 use crate::hook::{Head, Site};
 use crate::model::{Input, Model, Run, RunOptions, Tokens};
@@ -271,7 +271,7 @@ on_repeated_tokens! {
 fn scores_of_run(run: &Run, kind: HeadKind) -> Result<HeadScores> {
     let [tokens] = run.tokens() else {
         return Err(Error::new(ErrorKind::Input, format!("the run has {} inputs", run.tokens().len()))
-            .help("take one with `run.item(0)?`"));
+            .remedied_by(Remedy::OneInput));
     };
     let period = match tokens.period() {
         Some(period) if kind == HeadKind::Induction && period < SHORTEST => {

@@ -9,6 +9,7 @@ use super::stream::Stream;
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::drawn;
 use crate::hook::{Hook, Site};
+use crate::memory::floats;
 use crate::model::{Model, Run};
 use crate::named::{Axis, Meaning, Named};
 use crate::network::ops::log_sum_exp;
@@ -116,6 +117,8 @@ pub fn logit_lens(model: &Model, run: &Run) -> Result<LogitLens> {
     rows.push(("final_post".into(), Site::ResidPost.at(n_layers.saturating_sub(1))));
     let ids = run.tokens()[0].ids();
     let (mut top_ids, mut probability, mut next, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (len, d_vocab) = (stream.len(), model.dims().d_vocab);
+    stream.has_room("the logit lens", floats([2, len, d_vocab]))?;
     let progress = Progress::new("logit lens", rows.len());
     // One layer's logits at a time: all at once are many for a large vocabulary.
     for (_, hook) in &rows {

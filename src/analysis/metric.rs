@@ -185,12 +185,14 @@ impl Metric {
             _ => (Vec::new(), None),
         };
         if let Some(id) = ids.iter().find(|&&id| id as usize >= dims.d_vocab) {
-            return refused(format!("token id {id} is out of range"), "take it from `model.to_single_token`");
+            let help =
+                format!("the vocabulary has {0} tokens: ids are 0 to {1}", dims.d_vocab, dims.d_vocab - 1);
+            return refused(format!("token id {id} is out of range"), &help);
         }
         if let Some(position) = position.filter(|&position| position >= tokens.len()) {
             return refused(
                 format!("there is no position {position} in an input of {} tokens", tokens.len()),
-                "positions count from 0; None stands for the last",
+                "positions count from 0, and the last is taken where none is named",
             );
         }
         Ok(())

@@ -3,12 +3,13 @@
 
 use std::fmt;
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::metric::Metric;
 use super::sweep::sweep;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Hook, IntoHook, Site};
+use crate::memory::{self, floats};
 use crate::model::{Input, Model, Run, RunOptions, Tokens};
 use crate::named::{Axis, Named};
 use crate::network::{Start, Tap};
@@ -95,7 +96,7 @@ impl<'a> Pair<'a> {
                 ErrorKind::Address,
                 format!("`{site}` is in no layer: there is nothing to go through"),
             )
-            .help("patch ResidPre, AttnOut, MlpOut, Z, Q, K, V or Pattern"));
+            .help("patch resid_pre, attn_out, mlp_out, z, q, k, v or pattern"));
         }
         model.hook(site.at(0))?;
         let clean = model.run_with_options(clean, &RunOptions::only([site]))?;
@@ -125,6 +126,12 @@ impl<'a> Pair<'a> {
     }
 
     fn patch(&self, places: &[Place], axes: Vec<Axis>, metric: &Metric) -> Result<Named> {
+        // A variant is a model with one more edit: names, places and what they lie in.
+        const VARIANT: u64 = 1024;
+        memory::check(&Device::Cpu, VARIANT.saturating_mul(places.len() as u64), || {
+            let what = format!("patching at {} places", places.len());
+            (what, "patch heads over all positions, with `activation_patching`; or shorter inputs")
+        })?;
         let variant = |&(layer, head, position): &Place| {
             let positions = position.map(|position| [position]);
             let positions = positions.as_ref().map(|one| one.as_slice());
@@ -169,6 +176,12 @@ pub fn attribution_patching(
     let mut slopes =
         Slopes { site, places: Vec::new(), positions: metric.positions(&pair.corrupted), logits: None };
     let ids = Tensor::new(vec![pair.corrupted.ids().to_vec()], model.device())?;
+    model.has_room_for_gradients(
+        1,
+        pair.len(),
+        slopes.positions.as_ref().map_or(pair.len(), Vec::len),
+        &[site],
+    )?;
     model.execute(Start::Tokens(ids), None, &mut slopes)?;
     let logits = slopes.logits.ok_or_else(super::not_reached)?;
     let logits = metric.read(&logits, &pair.corrupted)?;
@@ -293,6 +306,10 @@ pub fn path_patching(
     };
     let reach = to.map_or(dims.n_layers, |to| to.layer);
     let progress = Progress::new("tracing paths", reach * dims.n_heads);
+    memory::check(model.device(), floats([reach * dims.n_heads, pair.len(), dims.d_model]), || {
+        let what = format!("what {} heads send on {} tokens", reach * dims.n_heads, pair.len());
+        (what, "patch shorter inputs, or paths to a receiver in a lower layer")
+    })?;
     let mut variants = Vec::new();
     for sender in Head::all(reach, dims.n_heads) {
         // Heads above the sender keep their mixed values, so that the way to the receiver leads through no other head.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::not_reached;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::drawn;
 use crate::hook::Site;
 use crate::model::Run;
@@ -65,7 +65,7 @@ drawn!(QkAsPublished);
 pub fn qk_as_published(run: &Run, layer: usize) -> Result<QkAsPublished> {
     let [tokens] = run.tokens() else {
         return Err(Error::new(ErrorKind::Input, format!("the run has {} inputs", run.tokens().len()))
-            .help("take one with `run.item(0)?`"));
+            .remedied_by(Remedy::OneInput));
     };
     let (q, k) = (run.get(Site::Q.at(layer))?, run.get(Site::K.at(layer))?); // (T, H, D)
     let (q, k) = (q.tensor(), k.tensor());

@@ -3,8 +3,9 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Hook, Site};
+use crate::memory;
 use crate::model::{Model, Run, Tokens};
 use crate::named::Axis;
 use crate::network::Norms;
@@ -25,7 +26,7 @@ pub(super) fn one_input(run: &Run) -> Result<&Tokens> {
             ErrorKind::Input,
             format!("the run has {} inputs, each with a stream of its own", many.len()),
         )
-        .help("take one with `run.item(0)?`, or loop over them")),
+        .remedied_by(Remedy::OneInput)),
     }
 }
 
@@ -55,6 +56,13 @@ impl<'a> Stream<'a> {
             .help("run this model on the input, and give that run"));
         }
         Ok(Stream { model, run, tokens })
+    }
+
+    /// Fails if there are not so many bytes for `what` is made of the stream.
+    pub(super) fn has_room(&self, what: &str, needed: u64) -> Result<()> {
+        memory::check(self.model.device(), needed, || {
+            (format!("{what}, on {} tokens,", self.len()), "run a shorter input")
+        })
     }
 
     /// The number of positions.

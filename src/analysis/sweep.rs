@@ -14,13 +14,14 @@ use super::metric::{Mean, Metric};
 use super::part::{Keep, Share, Totals, check_inputs};
 use crate::error::Result;
 use crate::hook::{Hook, Site};
+use crate::memory::{self, floats};
 use crate::model::{Edit, Input, Model, Tokens};
 use crate::network::ops::sum;
 use crate::network::{Past, Start, Tap};
 use crate::progress::Progress;
 
 /// Bytes of activations that the rows of one batch may take together; one row always runs. `docs/big-work.md` states it.
-const BUDGET: usize = 512 << 20;
+const BUDGET: u64 = 512 << 20;
 
 /// The metric of the unchanged model, and that of each variant.
 pub(crate) struct Swept {
@@ -71,6 +72,12 @@ pub(super) fn sweep_each(
     progress.begin_at(share.done * steps);
     for index in share.left() {
         let tokens = &model.tokenize_one(input, index)?;
+        let budget = memory::share(BUDGET);
+        // The layers below are not run again, so no row is larger than that of the whole.
+        memory::check(model.device(), Row { model, tokens, metric, layer: 0, skipped: 0 }.bytes(), || {
+            let what = format!("{what} on {} tokens", tokens.len());
+            (what, "run a shorter input: others take no memory meanwhile, however many there are")
+        })?;
         let mut sums = vec![Mean::default(); variants.len()];
         let ids = Tensor::new(vec![tokens.ids().to_vec()], model.device())?;
         // Above the first layer a run resumes from what the layer below left, before edits at the layer's own input.
@@ -85,13 +92,14 @@ pub(super) fn sweep_each(
             None => metric.of_logits(&base.logits()?, &base.logits()?, tokens)?,
         };
         progress.advance(1)?;
-        let rows = (BUDGET / bytes_of_a_row(model, tokens, metric)).clamp(1, 64);
         let mut resuming: BTreeMap<(usize, usize), Vec<Variant>> = BTreeMap::new();
         for (place, variants) in &by_place {
             let skipped = place.skipped(metric, tokens);
             resuming.entry((place.layer, skipped)).or_default().extend(variants);
         }
         for ((layer, skipped), variants) in &resuming {
+            let row = Row { model, tokens, metric, layer: *layer, skipped: *skipped }.bytes();
+            let rows = (budget / row.max(1)).clamp(1, 64) as usize;
             for chunk in variants.chunks(rows) {
                 let changes: Vec<&[Edit]> = chunk.iter().map(|(_, edits)| *edits).collect();
                 let below = layer.checked_sub(1).and_then(|below| base.streams.get(&below));
@@ -166,17 +174,36 @@ impl Place {
     }
 }
 
-/// What one row keeps alive at its widest: the stream and its norms, scores and pattern, neurons, logits.
-fn bytes_of_a_row(model: &Model, tokens: &Tokens, metric: &Metric) -> usize {
-    let dims = model.dims();
-    let len = tokens.len();
-    let read = metric.positions(tokens).map_or(len, |positions| positions.len());
-    // A divergence makes more of the logits than other metrics do.
-    let logits = if matches!(metric, Metric::Kl) { 4 } else { 3 };
-    let floats = len * (12 * dims.d_model + 3 * dims.d_mlp)
-        + 3 * dims.n_heads * len * len
-        + logits * read * dims.d_vocab;
-    floats * size_of::<f32>()
+/// One changed run of an input, from a layer and a position on.
+struct Row<'a> {
+    model: &'a Model,
+    tokens: &'a Tokens,
+    metric: &'a Metric,
+    layer: usize,
+    skipped: usize,
+}
+
+impl Row<'_> {
+    /// What it keeps alive at its widest: the stream and its norms, scores and pattern, neurons, logits, and the keys and values
+    /// of the positions that are skipped.
+    fn bytes(&self) -> u64 {
+        let dims = self.model.dims();
+        let (all, len) = (self.tokens.len(), self.tokens.len() - self.skipped);
+        let read = self.metric.positions(self.tokens).map_or(len, |positions| positions.len());
+        // A divergence makes more of the logits than other metrics do.
+        let logits = if matches!(self.metric, Metric::Kl) { 4 } else { 3 };
+        // Once as they are given to the run, once with those of the run's own behind them.
+        let past = if self.skipped > 0 { self.skipped + all } else { 0 };
+        let keys = 2 * dims.n_layers.saturating_sub(self.layer) * dims.n_key_value_heads * dims.d_head;
+        [
+            floats([len, 12 * dims.d_model + 3 * dims.d_mlp]),
+            floats([3 * dims.n_heads, len, all]),
+            floats([logits, read, dims.d_vocab]),
+            floats([past, keys]),
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
 }
 
 /// Changes each row by its own edits, and keeps what the metric reads.
@@ -225,15 +252,6 @@ impl<'a> Reader<'a> {
         self.changes.iter().any(|edits| edits.iter().any(|edit| edit.hook() == hook))
     }
 
-    fn keeps(&self, hook: Hook) -> bool {
-        match (hook.site(), hook.layer()) {
-            (Site::ResidPost, Some(layer)) => self.stream_layers.contains(&layer),
-            (Site::Pattern, layer) => layer == self.pattern_layer,
-            (Site::UnembedOut, _) => self.pattern_layer.is_none(),
-            _ => false,
-        }
-    }
-
     fn induction_scores(&self, rows: usize) -> Result<Vec<Mean>> {
         let pattern = self.pattern.as_ref().ok_or_else(super::not_reached)?;
         let len = pattern.dim(2)?;
@@ -254,6 +272,15 @@ impl<'a> Reader<'a> {
 impl Tap for Reader<'_> {
     fn wants(&self, hook: Hook) -> bool {
         self.changes_at(hook) || self.keeps(hook)
+    }
+
+    fn keeps(&self, hook: Hook) -> bool {
+        match (hook.site(), hook.layer()) {
+            (Site::ResidPost, Some(layer)) => self.stream_layers.contains(&layer),
+            (Site::Pattern, layer) => layer == self.pattern_layer,
+            (Site::UnembedOut, _) => self.pattern_layer.is_none(),
+            _ => false,
+        }
     }
 
     fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {

@@ -1,5 +1,7 @@
 //! A scene as Plotly's JSON, where axes can be zoomed, cells hovered and heads chosen.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use plotly::color::Color;
 use plotly::common::{
     Anchor, ColorBar, ColorScale, ColorScaleElement, DashType, Font, HoverInfo, Label, Line, Marker,
@@ -15,6 +17,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::label::{cut, for_plotly};
+use super::pixels;
 use super::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
 use super::scene::{
     Area, CHIP_FONT, Cells, Chips, Grid, Item, Marks, OUTLINE, Panel, Ruler, Scene, Series, Side, TABLE_FONT,
@@ -118,7 +121,10 @@ impl Plot {
             Marks::Cells(cells) => {
                 self.shapes.push(frame(&x, &y, &panel.x, &panel.y));
                 let sorts = sorts(others.iter().flatten().chain(&cells.values));
-                self.cells(panel, cells, &sorts, (&x, &y))?
+                match cells.pixels {
+                    true => self.pixels(panel, cells, (&x, &y))?,
+                    false => self.cells(panel, cells, &sorts, (&x, &y))?,
+                }
             }
             Marks::Bars(series) => self.bars(panel, series, (&x, &y))?,
             Marks::Lines(series) => self.lines(panel, series, (&x, &y))?,
@@ -143,6 +149,44 @@ impl Plot {
         Ok(traces)
     }
 
+    /// An image in the matrix's colours; over it, unseen, one whose pixels are the numbers' digits, for the hover.
+    fn pixels(&mut self, panel: &Panel, cells: &Cells, (x, y): (&str, &str)) -> Result<Vec<usize>> {
+        let image = |png: Vec<u8>| format!("data:image/png;base64,{}", STANDARD.encode(png));
+        // An image has no colour bar of its own.
+        let bar = HeatMap::new_z(vec![vec![Digits(f32::NAN)]])
+            .zmin(cells.scale.low)
+            .zmax(cells.scale.high)
+            .color_scale(palette(&cells.scale))
+            .color_bar(self.color_bar(&cells.scale, &cells.bar))
+            .hover_info(HoverInfo::Skip)
+            .x_axis(x)
+            .y_axis(y);
+        let mut traces = vec![self.add(&*bar, json!({}))?];
+        let trace = |source: String| json!({ "type": "image", "source": source, "xaxis": x, "yaxis": y });
+        let mut seen = trace(image(pixels::coloured(cells)?));
+        // Not the nearest pixels, of which a picture smaller than the matrix would leave most out.
+        seen["zsmooth"] = json!("fast");
+        let mut digits = None;
+        match pixels::digits(cells)? {
+            Some((png, template)) => {
+                let mut trace = trace(image(png));
+                trace["opacity"] = json!(0);
+                trace["hovertemplate"] = json!(hover(panel, Some(&template)));
+                seen["hoverinfo"] = json!("skip");
+                digits = Some(trace);
+            }
+            None => seen["hovertemplate"] = json!(hover(panel, None)),
+        }
+        for trace in std::iter::once(seen).chain(digits) {
+            traces.push(self.add(&trace, json!({}))?);
+        }
+        // Plotly would give pixels one scale both ways.
+        if let Some(axis) = self.numbered.get_mut(&y.replacen('y', "yaxis", 1)) {
+            axis["scaleanchor"] = json!(false);
+        }
+        Ok(traces)
+    }
+
     fn cells(
         &mut self,
         panel: &Panel,
@@ -150,10 +194,7 @@ impl Plot {
         sorts: &[&str],
         (x, y): (&str, &str),
     ) -> Result<Vec<usize>> {
-        let hover = |value: &str| {
-            let (row, column) = (for_plotly(&panel.y.name), for_plotly(&panel.x.name));
-            format!("{row}: %{{y}}<br>{column}: %{{x}}<br>value {value}<extra></extra>")
-        };
+        let hover = |value: &str| hover(panel, Some(value));
         let trace = HeatMap::new_z(rows(&cells.values, cells))
             .zmin(cells.scale.low)
             .zmax(cells.scale.high)
@@ -567,6 +608,13 @@ impl Plot {
             .display_mode_bar(DisplayModeBar::Hover);
         Ok(json!({ "data": self.traces, "layout": layout, "config": value(&config)? }))
     }
+}
+
+/// What the hover says of a cell.
+fn hover(panel: &Panel, value: Option<&str>) -> String {
+    let (row, column) = (for_plotly(&panel.y.name), for_plotly(&panel.x.name));
+    let value = value.map(|value| format!("<br>value {value}")).unwrap_or_default();
+    format!("{row}: %{{y}}<br>{column}: %{{x}}{value}<extra></extra>")
 }
 
 type Mask = Vec<Vec<Option<u8>>>;

@@ -10,6 +10,7 @@ pub(crate) mod display;
 mod interactive;
 mod label;
 mod page;
+mod pixels;
 mod png;
 mod scale;
 mod scene;
@@ -19,8 +20,11 @@ mod text;
 use std::fmt;
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind, Result};
+use candle_core::Device;
+
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::files;
+use crate::memory;
 use crate::named::Named;
 use crate::view::{Drawn, View};
 
@@ -64,6 +68,16 @@ impl Figure {
                 Error::new(ErrorKind::Figure, "a figure of no views").help("give it at least one view")
             );
         }
+        let views = views.into_iter().map(drawable).collect::<Result<Vec<_>>>()?;
+        let numbers = |view: &View| match view {
+            View::Heatmap(named) | View::Multiples(named) | View::MultiplesOf(named, _) => {
+                memory::floats(named.shape()) / 4
+            }
+            _ => 0, // few
+        };
+        let needed = views.iter().map(numbers).fold(0, u64::saturating_add).saturating_mul(BYTES);
+        memory::check(&Device::Cpu, needed, || ("a figure", ""))
+            .map_err(|error| error.remedied_by(Remedy::DrawLess))?;
         let scene = scene::lay_out(&views)?;
         let text = text::write(&views)?;
         Ok(Figure { views, scene, text })
@@ -86,7 +100,8 @@ impl Figure {
         Figure::new(vec![View::Multiples(patterns.clone())])
     }
 
-    /// As [`attention`](Figure::attention), with a chosen entry of the first axis enlarged.
+    /// As [`attention`](Figure::attention), with a chosen entry of the first axis enlarged; that one alone, where all together are
+    /// more than a picture can show.
     pub fn attention_of(patterns: &Named, enlarged: usize) -> Result<Figure> {
         Figure::new(vec![View::MultiplesOf(patterns.clone(), enlarged)])
     }
@@ -179,6 +194,20 @@ impl Figure {
     /// Shows the figure where a notebook ends a cell with it.
     pub fn evcxr_display(&self) {
         display::show_result(Ok(self.clone()));
+    }
+}
+
+/// What a number of a matrix takes until it is drawn: as it is, as JSON, and as the text of a page.
+const BYTES: u64 = 100;
+
+/// The view, or, where it is of more matrices than can be drawn together, that of the one that was chosen.
+fn drawable(view: View) -> Result<View> {
+    match view {
+        View::MultiplesOf(named, index) if named.axes().len() == 3 && scene::is_too_many(&named) => {
+            let axis = named.axes()[0].name();
+            Ok(View::Heatmap(named.select(axis, index)?))
+        }
+        view => Ok(view),
     }
 }
 

@@ -7,7 +7,7 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::fontdb::{Database, Source};
 use resvg::usvg::{Options, Tree};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 
 /// Pixels of the PNG for a pixel of the layout: text stays crisp on dense screens.
 pub(super) const SHARP: f32 = 2.0;
@@ -23,7 +23,7 @@ pub(super) fn render(svg: &str, scale: f32) -> Result<Vec<u8>> {
         Tree::from_str(svg, &options).map_err(|error| failed("its SVG was refused").caused_by(error))?;
     let (w, h) = (tree.size().width() * scale, tree.size().height() * scale);
     let mut pixmap = Pixmap::new(w.ceil() as u32, h.ceil() as u32)
-        .ok_or_else(|| failed("it is too large").help("draw fewer views in one figure"))?;
+        .ok_or_else(|| failed("it is too large").remedied_by(Remedy::DrawLess))?;
     resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixmap.as_mut());
     pixmap.encode_png().map_err(|error| failed("its pixels were refused").caused_by(error))
 }

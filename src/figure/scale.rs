@@ -86,6 +86,18 @@ impl Scale {
         self.place(value).map_or_else(|| MASKED.to_string(), |place| hex(self.rgb(place)))
     }
 
+    /// The colours of a number's place, from 0 to [`LAST`](Scale::LAST), and that of [`MASKED`](Scale::MASKED), each as three bytes.
+    pub fn colors(&self) -> Vec<u8> {
+        let masked = u32::from_str_radix(&MASKED[1..], 16).unwrap_or_default().to_be_bytes();
+        let places = (0..Scale::MASKED).flat_map(|index| self.rgb(f64::from(index) / Scale::LAST));
+        places.chain(masked[1..].iter().copied()).collect()
+    }
+
+    /// The index of the last colour of a number.
+    pub const LAST: f64 = 254.0;
+    /// The index of the colour of what is not finite.
+    pub const MASKED: u8 = 255;
+
     /// The colour of text upon the colour of a number.
     pub fn ink_on(&self, value: f32) -> &'static str {
         let [r, g, b] = self.place(value).map_or([0xe3; 3], |place| self.rgb(place));

@@ -2,7 +2,7 @@
 
 use super::label::{cell, cut, entry, of_tokens, plain, shown, width, wrapped};
 use super::scale::{CHOSEN, INK, MUTED, SERIES, Scale, number, short, ticks};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::named::{Axis, Meaning, Named};
 use crate::view::{Table, View};
 
@@ -110,6 +110,8 @@ pub(super) struct Cells {
     pub lower: bool,
     /// Nor are the numbers there handed on.
     pub short: bool,
+    /// There are so many that they are handed on as the pixels of an image.
+    pub pixels: bool,
     pub bar: Area,
 }
 
@@ -191,6 +193,24 @@ pub(super) const TABLE_ROW: f64 = 30.0;
 /// From one line of a cell to the next: what Plotly makes of `<br>`.
 pub(super) const TABLE_LINE: f64 = 1.3 * TABLE_FONT;
 
+/// Numbers that a view draws, one by one.
+const MOST: usize = 1_000_000;
+/// Numbers that it draws as pixels.
+const MOST_PIXELS: usize = 1 << 24;
+/// Numbers from which on an image is smaller, and drawn faster.
+pub(super) const PIXELS: usize = 1 << 16;
+
+/// Whether these are more than a view of several matrices draws.
+pub(super) fn is_too_many(named: &Named) -> bool {
+    named.shape().into_iter().fold(1, usize::saturating_mul) > MOST
+}
+
+/// Whether a matrix is drawn as pixels. Of one by itself the hover then says the numbers only where none is below zero.
+fn is_of_pixels(values: &[f32]) -> bool {
+    values.len() > MOST
+        || values.len() > PIXELS && values.iter().all(|value| value.is_finite() && *value >= 0.0)
+}
+
 /// Lays the views out from top to bottom.
 pub(super) fn lay_out(views: &[View]) -> Result<Scene> {
     let mut scene = Scene { width: 420.0, height: PAD, items: Vec::new() };
@@ -212,18 +232,21 @@ pub(super) fn lay_out(views: &[View]) -> Result<Scene> {
     scene.width = scene.width.ceil();
     if scene.height > 16_000.0 {
         return Err(Error::new(ErrorKind::Figure, "the figure would be higher than 16000 pixels")
-            .help("draw fewer views in one figure, or slice an axis first"));
+            .remedied_by(Remedy::DrawLess));
     }
     Ok(scene)
 }
 
 impl Scene {
     fn heatmap(&mut self, named: &Named) -> Result<()> {
-        let axes = expect(named, 2..=2, 1_000_000)?;
+        let axes = expect(named, 2..=2, MOST_PIXELS)?;
         let values = named.to_vec()?;
         let scale = Scale::of(&values, named.meaning());
         self.title(named.name());
-        let (panel, end) = cells((PAD, self.height), (&axes[0], &axes[1]), values, scale, (640.0, 560.0));
+        let (mut panel, end) = cells((PAD, self.height), (&axes[0], &axes[1]), values, scale, (640.0, 560.0));
+        if let Marks::Cells(cells) = &mut panel.marks {
+            cells.pixels = is_of_pixels(&cells.values);
+        }
         self.put_cells(&panel);
         self.items.push(Item::Panel(Box::new(panel)));
         self.reach(end.0, end.1);
@@ -231,7 +254,7 @@ impl Scene {
     }
 
     fn multiples(&mut self, named: &Named, enlarged: Option<usize>) -> Result<()> {
-        let axes = expect(named, 3..=3, 1_000_000)?;
+        let axes = expect(named, 3..=3, MOST)?;
         let (facets, rows, columns) = (&axes[0], &axes[1], &axes[2]);
         if facets.len() > 1024 {
             return Err(too_many(named, facets.len(), 1024, "matrices"));
@@ -609,6 +632,7 @@ fn cells(
         written,
         lower,
         short: false,
+        pixels: false,
         bar,
     });
     (Panel { area, x: across, y: down, marks, legend: None }, end)
@@ -706,8 +730,7 @@ fn expect(named: &Named, wanted: std::ops::RangeInclusive<usize>, most: usize) -
 
 fn too_many(named: &Named, count: usize, most: usize, what: &str) -> Error {
     let message = format!("`{}` has {count} {what}; this view draws at most {most}", named.name());
-    Error::new(ErrorKind::Figure, message)
-        .help("draw a part: `.select(axis, index)?` or `.slice(axis, from..to)?` first")
+    Error::new(ErrorKind::Figure, message).remedied_by(Remedy::DrawLess)
 }
 
 /// The ends of an axis of numbers, with a little room beyond the numbers.

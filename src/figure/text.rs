@@ -2,7 +2,7 @@
 
 use super::label::{cell, cut, of_tokens, padded, plain, quoted, shown, width, wrapped};
 use super::scale::{Scale, number, short};
-use super::scene::{facet_title, most_telling};
+use super::scene::{PIXELS, facet_title, most_telling, pooled};
 use crate::error::Result;
 use crate::named::{Axis, Named};
 use crate::view::{Table, View};
@@ -41,8 +41,11 @@ fn label(axis: &Axis, index: usize, columns: usize) -> String {
     axis.labels().map_or_else(|| index.to_string(), |labels| cut(&shown(&labels[index]), columns))
 }
 
-/// Numbers in columns where they fit, shades where they do not.
+/// Numbers in columns where they fit, shades where they do not, and of many the largest of their neighbours.
 fn matrix(values: &[f32], rows: &Axis, columns: &Axis, scale: &Scale) -> String {
+    if values.len() > PIXELS {
+        return overview(values, rows, columns, scale);
+    }
     let side = (0..rows.len()).map(|i| width(&label(rows, i, 14))).max().unwrap_or(0);
     let row = |i: usize| padded(&label(rows, i, 14), side, true);
     let shown_rows = rows.len().min(ROWS);
@@ -75,6 +78,26 @@ fn matrix(values: &[f32], rows: &Axis, columns: &Axis, scale: &Scale) -> String 
         out += &format!("{} more rows ({})\n", rows.len() - shown_rows, plain(rows.name()));
     }
     out
+}
+
+/// A matrix as so few marks that all of it is seen.
+fn overview(values: &[f32], rows: &Axis, columns: &Axis, scale: &Scale) -> String {
+    let (down, across) = (rows.len().min(ROWS), columns.len().min(ROWS));
+    let marks = pooled(values, rows.len(), columns.len(), ROWS);
+    // Where a mark's first row is.
+    let row = |i: usize| label(rows, (i * rows.len()).div_ceil(down), 14);
+    let side = (0..down).map(|i| width(&row(i))).max().unwrap_or(0);
+    let mut out = String::new();
+    for (i, line) in marks.chunks(across).enumerate() {
+        let cells: String = line.iter().map(|v| shade(*v, scale)).collect();
+        out += &format!("{} │{cells}│\n", padded(&row(i), side, true));
+    }
+    let (a, b) = (rows.len().div_ceil(down), columns.len().div_ceil(across));
+    out + &format!(
+        "each mark is the farthest from 0 of {a} by {b} ({} by {})\n",
+        plain(rows.name()),
+        plain(columns.name())
+    )
 }
 
 const SHADES: [char; 5] = [' ', '░', '▒', '▓', '█'];

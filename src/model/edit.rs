@@ -9,10 +9,10 @@ use candle_core::{Device, Tensor};
 
 use super::run::axes_of;
 use super::{Model, Run};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Head, Hook, IntoHook, Site};
 use crate::named::Named;
-use crate::network::{Past, Start, Tap};
+use crate::network::{CHANGING, Past, Start, Tap};
 use crate::progress;
 
 /// One change at one hook.
@@ -496,19 +496,28 @@ impl Model {
         Ok(self)
     }
 
-    /// Runs the network with the edits in force. It stops when asked, before the next activation.
+    /// Runs the network with the edits in force, if there is memory for it. It stops when asked, before the next activation.
     pub(crate) fn execute(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<()> {
         let offset = past.as_deref().map_or(0, Past::len);
         let mut edited = Edited { edits: &self.edits, offset, inner: tap };
+        self.has_room(&start, past.as_deref(), &edited)?;
         self.network.run(start, past, &mut edited)
     }
 }
 
 /// Applies edits, then shows the outcome to another tap.
-struct Edited<'a> {
+pub(super) struct Edited<'a> {
     edits: &'a [Edit],
     offset: usize,
     inner: &'a mut dyn Tap,
+}
+
+impl Edited<'_> {
+    /// The most that a change takes of an activation that is kept as well, where each has such a size.
+    pub(super) fn beside_what_is_kept(&self, size: impl Fn(&Hook) -> u64) -> u64 {
+        let kept = self.edits.iter().filter(|edit| self.keeps(edit.hook));
+        kept.map(|edit| size(&edit.hook).saturating_mul(CHANGING)).max().unwrap_or(0)
+    }
 }
 
 impl Tap for Edited<'_> {
@@ -524,6 +533,10 @@ impl Tap for Edited<'_> {
             activation = edit.apply(&activation, self.offset)?;
         }
         if self.inner.wants(hook) { self.inner.tap(hook, activation) } else { Ok(activation) }
+    }
+
+    fn keeps(&self, hook: Hook) -> bool {
+        self.inner.wants(hook) && self.inner.keeps(hook)
     }
 
     fn stop_after(&self) -> Option<usize> {
@@ -547,6 +560,10 @@ impl Tap for Reach {
 
     fn tap(&mut self, _: Hook, activation: Tensor) -> Result<Tensor> {
         Ok(activation)
+    }
+
+    fn keeps(&self, _: Hook) -> bool {
+        false
     }
 
     fn stop_after(&self) -> Option<usize> {
@@ -580,7 +597,7 @@ impl Run {
             [_] => Ok(self.kept(hook)?.clone()),
             many => {
                 Err(Error::new(ErrorKind::Input, format!("the other run has {} inputs, not one", many.len()))
-                    .help("take one with `run.item(0)?`"))
+                    .remedied_by(Remedy::OneInput))
             }
         }
     }

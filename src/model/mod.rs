@@ -7,9 +7,9 @@ mod gguf;
 mod hub;
 mod input;
 mod known;
-mod memory;
 mod open;
 mod predict;
+mod room;
 mod run;
 mod tokenizer;
 
@@ -222,6 +222,7 @@ impl Model {
             )
             .help("fold first, then edit: folding changes what some activations are"));
         }
+        self.has_room_for_weights("the folded weights")?;
         let network = self.network.folded()?.into();
         Ok(Model { name: format!("{}{FOLDED}", self.name), network, ..self.clone() })
     }
@@ -247,6 +248,7 @@ impl Model {
             )
             .help("take random weights first, then edit"));
         }
+        self.has_room_for_weights("random weights")?;
         let weights = Weights::random(seed, DEVIATION, self.dims().n_layers, self.device());
         let network = self.build.network(&weights)?;
         let name = self.name.strip_suffix(FOLDED).unwrap_or(&self.name);
@@ -259,8 +261,8 @@ impl Model {
         let mut all = self.tokenize(&input.into())?;
         match (all.pop(), all.is_empty()) {
             (Some(tokens), true) => Ok(tokens),
-            (_, _) => Err(Error::new(ErrorKind::Input, "to_tokens takes one text at a time")
-                .help("call it for each text, or give them all to run_with_cache")),
+            (_, _) => Err(Error::new(ErrorKind::Input, "there are several texts where one is taken")
+                .help("give them one at a time")),
         }
     }
 
@@ -321,6 +323,7 @@ impl Model {
         if SHARED.contains(&last) && self.anatomy().group > 1 {
             let shared = self.weight(&marked)?;
             let dim = shared.dim("head")?;
+            self.has_room_for_copies(name, shared.tensor(), self.anatomy().group)?;
             let tensor = repeated(shared.tensor(), dim, self.anatomy().group)?;
             let mut axes = shared.axes().to_vec();
             let prefix = self.layer_of(name).map_or("H".to_string(), |layer| format!("L{layer}H"));
@@ -338,6 +341,7 @@ impl Model {
             // `w` and `b` of the norms stand for several weights: they need their full name.
             many if many.len() == self.dims().n_layers => {
                 let tensors: Vec<&Tensor> = many.iter().map(|(_, tensor)| tensor).collect();
+                self.has_room_for_copies(name, tensors[0], many.len())?;
                 let mut axes = vec![self.layer_axis()];
                 axes.extend(weight_axes(name, tensors[0], None));
                 return Named::new(name, Tensor::stack(&tensors, 0)?, axes);

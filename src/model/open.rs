@@ -10,8 +10,9 @@ use serde::Deserialize;
 
 use super::hub::{self, Hub};
 use super::tokenizer::{BpeFiles, Tokenizer};
-use super::{Build, Model, gguf, known, memory};
+use super::{Build, Model, gguf, known};
 use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::memory;
 use crate::network;
 use crate::network::config::parse;
 use crate::network::pickle;
@@ -119,7 +120,7 @@ pub(super) fn open(name: &str, device: &Device) -> Result<Model> {
     }
     let help = match nearest(repo, known::names()) {
         Some(guess) if !is_file_name(repo) => format!("did you mean `{guess}`?"),
-        _ => "give \"built-in\", a name that `headlight models` lists, `owner/name` of the Hugging Face hub, the path of a \
+        _ => "give \"built-in\", a name that `known_models()` or `headlight models` lists, `owner/name` of the Hugging Face hub, the path of a \
               folder with config.json and model.safetensors, or that of a GGUF file"
             .into(),
     };
@@ -202,7 +203,12 @@ fn assemble(
         )
         .help("say what it is, as \"model_type\": \"gpt2\""));
     };
-    memory::check(name, weights.bytes(), weights.device())?;
+    memory::check(weights.device(), weights.bytes(), || {
+        (
+            name,
+            "weights are 4 bytes a number here, however they are stored: close what else is running, let go of other models, or open a smaller one",
+        )
+    })?;
     memory::keep_between_runs();
     let (architecture, path, text) = (architecture.to_string(), config_path.to_string(), config.to_string());
     let family = architecture.clone();

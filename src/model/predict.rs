@@ -3,9 +3,10 @@
 use candle_core::{DType, Tensor};
 
 use super::{Input, Model, Run, RunOptions, Tokens};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::drawn;
 use crate::hook::Site;
+use crate::memory;
 use crate::named::{Axis, Meaning, Named};
 use crate::network::ops::log_sum_exp;
 use crate::progress;
@@ -20,6 +21,9 @@ impl Run {
     /// The log-probabilities of the next token `[position, d_vocab]`, in nats.
     pub fn log_probs(&self) -> Result<Named> {
         let logits = self.logits()?;
+        memory::check(logits.tensor().device(), memory::floats(logits.shape()), || {
+            ("the log-probabilities of a run", "take the logits of fewer positions; or run a shorter input")
+        })?;
         let tensor = logits.tensor().broadcast_sub(&log_sum_exp(logits.tensor())?)?;
         Named::new("log-probabilities", tensor, logits.axes().to_vec())
     }
@@ -32,7 +36,7 @@ impl Run {
                 ErrorKind::Input,
                 format!("the run has {} inputs, each with losses of its own", self.tokens().len()),
             )
-            .help("take one with `run.item(0)?`, or loop over them"));
+            .remedied_by(Remedy::OneInput));
         };
         let losses = losses(self.logits()?.tensor(), tokens)?;
         let labels: Vec<String> = tokens.labels()[1..].to_vec();

@@ -1,7 +1,7 @@
 //! Runs: what one pass through a model saw, kept under the names of its hooks.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
 
@@ -10,10 +10,11 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
 use super::{Input, Model, OfIds, Tokens};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::drawn;
 use crate::files;
 use crate::hook::{Hook, IntoHook, Site};
+use crate::memory::{self, floats};
 use crate::named::{Axis, Meaning, Named};
 use crate::network::{Anatomy, Start, Tap};
 use crate::view::{Drawn, View};
@@ -174,6 +175,7 @@ impl Model {
         let n_layers = self.dims().n_layers;
         let wanted = options.hooks(self)?;
         let tokens = self.tokenize(input)?;
+        let wanted = wanted.into_iter().collect();
         let mut recorder = Recorder { wanted, stop_after: options.stop_after, kept: Vec::new() };
         self.execute(Start::Tokens(self.batch(&tokens)?), None, &mut recorder)?;
         let anatomy = self.anatomy();
@@ -183,7 +185,7 @@ impl Model {
 
 /// Keeps what it is given.
 struct Recorder {
-    wanted: Vec<Hook>,
+    wanted: HashSet<Hook>,
     stop_after: Option<usize>,
     kept: Vec<(Hook, Tensor)>,
 }
@@ -285,7 +287,7 @@ impl Run {
                     "the run's inputs have different lengths ({lens:?} tokens), so `{hook}` has no one shape"
                 ),
             )
-            .help("take one input with `run.item(0)?`, or loop over them"));
+            .remedied_by(Remedy::OneInput));
         }
         let alone = self.tokens.len() == 1;
         let tensor = if alone { tensor.squeeze(0)? } else { tensor.clone() };
@@ -399,10 +401,15 @@ impl Run {
             ("anatomy".to_string(), json!(self.anatomy).to_string()),
         ]);
         let tensors = self.activations.iter().map(|(hook, _)| {
-            let tensor = self.named(*hook)?.tensor().to_device(&Device::Cpu)?.contiguous()?;
+            let tensor = self.named(*hook)?.tensor().to_device(&Device::Cpu)?;
             Ok((hook.to_string(), Stored(tensor)))
         });
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
+        // One is written after another: brought in order where it is not, and as bytes.
+        let copies = |tensor: &Tensor| if tensor.is_contiguous() { 1 } else { 2 };
+        let size = |Stored(tensor): &Stored| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
+        let largest = tensors.iter().map(|(_, stored)| size(stored)).max().unwrap_or(0);
+        memory::check(&Device::Cpu, largest, || ("to save a run", "keep less of it, and save that"))?;
         files::write_by(path, |beside| {
             safetensors::serialize_to_file(tensors, Some(metadata), beside).map_err(std::io::Error::other)
         })
@@ -415,6 +422,11 @@ impl Run {
             Error::new(ErrorKind::File, format!("{} {what}", path.display()))
                 .help("give a file that `run.save(...)` or `headlight cache` wrote")
         };
+        let len = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        // As a file, and as activations.
+        memory::check(&Device::Cpu, len.saturating_mul(2), || {
+            (format!("to read {}", path.display()), "save fewer activations, and read those")
+        })?;
         let bytes = std::fs::read(path).map_err(|error| failed("cannot be read").caused_by(error))?;
         let unsound = |error| failed("is not a sound safetensors file").caused_by(error);
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unsound)?;
@@ -505,7 +517,9 @@ impl safetensors::View for Stored {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let (storage, layout) = self.0.storage_and_layout();
+        // Views of others, as of an input among several, lie in another order.
+        let Ok(tensor) = self.0.contiguous() else { return Cow::Borrowed(&[]) };
+        let (storage, layout) = tensor.storage_and_layout();
         let bytes = match (&*storage, layout.contiguous_offsets()) {
             (candle_core::Storage::Cpu(cpu), Some((start, end))) => cpu
                 .as_slice::<f32>()

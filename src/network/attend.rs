@@ -108,7 +108,7 @@ impl Sizes {
 
 /// Queries that are taken together: enough for a product of matrices to be fast, few enough that little of what is masked is
 /// computed.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 fn blocks(len: usize, block: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..len).step_by(block.max(1)).map(move |start| start..len.min(start + block))

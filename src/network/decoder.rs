@@ -8,11 +8,11 @@ use candle_core::{Device, Tensor};
 
 use super::anatomy::{Anatomy, Mlps, Positions};
 use super::attention::{Attention, Part, Scoring};
-use super::fold;
 use super::linear::Linear;
 use super::mlp::Mlp;
 use super::norm::Norm;
 use super::{Dims, Network, Past, Start, Tap, Tapped};
+use super::{fold, footprint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 
@@ -146,6 +146,14 @@ impl Network for Decoder {
             }
         }
         self.unembed(x, unread, &mut tap)
+    }
+
+    fn footprint(&self, start: &Start, past: Option<&Past>, tap: &dyn Tap) -> u64 {
+        footprint::of_run(self, start, past, tap)
+    }
+
+    fn footprint_of_gradients(&self, batch: usize, len: usize, read: usize, sites: &[Site]) -> u64 {
+        footprint::of_gradients(self, batch, len, read, sites)
     }
 
     fn weights(&self) -> Result<Vec<(String, Tensor)>> {

@@ -7,6 +7,7 @@ mod attention_only;
 pub(crate) mod config;
 mod decoder;
 mod fold;
+mod footprint;
 pub mod gpt2;
 mod gpt_neo;
 mod gpt_neox;
@@ -33,6 +34,7 @@ use candle_core::{DType, Device, Tensor};
 pub use anatomy::{Anatomy, Mlps, Norms, Positions};
 pub use attention::Scoring;
 pub use decoder::Decoder;
+pub(crate) use footprint::CHANGING;
 pub use rotary::Rotary;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -110,6 +112,12 @@ pub trait Tap {
 
     /// Receives an activation; the network continues with what comes back, which must have the same shape.
     fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor>;
+
+    /// Whether it holds on to an activation that it was handed: memory for a run is asked for accordingly, before it begins.
+    /// What it wants, unless it says otherwise.
+    fn keeps(&self, hook: Hook) -> bool {
+        self.wants(hook)
+    }
 
     /// The last layer to run. The last norm and the unembedding then do not run.
     fn stop_after(&self) -> Option<usize> {
@@ -192,6 +200,13 @@ pub trait Network: Send + Sync {
 
     /// Runs from `start`, handing activations to `tap`. With `past`, the input continues what was read before.
     fn run(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<()>;
+
+    /// The most bytes that such a run takes at once, beyond what is there before it and with what its tap keeps.
+    fn footprint(&self, start: &Start, past: Option<&Past>, tap: &dyn Tap) -> u64;
+
+    /// The most bytes that a run from token ids takes at once with what follows it backwards, where `read` positions' logits have
+    /// a gradient with respect to activations at these sites of every layer, or, of no site, to all weights.
+    fn footprint_of_gradients(&self, batch: usize, len: usize, read: usize, sites: &[Site]) -> u64;
 
     /// Every weight under TransformerLens's name for it, in TransformerLens's shape. They share storage
     /// with the network wherever the layout allows.

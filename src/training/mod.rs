@@ -18,6 +18,7 @@ use crate::analysis::RepeatedTokens;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::hook::{Hook, Site};
+use crate::memory;
 use crate::model::{Build, Model, RunOptions};
 use crate::network::gpt2::{self, Config};
 use crate::network::ops::cross_entropy;
@@ -59,6 +60,10 @@ impl Training {
             Error::new(ErrorKind::Config, "no model has these sizes")
                 .caused_by(error)
                 .help("use the defaults")
+        })?;
+        // As they are drawn, as they are trained, and both moments of their gradients.
+        memory::check(&Device::Cpu, options.bytes().saturating_mul(4), || {
+            ("a training of so many weights", "train fewer layers, narrower ones, or a smaller vocabulary")
         })?;
         let weights = Weights::random(options.seed, options.deviation, options.n_layers, &Device::Cpu);
         gpt2::load(&config, &weights)?;
@@ -123,6 +128,19 @@ impl Training {
         self.check(sequences)?;
         let step = self.steps() + 1;
         let network = self.build.network(&Weights::from_tensors(self.optimizer.weights()))?;
+        let (batch, len) = (sequences.len(), sequences[0].len() - 1);
+        let gradients = network.footprint_of_gradients(batch, len, len, &[]);
+        // What a step makes of a weight: its new value and moments, and on the way to them as many more.
+        memory::check(
+            &Device::Cpu,
+            gradients.saturating_add(self.options.bytes().saturating_mul(4)),
+            || {
+                (
+                    format!("a training step on {batch} sequences of {len} tokens"),
+                    "train on fewer sequences at once (`batch`), or shorter ones",
+                )
+            },
+        )?;
         let loss = losses(&*network, sequences)?.mean_all()?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {

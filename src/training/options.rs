@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::floats;
 
 /// The token that begins every sequence.
 pub(super) const BOS: u32 = 0;
@@ -104,6 +105,19 @@ impl TrainingOptions {
             "tie_word_embeddings": true,
         });
         format!("{config:#}\n")
+    }
+
+    /// How many bytes all weights are.
+    pub(super) fn bytes(&self) -> u64 {
+        let Self { n_layers, d_model, d_mlp, d_vocab, n_ctx, .. } = *self;
+        let block = [
+            floats([4, d_model, d_model]),
+            floats([2, d_model, d_mlp]),
+            floats([9, d_model]),
+            floats([d_mlp]),
+        ];
+        let block = block.into_iter().fold(0, u64::saturating_add).saturating_mul(n_layers as u64);
+        [block, floats([d_vocab, d_model]), floats([n_ctx, d_model])].into_iter().fold(0, u64::saturating_add)
     }
 
     /// Fails unless a training can begin.

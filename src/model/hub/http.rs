@@ -287,7 +287,7 @@ pub(super) fn refusal(status: u16, answer: &Answer, url: &str, repo: &str, revis
         ),
         (401 | 403 | 404, _) => (
             format!("the hub has no repository `{repo}`, or does not show it ({status})"),
-            "check its name; for a private one set HF_TOKEN to a token of yours, or log in with `hf auth login`; a folder opens by its path, `headlight models` lists names that are known".into(),
+            "check its name; for a private one set HF_TOKEN to a token of yours, or log in with `hf auth login`; a folder opens by its path, `known_models()` and, at the command line, `headlight models` list the names that are known".into(),
         ),
         (429, _) => {
             let after = answer.header("retry-after").map(|after| format!(" for {after} s")).unwrap_or_default();

@@ -1,0 +1,375 @@
+//! How much memory a run takes at its widest, before it is made: the way through the blocks, as `decoder`, `attention`, `mlp` and
+//! `norm` go it without a gradient to track, with sizes in place of tensors. `tests/memory.rs` holds it to what runs take.
+
+use rayon::current_num_threads;
+
+use super::anatomy::{Mlps, Norms};
+use super::attend::BLOCK;
+use super::decoder::Decoder;
+use super::mlp::Activation;
+use super::{Dims, Network, Past, Start, Tap};
+use crate::hook::{Hook, Site};
+
+impl Dims {
+    /// How many numbers an activation has, of `batch` inputs of `len` positions that see `seen` keys.
+    pub(crate) fn numbers(&self, site: Site, batch: usize, len: usize, seen: usize) -> u64 {
+        use Site::*;
+        let (heads, keys) = (self.n_heads, self.n_key_value_heads);
+        let width = match site {
+            Q | RotQ | Z => heads * self.d_head,
+            K | V | RotK => keys * self.d_head,
+            QInput | Result => heads * self.d_model,
+            KInput | VInput => keys * self.d_model,
+            AttnScores | Pattern => heads.saturating_mul(seen),
+            Ln1Scale | Ln2Scale | LnFinalScale => 1,
+            MlpPre | MlpPreLinear | MlpPost => self.d_mlp,
+            UnembedOut => self.d_vocab,
+            _ => self.d_model,
+        };
+        [len, width].into_iter().fold(batch as u64, |product, len| product.saturating_mul(len as u64))
+    }
+}
+
+/// Copies of an activation that are there at once where it is changed.
+pub(crate) const CHANGING: u64 = 3;
+
+/// The most bytes that a run takes at once beyond what is there before it, with what its tap keeps.
+pub(super) fn of_run(network: &Decoder, start: &Start, past: Option<&Past>, tap: &dyn Tap) -> u64 {
+    let (first, batch, len) = match start {
+        Start::Tokens(ids) => (0, ids.dims().first(), ids.dims().get(1)),
+        Start::Residual { layer, stream } => (*layer, stream.dims().first(), stream.dims().get(1)),
+    };
+    let (Some(&batch), Some(&len)) = (batch, len) else { return 0 };
+    let mut walk = Walk { network, tap, past, batch, len, layer: None, held: 0, most: 0 };
+    let mut stays = walk.begin(matches!(start, Start::Tokens(_)));
+    for layer in first..network.blocks.len() {
+        walk.layer = Some(layer);
+        stays = walk.block(stays);
+        if tap.stop_after() == Some(layer) {
+            return walk.most.saturating_mul(4);
+        }
+    }
+    walk.layer = None;
+    walk.unembed();
+    walk.most.saturating_mul(4)
+}
+
+/// Where a run is, in numbers.
+struct Walk<'a> {
+    network: &'a Decoder,
+    tap: &'a dyn Tap,
+    past: Option<&'a Past>,
+    batch: usize,
+    len: usize,
+    layer: Option<usize>,
+    held: u64,
+    most: u64,
+}
+
+impl Walk<'_> {
+    fn hook(&self, site: Site) -> Hook {
+        self.layer.map_or_else(|| site.into(), |layer| site.at(layer))
+    }
+
+    fn wants(&self, site: Site) -> bool {
+        self.tap.wants(self.hook(site))
+    }
+
+    fn keeps(&self, site: Site) -> bool {
+        self.wants(site) && self.tap.keeps(self.hook(site))
+    }
+
+    fn before(&self) -> usize {
+        self.past.zip(self.layer).map_or(0, |(past, layer)| past.len_at(layer))
+    }
+
+    fn size(&self, site: Site) -> u64 {
+        self.network.dims.numbers(site, self.batch, self.len, self.len + self.before())
+    }
+
+    fn make(&mut self, numbers: u64) -> u64 {
+        self.held = self.held.saturating_add(numbers);
+        self.most = self.most.max(self.held);
+        numbers
+    }
+
+    fn free(&mut self, numbers: u64) {
+        self.held = self.held.saturating_sub(numbers);
+    }
+
+    /// What is made and let go at once.
+    fn pass(&mut self, numbers: u64) {
+        self.make(numbers);
+        self.free(numbers);
+    }
+
+    /// What is let go unless it is kept.
+    fn leave(&mut self, site: Site, numbers: u64) {
+        if !self.keeps(site) {
+            self.free(numbers);
+        }
+    }
+
+    /// What is wanted and not kept is wanted for a change.
+    fn shown(&mut self, site: Site) {
+        if self.wants(site) && !self.keeps(site) {
+            self.pass(CHANGING * self.size(site));
+        }
+    }
+
+    /// The stream before the first block; whether something besides it holds it.
+    fn begin(&mut self, from_tokens: bool) -> bool {
+        let stream = self.make(self.size(Site::ResidPre));
+        if !from_tokens {
+            return true; // Whoever gave it may still have it.
+        }
+        self.shown(Site::Embed);
+        if self.network.w_pos.is_none() {
+            return self.keeps(Site::Embed);
+        }
+        self.shown(Site::PosEmbed);
+        self.make(stream);
+        self.leave(Site::Embed, stream);
+        false
+    }
+
+    /// Goes through a block whose stream is held by others or not, and says the same of the one that it leaves.
+    fn block(&mut self, stays: bool) -> bool {
+        use Site::*;
+        let stream = self.size(ResidPre);
+        let anatomy = self.network.anatomy();
+        self.shown(ResidPre);
+        self.attention();
+        self.shown(AttnOut);
+        let (with_mlp, serial) = (anatomy.mlps != Mlps::None, anatomy.has(ResidMid));
+        if serial {
+            self.make(stream);
+            self.shown(ResidMid);
+        }
+        if with_mlp {
+            self.mlp();
+            self.shown(MlpOut);
+            // Attention and MLP are added one after another.
+            self.pass(if serial { 0 } else { 2 * stream });
+        }
+        self.make(stream);
+        self.shown(ResidPost);
+        let inputs = [QInput, KInput, VInput].iter().any(|&site| self.keeps(site));
+        let read_by_mlp = with_mlp && self.keeps(MlpIn);
+        if !(stays || self.keeps(ResidPre) || inputs || read_by_mlp && !serial) {
+            self.free(stream);
+        }
+        if serial && !(self.keeps(ResidMid) || read_by_mlp) {
+            self.free(stream);
+        }
+        self.leave(AttnOut, stream);
+        if with_mlp {
+            self.leave(MlpOut, stream);
+        }
+        self.keeps(ResidPost)
+    }
+
+    /// A norm, which leaves its outcome; gives its size.
+    fn norm(&mut self, kind: Norms, scale: Site, normalized: Site) -> u64 {
+        if kind == Norms::None {
+            return 0;
+        }
+        if self.wants(scale) {
+            let numbers = self.make(self.size(scale));
+            self.shown(scale);
+            self.leave(scale, numbers);
+        }
+        let stream = self.make(self.size(normalized));
+        if self.wants(normalized) {
+            self.shown(normalized);
+            self.make(stream);
+            self.leave(normalized, stream);
+        }
+        stream
+    }
+
+    /// What attention writes is left, and what is kept of its inside.
+    fn attention(&mut self) {
+        use Site::*;
+        let Some(block) = self.layer.and_then(|layer| self.network.blocks.get(layer)) else { return };
+        let attn = &block.attn;
+        let (q, kv) = (self.size(Q), self.size(K));
+        for site in [QInput, KInput, VInput] {
+            self.shown(site);
+            // Each head then reads its own.
+            if self.wants(site) && !self.keeps(site) {
+                self.pass((CHANGING + 2) * self.size(site));
+            }
+        }
+        let mut inside = self.norm(block.ln1.kind, Ln1Scale, Ln1Normalized);
+        let both = self.make(q + 2 * kv);
+        inside += both;
+        for site in [Q, K, V] {
+            self.shown(site);
+            if self.keeps(site) {
+                // They are views of one tensor, and kept as tensors of their own.
+                self.make(self.size(site));
+            }
+        }
+        if attn.scoring.is_normed() {
+            inside += self.make(q + kv);
+            self.pass(q);
+        }
+        if attn.scoring.rotary.is_some() {
+            for (site, numbers) in [(RotQ, q), (RotK, kv)] {
+                self.make(numbers);
+                self.pass(numbers);
+                self.shown(site);
+                if !self.keeps(site) {
+                    inside += numbers;
+                }
+            }
+        }
+        if let Some(past) = self.past {
+            let before = self.layer.map_or(0, |layer| past.len_at(layer));
+            if before == 0 {
+                // Keys and values stay as they were made, in what they are views of.
+                inside -= both;
+                if attn.scoring.rotary.is_some() && !self.keeps(RotK) {
+                    inside -= kv;
+                }
+            } else {
+                let of = |len: usize| 2 * self.network.dims.numbers(K, self.batch, len, len);
+                let (all, old) = (of(before + self.len), of(before));
+                self.make(all);
+                self.free(old);
+            }
+        }
+        inside += self.mixed();
+        if self.wants(Result) {
+            self.pass(if attn.output.weight.is_contiguous() {
+                0
+            } else {
+                self.network.dims.numbers(QInput, 1, attn.n_heads, 1)
+            });
+            let result = self.make(self.size(Result));
+            self.pass(q);
+            self.shown(Result);
+            self.leave(Result, result);
+        }
+        self.make(self.size(AttnOut));
+        self.free(inside);
+    }
+
+    /// Scores, pattern and what they mix; gives the size of the last where nobody keeps it.
+    fn mixed(&mut self) -> u64 {
+        use Site::*;
+        let square = self.size(Pattern);
+        self.pass((current_num_threads() * BLOCK * (self.len + self.before())) as u64);
+        let (scores, pattern) = (self.wants(AttnScores), self.wants(Pattern));
+        if scores {
+            self.make(square);
+            self.shown(AttnScores);
+        }
+        if scores || pattern {
+            self.make(square);
+            self.shown(Pattern);
+        }
+        if scores {
+            self.leave(AttnScores, square);
+        }
+        let z = self.make(self.size(Z));
+        self.shown(Z);
+        if scores || pattern {
+            self.leave(Pattern, square);
+        }
+        if self.keeps(Z) { 0 } else { z }
+    }
+
+    /// What the MLP writes is left, and what is kept of its inside.
+    fn mlp(&mut self) {
+        use Site::*;
+        let Some((norm, mlp)) = self.layer.and_then(|layer| self.network.blocks.get(layer)?.mlp.as_ref())
+        else {
+            return;
+        };
+        let neurons = self.size(MlpPost);
+        self.shown(MlpIn);
+        let normalized = self.norm(norm.kind, Ln2Scale, Ln2Normalized);
+        let in_place = mlp.activation == Activation::GeluTanh && !self.wants(MlpPre);
+        self.make(neurons);
+        self.shown(MlpPre);
+        if mlp.gate.is_some() {
+            let open = self.make(neurons);
+            let linear = self.make(neurons);
+            self.shown(MlpPreLinear);
+            self.make(neurons);
+            self.free(open);
+            self.leave(MlpPreLinear, linear);
+            self.leave(MlpPre, neurons);
+        } else if !in_place {
+            self.make(neurons);
+            self.leave(MlpPre, neurons);
+        }
+        self.shown(MlpPost);
+        self.make(self.size(MlpOut));
+        self.leave(MlpPost, neurons);
+        self.free(normalized);
+    }
+
+    fn unembed(&mut self) {
+        use Site::*;
+        if ![LnFinalNormalized, LnFinalScale, UnembedIn, UnembedOut].iter().any(|&site| self.wants(site)) {
+            return;
+        }
+        self.norm(self.network.ln_final.kind, LnFinalScale, LnFinalNormalized);
+        if let Some(positions) = self.tap.unembed_positions() {
+            self.len = positions.len();
+            self.make(self.size(UnembedIn));
+        }
+        self.shown(UnembedIn);
+        if self.wants(UnembedOut) {
+            self.make(self.size(UnembedOut));
+            self.shown(UnembedOut);
+        }
+    }
+}
+
+/// The same of a run whose operations are remembered, and of the way back through them: then every operation's outcome stays, and
+/// each weight that was multiplied with gets a gradient too, wanted or not.
+pub(super) fn of_gradients(network: &Decoder, batch: usize, len: usize, read: usize, sites: &[Site]) -> u64 {
+    use Site::*;
+    let dims = &network.dims;
+    let size = |site| dims.numbers(site, batch, len, len);
+    let (stream, q, kv, square, neurons) = (size(ResidPre), size(Q), size(K), size(Pattern), size(MlpPost));
+    let norm = match network.ln_final.kind {
+        Norms::Layer => 5 * stream, // centred, squared, divided, times the gain, plus the bias
+        Norms::Rms => 3 * stream,
+        Norms::None => 0,
+    };
+    let mut all = 0u64;
+    for block in &network.blocks {
+        let linear = |bias: bool, out: u64| if bias { 2 * out } else { out };
+        let attn = &block.attn;
+        all += norm + linear(attn.qkv.bias.is_some(), q + 2 * kv) + 3 * q + 2 * kv + 3 * square;
+        all += linear(attn.output.bias.is_some(), stream) + stream;
+        if attn.scoring.rotary.is_some() {
+            all += 4 * (q + kv);
+        }
+        if attn.scoring.is_normed() {
+            all += 4 * (q + kv);
+        }
+        if let Some((_, mlp)) = &block.mlp {
+            all += norm + linear(mlp.input.bias.is_some(), neurons) + neurons;
+            all += mlp.gate.as_ref().map_or(0, |gate| linear(gate.bias.is_some(), neurons) + neurons);
+            all += linear(mlp.output.bias.is_some(), stream) + stream;
+        }
+        all += sites.iter().map(|&site| 3 * size(site)).sum::<u64>();
+        all += [&attn.qkv, &attn.output]
+            .into_iter()
+            .map(|linear| linear.weight.elem_count() as u64)
+            .sum::<u64>();
+        let mlps =
+            block.mlp.iter().flat_map(|(_, mlp)| [&mlp.input, &mlp.output].into_iter().chain(&mlp.gate));
+        all += mlps.map(|linear| linear.weight.elem_count() as u64).sum::<u64>();
+    }
+    let logits = dims.numbers(UnembedOut, batch, read, read);
+    all += 2 * norm + 5 * logits + network.unembed.weight.elem_count() as u64;
+    all += 4 * neurons.max(square);
+    all.saturating_mul(4)
+}
