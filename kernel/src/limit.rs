@@ -252,7 +252,7 @@ impl Rest {
 fn so_much(text: usize, figures: usize) -> String {
     let text = match text {
         0 => None,
-        ..1_000_000 => Some(format!("{} kB of text", text.div_ceil(1000))),
+        1..1_000_000 => Some(format!("{} kB of text", text.div_ceil(1000))),
         _ => Some(format!("{:.1} MB of text", text as f64 / 1e6)),
     };
     let figures = match figures {

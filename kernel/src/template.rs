@@ -17,8 +17,9 @@ use crate::{Result, artifacts, cargo, library, names, tools};
 
 const EVCXR: &str = "0.22.0";
 /// A template that was built in another way is another template.
-const HOW: [&str; 4] = [
+const HOW: [&str; 5] = [
     include_str!("template.rs"),
+    include_str!("artifacts.rs"),
     include_str!("cargo.rs"),
     include_str!("names.rs"),
     include_str!("library.rs"),
