@@ -15,8 +15,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct Tokenizer {
     inner: Option<tokenizers::Tokenizer>,
     alphabet: Alphabet,
-    /// What errors call it.
-    origin: String,
     /// The largest id of any token.
     largest: usize,
 }
@@ -37,7 +35,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 impl Tokenizer {
     /// For a model without a tokenizer.
     pub(crate) fn none() -> Self {
-        Tokenizer { inner: None, alphabet: Alphabet::Text, origin: String::new(), largest: 0 }
+        Tokenizer { inner: None, alphabet: Alphabet::Text, largest: 0 }
     }
 
     /// Reads a `tokenizer.json`.
@@ -76,17 +74,9 @@ impl Tokenizer {
         Self::checked(&origin, inner.map_err(broken)?)
     }
 
-    /// Fails if it has tokens that a vocabulary of this size has not.
-    pub(crate) fn check_fits(&self, d_vocab: usize) -> Result<()> {
-        let Tokenizer { origin, largest, .. } = self;
-        if self.inner.is_none() || *largest < d_vocab {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Tokenizer,
-            format!("{origin} has token ids up to {largest}, but the model has a vocabulary of {d_vocab}"),
-        )
-        .help("the tokenizer is another model's: take the one that came with the weights"))
+    /// The largest id of any token, where a vocabulary of this size has not got it.
+    pub(crate) fn beyond(&self, d_vocab: usize) -> Option<usize> {
+        Some(self.largest).filter(|&largest| self.inner.is_some() && largest >= d_vocab)
     }
 
     fn checked(origin: &str, mut inner: tokenizers::Tokenizer) -> Result<Self> {
@@ -99,7 +89,7 @@ impl Tokenizer {
                 .help("take the tokenizer that came with the weights")
         })?;
         let alphabet = inner.get_decoder().map_or(Alphabet::Text, alphabet);
-        Ok(Tokenizer { inner: Some(inner), alphabet, origin: origin.into(), largest })
+        Ok(Tokenizer { inner: Some(inner), alphabet, largest })
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>> {
@@ -151,8 +141,18 @@ impl Tokenizer {
         })
     }
 
+    /// The id of a token as its file writes it.
+    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.as_ref().and_then(|inner| inner.token_to_id(token))
+    }
+
+    /// A token as its file writes it.
+    pub(crate) fn token(&self, id: u32) -> Option<String> {
+        self.inner.as_ref().and_then(|inner| inner.id_to_token(id))
+    }
+
     pub(crate) fn end_of_text(&self) -> Option<u32> {
-        self.inner.as_ref().and_then(|inner| inner.token_to_id(END_OF_TEXT))
+        self.id_of(END_OF_TEXT)
     }
 
     /// Ids that stand for no text, such as the end of a text.
