@@ -106,6 +106,13 @@ impl Error {
         self.help(remedy.to_string())
     }
 
+    /// Says more, after the remedy.
+    pub(crate) fn help_too(mut self, more: impl fmt::Display) -> Self {
+        let help = &mut self.0.help;
+        *help = if help.is_empty() { more.to_string() } else { format!("{help}; {more}") };
+        self
+    }
+
     /// Says first where it was.
     pub(crate) fn at(mut self, place: &str) -> Self {
         self.0.message = format!("{place}: {}", self.0.message);

@@ -271,6 +271,70 @@ fn configs_in_other_words() -> Result<()> {
     Ok(())
 }
 
+/// What of a model can be told of its config: logits and sizes, or what is wrong with it.
+fn outcome(folder: &Folder, config: &Value) -> std::result::Result<String, String> {
+    folder.write("config.json", config.to_string());
+    let said = |error: headlight::Error| error.to_string().replace(folder.name(), "");
+    let model = folder.open().map_err(said)?;
+    let ids: Vec<u32> = (0..24).collect();
+    let logits = model.logits(ids).and_then(|logits| logits.to_vec()).map_err(said)?;
+    Ok(format!("{:?} {:?} {logits:?}", model.dims(), model.bos()))
+}
+
+/// Each entry taken out of a config, null, and in other words: as if what transformers makes of it were written out.
+#[test]
+fn what_a_config_lacks() {
+    // How many layers there are, and windows wider than the context, show in no other way.
+    const UNSEEN: [&str; 5] =
+        ["n_layer", "num_layers", "num_hidden_layers", "sliding_window", "max_window_layers"];
+    let path = format!("{}/tests/golden/defaults.json", env!("CARGO_MANIFEST_DIR"));
+    let all: Value = serde_json::from_slice(&std::fs::read(path).expect("the file")).expect("JSON");
+    let rows = all["rows"].as_array().expect("rows");
+    let mut agreed = std::collections::BTreeMap::<String, usize>::new();
+    for row in rows {
+        let (model, unset) =
+            (row["model"].as_str().expect("a name"), row["unset"].as_array().expect("a list"));
+        let folder = Folder::copy_of(model);
+        let whole: Value = serde_json::from_slice(&folder.read("config.json")).expect("JSON");
+        let mut config = whole.clone();
+        let entries = config.as_object_mut().expect("entries");
+        unset.iter().for_each(|entry| drop(entries.remove(entry.as_str().expect("a name"))));
+        entries.extend(row["set"].as_object().expect("entries").clone());
+        let found = outcome(&folder, &config);
+        let Some(then) = row["then"].as_object() else {
+            // Of a head's width TransformerLens has no default; here it is the stream's, shared by the heads.
+            if !(model.starts_with("tiny-attn-only") && unset[0] == "d_head") {
+                let error = found.expect_err("transformers refuses it");
+                assert!(error.contains("help: ") && !error.contains("came with the model"), "{row}: {error}");
+            }
+            continue;
+        };
+        let mut written = whole.clone();
+        written.as_object_mut().expect("entries").extend(then.clone());
+        match (found, outcome(&folder, &written)) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{row}"),
+            // What is lacking is said after all else.
+            (Err(found), Err(expected)) => {
+                assert!(found.starts_with(&expected), "{row}: {found} is not {expected}");
+                let is_size = then.values().all(Value::is_u64);
+                assert_eq!(found.contains("by default, as"), is_size, "{row}: {found}");
+            }
+            (found, expected) => panic!("{row}: {found:?} is not {expected:?}"),
+        }
+        *agreed.entry(whole["model_type"].to_string()).or_default() += 1;
+        if let [entry] = unset.as_slice()
+            && UNSEEN.contains(&entry.as_str().expect("a name"))
+            && let Some(value) = written[entry.as_str().expect("a name")].as_u64()
+        {
+            folder.change_weights(|all| all.clear());
+            let error = outcome(&folder, &config).expect_err("there are no weights");
+            let said = format!("{} is {value}", entry.as_str().expect("a name"));
+            assert!(error.contains(&said), "{row}: {error}");
+        }
+    }
+    assert_eq!(agreed.len(), 9, "{agreed:?}");
+}
+
 /// Settings that make another model: each changes what is said, and what is known of it otherwise.
 #[test]
 fn settings_that_make_a_difference() -> Result<()> {
@@ -329,7 +393,7 @@ fn bad_configs_are_refused() {
             "no factor",
             |f| f.set("rope_parameters", json!({"rope_type": "linear"})),
             config,
-            &["factor"],
+            &["\"linear\"", "no factor", "write it"],
         ),
         (
             "tiny-llama3",

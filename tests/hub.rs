@@ -190,6 +190,26 @@ fn tokens_go_to_the_hub_alone() {
     }
 }
 
+/// A redirect to the hub's own address is followed with the token, one to another is not, be it but another port.
+#[test]
+fn redirects() {
+    let token = [("HF_TOKEN", "secret")];
+    let place = Place::new();
+    place.opens("by an absolute address", "absolute/tiny", &token);
+    let within = place.server.log().into_iter().filter(|request| !request.path.starts_with("/elsewhere/"));
+    assert!(within.clone().any(|request| request.path.starts_with("/new/")));
+    within.for_each(|request| assert_eq!(request.token.as_deref(), Some("Bearer secret"), "{request:?}"));
+
+    let other = Server::start(files(), 50_000);
+    place.server.sends_to(&other.endpoint);
+    place.opens("bytes that lie at another port", REPO, &token);
+    assert_eq!(other.gets(WEIGHTS).len(), 1);
+    assert!(other.log().iter().all(|request| request.token.is_none()), "{:?}", other.log());
+    other.forget();
+    place.refuses("a hub at another port", "away/tiny", &token, &["names no commit"]);
+    assert!(other.log().is_empty(), "{:?}", other.log());
+}
+
 /// What breaks is taken up where it broke.
 #[test]
 fn breaks() {

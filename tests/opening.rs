@@ -9,7 +9,7 @@ use folder::{Folder, Weight, Weights, small_bpe, tokenizer_json};
 use headlight::Result;
 use headlight::prelude::*;
 use safetensors::Dtype;
-use serde_json::json;
+use serde_json::{Value, json};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -317,4 +317,235 @@ fn pickles_that_are_no_tensors() {
     let folder = checkpoint(|_| {});
     folder.write("pytorch_model.bin", b"\x80\x02}.");
     assert!(folder.open().expect_err("no archive").to_string().contains("since PyTorch 1.6"));
+}
+
+/// A tokenizer with tokens that the weights have not got, one or many.
+#[test]
+fn tokens_beyond_the_vocabulary() -> Result<()> {
+    let plain = Folder::copy_of(GOLDEN).with_tokenizer().open()?;
+    let many = {
+        let (vocab, merges) = small_bpe(256);
+        tokenizer_json(&vocab, &merges)
+    };
+    let mut one = {
+        let (vocab, merges) = small_bpe(120);
+        tokenizer_json(&vocab, &merges)
+    };
+    let pad = json!({"id": 160, "content": "[PAD]", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true});
+    one["added_tokens"].as_array_mut().expect("a list").push(pad);
+    for (tokenizer, text, token, largest) in [(one, "a[PAD]", "[PAD]", 160), (many, " the", " the", 269)] {
+        let folder = Folder::copy_of(GOLDEN);
+        folder.write("tokenizer.json", tokenizer.to_string());
+        let model = folder.open()?;
+        assert!(format!("{model:?}").contains(&format!("ids up to {largest}")), "{model:?}");
+        let id = match token {
+            "[PAD]" => 160,
+            _ => folder::tokenizer_id(&tokenizer, "\u{120}the"),
+        };
+        assert!(id >= 160 && (id as usize) <= largest);
+        assert_eq!((model.to_string(&[id]).as_str(), model.to_string(&[1])), (token, plain.to_string(&[1])));
+        assert_eq!(model.logits("abc")?.to_vec()?, plain.logits("abc")?.to_vec()?);
+        assert_eq!(model.to_str_tokens("abc")?, plain.to_str_tokens("abc")?);
+        let ids = vec![1, id];
+        for (what, said) in [
+            ("a run", model.loss(text).map(drop)),
+            ("an answer", model.test_prompt("abc", text).map(drop)),
+            ("one token", model.to_single_token(token).map(drop)),
+            ("ids", model.loss(ids).map(drop)),
+        ] {
+            let error = said.expect_err(what).to_string();
+            for fragment in [&format!("id {id}"), "160 tokens", "0 to 159", "help: "] {
+                assert!(error.contains(fragment), "{what}: no `{fragment}` in {error}");
+            }
+        }
+    }
+    // Fewer tokens than the weights have: what is no token has its id for a label.
+    assert_eq!(plain.logits(vec![1, 159])?.shape(), [2, 160]);
+    assert_eq!(plain.to_str_tokens(vec![1, 159])?[1], "[159]");
+    Ok(())
+}
+
+/// Which file says what begins a text; what none says, or what the weights have not got, is no BOS, and that is said.
+#[test]
+fn what_begins_a_text() -> Result<()> {
+    let tokens = |name: &str| json!({"bos_token": name}).to_string();
+    let cases: [(&str, &dyn Fn(&Folder), Option<u32>); 11] = [
+        ("config.json", &|_| {}, Some(0)),
+        ("config.json before others", &|f| f.write("tokenizer_config.json", tokens("a")), Some(0)),
+        (
+            "generation_config.json",
+            &|f| {
+                f.set("bos_token_id", json!(null));
+                f.write("generation_config.json", json!({"bos_token_id": 7}).to_string());
+            },
+            Some(7),
+        ),
+        (
+            "tokenizer_config.json",
+            &|f| {
+                f.unset("bos_token_id");
+                f.write("tokenizer_config.json", tokens("b"));
+            },
+            Some(3),
+        ),
+        (
+            "an added token",
+            &|f| {
+                f.unset("bos_token_id");
+                f.write(
+                    "tokenizer_config.json",
+                    json!({"bos_token": {"content": "b", "special": true}}).to_string(),
+                );
+            },
+            Some(3),
+        ),
+        (
+            "special_tokens_map.json",
+            &|f| {
+                f.unset("bos_token_id");
+                f.write("tokenizer_config.json", json!({"bos_token": null}).to_string());
+                f.write("special_tokens_map.json", tokens("c"));
+            },
+            Some(4),
+        ),
+        ("the tokenizer's own end of text", &|f| f.set("bos_token_id", json!(null)), Some(0)),
+        (
+            "beyond the vocabulary, and the tokenizer knows better",
+            &|f| {
+                f.set("bos_token_id", json!(50256));
+                f.write("tokenizer_config.json", tokens("b"));
+            },
+            Some(3),
+        ),
+        (
+            "beyond the vocabulary",
+            &|f| {
+                f.set("bos_token_id", json!(50256));
+                f.remove("tokenizer.json");
+            },
+            None,
+        ),
+        (
+            "below it",
+            &|f| {
+                f.set("bos_token_id", json!(-1));
+                f.remove("tokenizer.json");
+            },
+            None,
+        ),
+        (
+            "nowhere",
+            &|f| {
+                f.set("bos_token_id", json!(null));
+                let mut tokenizer: Value = serde_json::from_slice(&f.read("tokenizer.json")).expect("JSON");
+                tokenizer["added_tokens"] = json!([]);
+                let vocab = tokenizer["model"]["vocab"].as_object_mut().expect("a vocabulary");
+                vocab.remove("<|endoftext|>");
+                f.write("tokenizer.json", tokenizer.to_string());
+            },
+            None,
+        ),
+    ];
+    for (what, change, expected) in cases {
+        let folder = Folder::copy_of(GOLDEN).with_tokenizer();
+        change(&folder);
+        let model = folder.open()?;
+        assert_eq!(model.bos(), expected, "{what}");
+        assert_eq!(
+            format!("{model:?}").contains("no BOS before text: "),
+            expected.is_none(),
+            "{what}: {model:?}"
+        );
+        assert!(model.loss(vec![1, 2, 3])?.is_finite());
+        if what == "nowhere" {
+            assert_eq!(model.to_tokens("abc")?.ids(), [2, 3, 4]);
+            assert!(!model.to_tokens("abc")?.starts_with_bos());
+        }
+        if expected.is_none() {
+            let error = model.to_tokens(with_bos("abc")).expect_err(what).to_string();
+            assert!(
+                error.contains("no BOS to put before text: ") && error.contains("help: "),
+                "{what}: {error}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Which file says what ends one: generation_config.json first, as in transformers.
+#[test]
+fn what_ends_a_text() -> Result<()> {
+    let plain = Folder::copy_of(GOLDEN).with_tokenizer();
+    plain.set("eos_token_id", json!(50256));
+    let sampling = Sampling { max_new_tokens: 5, ..Sampling::default() };
+    // A prompt after which comes a token that the tokenizer knows.
+    let tokenizer: Value = serde_json::from_slice(&plain.read("tokenizer.json")).expect("JSON");
+    let vocab = tokenizer["model"]["vocab"].as_object().expect("a vocabulary");
+    let model = plain.open()?;
+    let (prompt, first, token) = ('a'..='z')
+        .find_map(|prompt| {
+            let generated = model.generate(prompt.to_string(), &sampling).ok()?;
+            assert_eq!(generated.new_ids().len(), 5, "an id that is no token ends nothing");
+            let first = generated.new_ids()[0];
+            let (token, _) = vocab.iter().find(|(_, id)| id.as_u64() == Some(first.into()))?;
+            Some((prompt.to_string(), first, token.clone()))
+        })
+        .expect("one of them");
+    let eos = |value: Value| json!({"eos_token_id": value}).to_string();
+    let cases: [(&str, &dyn Fn(&Folder), usize); 8] = [
+        ("config.json", &|f| f.set("eos_token_id", json!(first)), 1),
+        ("several", &|f| f.set("eos_token_id", json!([-1, 50256, first])), 1),
+        ("generation_config.json", &|f| f.write("generation_config.json", eos(json!([50256, first]))), 1),
+        (
+            "generation_config.json before config.json",
+            &|f| {
+                f.set("eos_token_id", json!(first));
+                f.write("generation_config.json", eos(json!(50256)));
+            },
+            5,
+        ),
+        (
+            "nothing in generation_config.json",
+            &|f| {
+                f.set("eos_token_id", json!(first));
+                f.write("generation_config.json", "{}");
+            },
+            1,
+        ),
+        (
+            "the tokenizer's",
+            &|f| {
+                f.set("eos_token_id", json!(null));
+                f.write("tokenizer_config.json", json!({"eos_token": token}).to_string());
+            },
+            1,
+        ),
+        (
+            "the tokenizer's, of another file",
+            &|f| {
+                f.unset("eos_token_id");
+                f.write("special_tokens_map.json", json!({"eos_token": {"content": token}}).to_string());
+            },
+            1,
+        ),
+        (
+            "config.json before the tokenizer's",
+            &|f| {
+                f.write("tokenizer_config.json", json!({"eos_token": token}).to_string());
+            },
+            5,
+        ),
+    ];
+    for (what, change, expected) in cases {
+        let folder = Folder::copy_of(GOLDEN).with_tokenizer();
+        folder.set("eos_token_id", json!(50256));
+        change(&folder);
+        assert_eq!(folder.open()?.generate(&prompt, &sampling)?.new_ids().len(), expected, "{what}");
+    }
+    let folder = Folder::copy_of(GOLDEN);
+    folder.write("generation_config.json", eos(json!("x")));
+    let error = folder.open().expect_err("a text is no id").to_string();
+    assert!(error.contains("generation_config.json") && error.contains("help: "), "{error}");
+    Ok(())
 }

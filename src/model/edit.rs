@@ -490,7 +490,7 @@ impl Model {
 
     /// Tries the edits on a short input, so that a change that cannot work is known where it was made.
     fn checked_edit(self, hook: Hook) -> Result<Model> {
-        let ids = vec![self.bos.unwrap_or(0); self.dims().n_ctx.min(2)];
+        let ids = vec![self.bos().unwrap_or(0); self.dims().n_ctx.min(2)];
         let ids = Tensor::new(vec![ids], self.network.device())?;
         self.execute(Start::Tokens(ids), None, &mut Reach(hook))?;
         Ok(self)

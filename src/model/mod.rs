@@ -51,7 +51,8 @@ pub struct Model {
     network: Arc<dyn Network>,
     build: Build,
     tokenizer: Arc<Tokenizer>,
-    bos: Option<u32>,
+    /// The token that begins a text, or why there is none.
+    bos: std::result::Result<u32, Arc<str>>,
     eos: Vec<u32>,
     pub(crate) edits: Vec<Edit>,
 }
@@ -114,7 +115,7 @@ impl Model {
         network: Arc<dyn Network>,
         build: Build,
         tokenizer: Tokenizer,
-        bos: Option<u32>,
+        bos: std::result::Result<u32, Arc<str>>,
         eos: Vec<u32>,
     ) -> Model {
         let (name, tokenizer, edits) = (name.into(), Arc::new(tokenizer), Vec::new());
@@ -124,7 +125,7 @@ impl Model {
     /// A model that reads ids alone.
     pub(crate) fn of_ids(name: &str, build: Build, weights: &Weights, bos: u32) -> Result<Model> {
         let network = build.network(weights)?;
-        Ok(Model::assembled(name, network, build, Tokenizer::none(), Some(bos), Vec::new()))
+        Ok(Model::assembled(name, network, build, Tokenizer::none(), Ok(bos), Vec::new()))
     }
 
     /// What it was opened as.
@@ -185,9 +186,10 @@ impl Model {
         self.network.device()
     }
 
-    /// The token that begins a text, if the model has one.
+    /// The token that begins a text, if the model has one: what `config.json` says, or else the files of generation and of the
+    /// tokenizer. An id beyond the vocabulary is none.
     pub fn bos(&self) -> Option<u32> {
-        self.bos
+        self.bos.as_ref().ok().copied()
     }
 
     /// Whether [`bos`](Model::bos) is put before text unless [`no_bos`] or [`with_bos`] says otherwise: TransformerLens's
@@ -199,7 +201,7 @@ impl Model {
     /// Ids that stand for no text.
     pub(crate) fn special_ids(&self) -> Vec<u32> {
         let mut ids = self.tokenizer.special_ids();
-        ids.extend(self.bos.iter().chain(&self.eos));
+        ids.extend(self.bos().iter().chain(&self.eos));
         ids
     }
 
@@ -272,7 +274,7 @@ impl Model {
     }
 
     /// The id of a piece of text that is one token, as it stands in mid-text: most words there begin with a space. Fails, naming
-    /// the tokens, if it is several.
+    /// the tokens, if it is several, or one that the model has not.
     ///
     /// ```
     /// # use headlight::prelude::*;
@@ -282,20 +284,22 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn to_single_token(&self, text: &str) -> Result<u32> {
-        self.tokenizer.single(text)?.map_err(|ids| {
-            Error::new(
+        match self.tokenizer.single(text)? {
+            Ok(id) if id as usize >= self.dims().d_vocab => Err(self.beyond(id, "")),
+            Ok(id) => Ok(id),
+            Err(ids) => Err(Error::new(
                 ErrorKind::Input,
                 format!("{text:?} is {} tokens, not one: {:?}", ids.len(), self.tokenizer.labels(&ids)),
             )
-            .help("words in mid-sentence carry their leading space: try it with or without one")
-        })
+            .help("words in mid-sentence carry their leading space: try it with or without one")),
+        }
     }
 
     /// The text of token ids: of a whole text where they begin with BOS, and else of a piece of one, whose leading space is kept.
     /// (Llama's tokenizer, and all that SentencePiece made, put a space of their own before a text.)
     #[allow(clippy::inherent_to_string_shadow_display)]
     pub fn to_string(&self, ids: &[u32]) -> String {
-        match self.bos.is_some() && ids.first() == self.bos.as_ref() {
+        match self.bos().is_some() && ids.first().copied() == self.bos() {
             true => self.tokenizer.decode(ids),
             false => self.tokenizer.decode_continuation(ids),
         }
@@ -432,7 +436,18 @@ impl Model {
             return Err(Error::new(ErrorKind::Input, "the text is empty: there is nothing to run")
                 .help("give some text; to run the BOS token alone, give its id"));
         }
-        let bos = self.bos.filter(|_| bos.unwrap_or(self.prepends_bos()));
+        let bos = match (&self.bos, bos) {
+            (Err(why), Some(true)) => {
+                return Err(Error::new(
+                    ErrorKind::Input,
+                    format!("there is no BOS to put before text: {why}"),
+                )
+                .help(
+                    "run the text without one; or name one of the vocabulary in config.json, as bos_token_id",
+                ));
+            }
+            (bos, asked) => bos.as_ref().ok().filter(|_| asked.unwrap_or(self.prepends_bos())).copied(),
+        };
         Ok(bos.into_iter().chain(self.tokenizer.encode(text)?).collect())
     }
 
@@ -450,22 +465,34 @@ impl Model {
             .help(format!("cut it to {n_ctx} tokens, BOS included, or run it in parts")));
         }
         if let Some(position) = ids.iter().position(|&id| id as usize >= d_vocab) {
-            return Err(Error::new(
-                ErrorKind::Input,
-                format!("token id {} at position {position} is out of range", ids[position]),
-            )
-            .help(format!("the vocabulary has {d_vocab} tokens: ids are 0 to {}", d_vocab - 1)));
+            return Err(self.beyond(ids[position], &format!(" at position {position}")));
         }
         let labels = self.tokenizer.labels(&ids);
-        let has_bos = self.bos.is_some() && ids.first().copied() == self.bos;
+        let has_bos = self.bos().is_some() && ids.first().copied() == self.bos();
         Ok(Tokens::new(ids, labels, has_bos))
+    }
+
+    /// What is said of a token that the model cannot read.
+    fn beyond(&self, id: u32, place: &str) -> Error {
+        let d_vocab = self.dims().d_vocab;
+        let ids = format!("the vocabulary has {d_vocab} tokens: ids are 0 to {}", d_vocab - 1);
+        match self.tokenizer.token(id) {
+            Some(token) => {
+                let what =
+                    format!("the model has no token {token:?}, id {id}{place}, though its tokenizer has");
+                Error::new(ErrorKind::Input, what).help(format!(
+                    "{ids}; write the text without it; if it is an ordinary word, the tokenizer is another model's"
+                ))
+            }
+            None => Error::new(ErrorKind::Input, format!("token id {id}{place} is out of range")).help(ids),
+        }
     }
 
     /// Ids `[batch, position]`. Shorter sequences are filled at the end, where a causal model's earlier positions
     /// cannot see them; whoever reads the outcome must know the lengths.
     fn batch(&self, tokens: &[Tokens]) -> Result<Tensor> {
         let longest = tokens.iter().map(Tokens::len).max().unwrap_or(0);
-        let fill = self.bos.unwrap_or(0);
+        let fill = self.bos().unwrap_or(0);
         let row = |tokens: &Tokens| {
             let mut ids = tokens.ids().to_vec();
             ids.resize(longest, fill);
@@ -505,7 +532,7 @@ impl Model {
 }
 
 impl fmt::Debug for Model {
-    /// The name, the sizes, and the edits if there are any.
+    /// The name, the sizes, what of its tokenizer cannot be used, and the edits if there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Dims { n_layers, n_heads, n_key_value_heads, d_model, d_vocab, n_ctx, .. } = self.dims();
         write!(f, "{}: {n_layers} layers of {n_heads} heads", self.name)?;
@@ -513,6 +540,15 @@ impl fmt::Debug for Model {
             write!(f, " on {n_key_value_heads} of keys")?;
         }
         write!(f, ", width {d_model}, {d_vocab} tokens, context {n_ctx}")?;
+        if let Some(largest) = self.tokenizer.beyond(*d_vocab) {
+            write!(
+                f,
+                "; its tokenizer has ids up to {largest}, of which it cannot read those from {d_vocab} on"
+            )?;
+        }
+        if let (Err(why), true) = (&self.bos, self.prepends_bos()) {
+            write!(f, "; no BOS before text: {why}")?;
+        }
         self.edits().iter().try_for_each(|edit| write!(f, "; {edit}"))
     }
 }

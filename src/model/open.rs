@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::Device;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 
 use super::hub::{self, Hub};
-use super::tokenizer::{BpeFiles, Tokenizer};
+use super::tokenizer::{BpeFiles, SpecialToken, Tokenizer};
 use super::{Build, Model, gguf, known};
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::memory;
@@ -33,17 +35,74 @@ pub(super) const WEIGHTS: [&str; 4] = [
 #[derive(Deserialize)]
 struct Header {
     model_type: Option<String>,
-    #[serde(default)]
-    architectures: Vec<String>,
-    bos_token_id: Option<u32>,
+    architectures: Option<Vec<String>>,
+    /// Nothing where the file says nothing, which is other than null.
+    #[serde(default, deserialize_with = "said")]
+    bos_token_id: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "said")]
+    eos_token_id: Option<Option<OneOrMany>>,
+}
+
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged, expecting = "expected a token id or a list of them")]
+enum OneOrMany {
+    One(i64),
+    Many(Vec<i64>),
+}
+
+impl OneOrMany {
+    fn ids(&self) -> Vec<i64> {
+        match self {
+            OneOrMany::One(id) => vec![*id],
+            OneOrMany::Many(ids) => ids.clone(),
+        }
+    }
+}
+
+/// What of `generation_config.json` ends a text.
+#[derive(Default, Deserialize)]
+struct Generation {
+    bos_token_id: Option<i64>,
     eos_token_id: Option<OneOrMany>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a token id or a list of them")]
-enum OneOrMany {
-    One(u32),
-    Many(Vec<u32>),
+/// What of `tokenizer_config.json` and `special_tokens_map.json` begins and ends a text.
+#[derive(Default, Deserialize)]
+struct SpecialTokens {
+    bos_token: Option<SpecialToken>,
+    eos_token: Option<SpecialToken>,
+}
+
+/// What files beside `config.json` say of the tokens that begin and end a text.
+#[derive(Default)]
+struct Beside {
+    generation: Generation,
+    tokens: SpecialTokens,
+}
+
+impl Beside {
+    /// Reads what there is, and of the tokenizer's files only what is needed: `config.json` goes before them.
+    fn read(source: &mut Source, header: &Header) -> Result<Beside> {
+        let mut beside = Beside {
+            generation: source.beside("generation_config.json")?.unwrap_or_default(),
+            tokens: SpecialTokens::default(),
+        };
+        let eos_is_known =
+            beside.generation.eos_token_id.is_some() || matches!(header.eos_token_id, Some(Some(_)));
+        if eos_is_known && matches!(header.bos_token_id, Some(Some(_))) {
+            return Ok(beside);
+        }
+        for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+            let SpecialTokens { bos_token, eos_token } = source.beside(file)?.unwrap_or_default();
+            beside.tokens.bos_token = beside.tokens.bos_token.or(bos_token);
+            beside.tokens.eos_token = beside.tokens.eos_token.or(eos_token);
+        }
+        Ok(beside)
+    }
 }
 
 #[derive(Deserialize)]
@@ -85,6 +144,18 @@ impl Source {
             }
         }
         Ok(None)
+    }
+
+    /// What a small file says that a model may lack. The hub is asked for it only while a model is being fetched.
+    fn beside<T: DeserializeOwned>(&mut self, file: &str) -> Result<Option<T>> {
+        let path = match self {
+            Source::Hub(hub) if hub.is_fetching() => hub.find(file)?,
+            _ => self.cached(file),
+        };
+        let Some(path) = path else { return Ok(None) };
+        let help = "it says which tokens begin and end a text: mend it, or take it away";
+        let text = read_text(&path, help)?;
+        parse(&path.display().to_string(), &text).map(Some).map_err(|error| error.help(help))
     }
 
     /// The path of a file that must be there; in a folder, reading it says whether it is.
@@ -144,7 +215,8 @@ fn one_file(path: &Path, device: &Device) -> Result<Model> {
     let short = path.file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned());
     let said = format!("what {name} says");
     let tokenizer = found.tokenizer;
-    assemble(&short, &said, &found.config, &found.weights, |_| {
+    let header = parse(&said, &found.config)?;
+    assemble(&short, &said, &found.config, (&header, &Beside::default()), &found.weights, |_| {
         tokenizer.map_or_else(|| Ok(Tokenizer::none()), |tokenizer| tokenizer.read())
     })
 }
@@ -153,6 +225,8 @@ fn one_file(path: &Path, device: &Device) -> Result<Model> {
 fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> Result<Model> {
     let config = source.require("config.json")?;
     let text = read_text(&config, "a model folder holds config.json and model.safetensors")?;
+    let config = config.display().to_string();
+    let header = parse(&config, &text)?;
     let weights = weights(origin, &mut source, device)?;
     // What the tokenizer consists of is there before the weights are loaded.
     let tokenizer = match source.first(&["tokenizer.json", "vocab.json"])? {
@@ -166,7 +240,8 @@ fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> 
         Some((_, json)) => TokenizerFiles::Json(json),
         None => TokenizerFiles::None,
     };
-    let model = assemble(name, &config.display().to_string(), &text, &weights, |family| match &tokenizer {
+    let beside = Beside::read(&mut source, &header)?;
+    let model = assemble(name, &config, &text, (&header, &beside), &weights, |family| match &tokenizer {
         TokenizerFiles::Bpe(files) => Tokenizer::from_bpe_files(files, family),
         TokenizerFiles::Json(json) => {
             let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
@@ -183,7 +258,9 @@ fn built_in(device: &Device) -> Result<Model> {
     let config = include_str!("../../assets/built-in/config.json");
     let tokenizer = include_bytes!("../../assets/built-in/tokenizer.json");
     let weights = Weights::from_static("the built-in model", weights, device)?;
-    assemble(BUILT_IN, "the built-in config.json", config, &weights, |_| {
+    let path = "the built-in config.json";
+    let header = parse(path, config)?;
+    assemble(BUILT_IN, path, config, (&header, &Beside::default()), &weights, |_| {
         Tokenizer::from_bytes("the built-in tokenizer.json", tokenizer)
     })
 }
@@ -192,11 +269,11 @@ fn assemble(
     name: &str,
     config_path: &str,
     config: &str,
+    (header, beside): (&Header, &Beside),
     weights: &Weights,
     tokenizer: impl FnOnce(&str) -> Result<Tokenizer> + Send,
 ) -> Result<Model> {
-    let header: Header = parse(config_path, config)?;
-    let Some(architecture) = architecture(&header) else {
+    let Some(said) = architecture(header) else {
         return Err(Error::new(
             ErrorKind::Config,
             format!("{config_path} has neither model_type nor architectures"),
@@ -210,12 +287,12 @@ fn assemble(
         )
     })?;
     memory::keep_between_runs();
-    let (architecture, path, text) = (architecture.to_string(), config_path.to_string(), config.to_string());
-    let family = architecture.clone();
+    let (architecture, path, text) = (said.to_string(), config_path.to_string(), config.to_string());
+    let family = said;
     let build = Build::new(move |weights| network::load(&architecture, &path, &text, weights));
     // Reading a tokenizer takes one thread about as long as reading the weights takes the others.
     let (network, tokenizer) = std::thread::scope(|scope| {
-        let tokenizer = scope.spawn(|| tokenizer(&family));
+        let tokenizer = scope.spawn(|| tokenizer(family));
         (build.network(weights), tokenizer.join())
     });
     let network = network?;
@@ -224,29 +301,57 @@ fn assemble(
             .help("its file may be damaged: take the one that came with the weights")
     })??;
     let d_vocab = network.dims().d_vocab;
-    tokenizer.check_fits(d_vocab)?;
-    let bos = header.bos_token_id.or_else(|| tokenizer.end_of_text());
-    let eos = match &header.eos_token_id {
-        Some(OneOrMany::One(id)) => vec![*id],
-        Some(OneOrMany::Many(ids)) => ids.clone(),
-        None => tokenizer.end_of_text().into_iter().collect(),
-    };
-    for (what, id) in
-        bos.iter().map(|id| ("bos_token_id", id)).chain(eos.iter().map(|id| ("eos_token_id", id)))
-    {
-        if *id as usize >= d_vocab {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("{config_path} says {what} = {id}, but the vocabulary has {d_vocab} tokens"),
-            )
-            .help(format!("token ids are 0 to {}", d_vocab - 1)));
-        }
-    }
+    let default = network::bos_and_eos(said);
+    let bos = bos(config_path, (header, beside), &tokenizer, default.map(|(bos, _)| bos), d_vocab);
+    let eos = eos((header, beside), &tokenizer, default.map(|(_, eos)| eos), d_vocab);
     Ok(Model::assembled(name, network, build, tokenizer, bos, eos))
 }
 
+/// The token that begins a text, by the first file that names one of the vocabulary, or why there is none.
+fn bos(
+    config_path: &str,
+    (header, beside): (&Header, &Beside),
+    tokenizer: &Tokenizer,
+    default: Option<u32>,
+    d_vocab: usize,
+) -> std::result::Result<u32, Arc<str>> {
+    let known = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < d_vocab);
+    let token = beside.tokens.bos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
+    let said = [header.bos_token_id.flatten(), beside.generation.bos_token_id];
+    let by_tokenizer = [token, tokenizer.end_of_text()].map(|id| id.map(i64::from));
+    let default = default.filter(|_| header.bos_token_id.is_none()).map(i64::from);
+    let mut all = said.into_iter().chain(by_tokenizer).chain([default]).flatten();
+    all.find_map(known).ok_or_else(|| match header.bos_token_id.flatten() {
+        Some(id) => {
+            format!("{config_path} says bos_token_id = {id}, but the vocabulary has {d_vocab} tokens").into()
+        }
+        None => "none of the model's files names one".into(),
+    })
+}
+
+/// The tokens that end a text, by the first file that names any: `generation_config.json` goes before, as when
+/// transformers generates. What is beyond the vocabulary ends nothing.
+fn eos(
+    (header, beside): (&Header, &Beside),
+    tokenizer: &Tokenizer,
+    default: Option<u32>,
+    d_vocab: usize,
+) -> Vec<u32> {
+    let token = beside.tokens.eos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
+    let by_tokenizer = token.or_else(|| tokenizer.end_of_text());
+    let default = default.filter(|_| header.eos_token_id.is_none());
+    let said = beside.generation.eos_token_id.clone().or_else(|| header.eos_token_id.clone().flatten());
+    let ids = match said {
+        Some(said) => said.ids(),
+        None => by_tokenizer.or(default).map(i64::from).into_iter().collect(),
+    };
+    let known = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < d_vocab);
+    ids.into_iter().filter_map(known).collect()
+}
+
 fn architecture(header: &Header) -> Option<&str> {
-    header.model_type.as_deref().or(header.architectures.first().map(String::as_str))
+    let class = header.architectures.as_ref().and_then(|all| all.first());
+    header.model_type.as_deref().or(class.map(String::as_str))
 }
 
 /// The weights of one file, or of the shards that an index names.

@@ -6,12 +6,12 @@
 //! Shapes at the end of lines: B batch, T positions, H heads, D width of a head, M width of the residual stream.
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dims;
 use super::anatomy::Norms;
 use super::attention::{Attention, Scoring};
-use super::config::{Sizes, epsilon, unset};
+use super::config::{Sizes, epsilon, required, unset};
 use super::decoder::{Block, Decoder, Layer};
 use super::linear::Linear;
 use super::norm::Norm;
@@ -28,28 +28,46 @@ fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
 }
 
 /// What TransformerLens's config says of such a model.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Config {
-    n_layers: usize,
-    n_heads: usize,
-    d_model: usize,
+    n_layers: Option<usize>,
+    d_model: Option<usize>,
+    n_ctx: Option<usize>,
     d_head: Option<usize>,
-    d_vocab: usize,
-    n_ctx: usize,
-    #[serde(alias = "normalization")]
-    normalization_type: Option<Normalization>,
-    #[serde(default = "default_eps")]
+    n_heads: Option<usize>,
+    d_vocab: Option<usize>,
     eps: f64,
-    #[serde(default = "yes")]
+    /// Null is none.
+    normalization_type: Option<Normalization>,
     attn_only: bool,
-    #[serde(default)]
     final_rms: bool,
-    #[serde(default)]
     shortformer_pos: bool,
 }
 
+impl Default for Config {
+    /// `HookedTransformerConfig`'s, which has none of sizes; what a file says by its `model_type` it need not say again.
+    fn default() -> Config {
+        Config {
+            n_layers: None,
+            d_model: None,
+            n_ctx: None,
+            d_head: None,
+            n_heads: None,
+            d_vocab: None,
+            eps: 1e-5,
+            normalization_type: Some(Normalization::Layer),
+            attn_only: true,
+            final_rms: false,
+            shortformer_pos: false,
+        }
+    }
+}
+
+pub(super) const NAMES: [(&str, &str); 1] = [("normalization", "normalization_type")];
+
 /// TransformerLens's names; those on `Pre` have no weights, being folded.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 enum Normalization {
     #[serde(rename = "LN")]
     Layer,
@@ -59,14 +77,6 @@ enum Normalization {
     Rms,
     #[serde(rename = "RMSPre")]
     RmsFolded,
-}
-
-fn default_eps() -> f64 {
-    1e-5
-}
-
-fn yes() -> bool {
-    true
 }
 
 impl Config {
@@ -88,15 +98,20 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     unset(!config.attn_only, "attn_only = false", help)?;
     unset(config.final_rms, "final_rms = true", help)?;
     unset(config.shortformer_pos, "shortformer_pos = true", help)?;
+    let d_model = required("d_model", config.d_model)?;
+    let n_heads = match (config.n_heads, config.d_head) {
+        (None, Some(d_head)) if d_head > 0 => d_model / d_head,
+        (n_heads, _) => required("n_heads", n_heads)?,
+    };
     let dims = Sizes {
-        layers: ("n_layers", config.n_layers),
-        heads: ("n_heads", config.n_heads),
+        layers: ("n_layers", required("n_layers", config.n_layers)?),
+        heads: ("n_heads", n_heads),
         key_value_heads: None,
-        width: ("d_model", config.d_model),
+        width: ("d_model", d_model),
         head_width: config.d_head.map(|width| ("d_head", width)),
         neurons: None,
-        vocabulary: ("d_vocab", config.d_vocab),
-        context: ("n_ctx", config.n_ctx),
+        vocabulary: ("d_vocab", required("d_vocab", config.d_vocab)?),
+        context: ("n_ctx", required("n_ctx", config.n_ctx)?),
     }
     .dims()?;
     let Dims { d_model: m, n_heads: h, d_head: d, d_vocab: v, .. } = dims;

@@ -1,6 +1,8 @@
 //! Reading a `config.json`, and what must hold of its sizes in any architecture.
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::Dims;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,35 +14,101 @@ pub(super) struct ConfigFile<'a> {
 }
 
 impl ConfigFile<'_> {
-    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
-        parse(self.path, self.text)
+    /// Builds what the file describes. An entry that it lacks is as in `defaults`, which are those of the class that reads such
+    /// files in transformers. Entries have other names, too: of pairs of any name and the usual one, the last that is there
+    /// counts. An error names the sizes that the file lacks.
+    pub(super) fn load<T: Serialize + DeserializeOwned, N>(
+        &self,
+        defaults: T,
+        names: &[(&str, &str)],
+        load: impl FnOnce(&T) -> Result<N>,
+    ) -> Result<N> {
+        let said: Map<String, Value> = parse(self.path, self.text)?;
+        let mut entries = said.clone();
+        for (name, usual) in names {
+            if let Some(value) = said.get(*name) {
+                entries.insert(usual.to_string(), value.clone());
+            }
+        }
+        let failed = |error: serde_json::Error| {
+            Error::new(ErrorKind::Config, format!("{} is not what it should be", self.path)).caused_by(error)
+        };
+        let defaults: Map<String, Value> =
+            serde_json::to_value(&defaults).and_then(serde_json::from_value).map_err(failed)?;
+        let with = |entries: Map<String, Value>| {
+            let all = defaults.clone().into_iter().chain(entries);
+            serde_json::from_value::<T>(Value::Object(all.collect()))
+        };
+        let config = with(entries.clone()).map_err(|error| {
+            let is_wrong = |(name, value): (&String, &Value)| {
+                let error = with([(name.clone(), value.clone())].into_iter().collect()).err()?;
+                Some(wrong_entry(self.path, name, value, &defaults[name]).caused_by(error))
+            };
+            entries.iter().find_map(is_wrong).unwrap_or_else(|| failed(error))
+        })?;
+        load(&config).map_err(|error| {
+            let lacks = |(name, value): (&String, &Value)| {
+                (value.is_u64() && !entries.contains_key(name)).then(|| format!("{name} is {value}"))
+            };
+            let lacking: Vec<String> = defaults.iter().filter_map(lacks).collect();
+            if lacking.is_empty() || !matches!(error.kind(), ErrorKind::Config | ErrorKind::Weights) {
+                return error;
+            }
+            let lacking = lacking.join(", ");
+            error.help_too(format!("by default, as {} says nothing of them, {lacking}", self.path))
+        })
     }
 }
+
+fn wrong_entry(path: &str, name: &str, value: &Value, default: &Value) -> Error {
+    let shown: String = format!("\"{name}\": {value}").chars().take(LONGEST_SHOWN).collect();
+    let help = match default {
+        Value::Null => "mend that entry, or take it out".to_string(),
+        default => format!("mend that entry, or take it out: it is then {default}"),
+    };
+    Error::new(ErrorKind::Config, format!("{path} is not what it should be, at `{shown}`")).help(help)
+}
+
+/// As much of an entry as an error shows, in characters.
+const LONGEST_SHOWN: usize = 80;
 
 /// Reads JSON. An error names the entry that is wrong.
 pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| {
         let at = entry_at(text, error.line(), error.column());
-        let at = if at.is_empty() { at } else { format!(", at `{at}`") };
+        let (at, mend) = match at.is_empty() {
+            true => (at, ""),
+            false => (format!(", at `{at}`"), "mend that entry, or "),
+        };
         Error::new(ErrorKind::Config, format!("{path} is not what it should be{at}"))
             .caused_by(error)
-            .help("take the file that came with the model")
+            .help(format!("{mend}take the file that came with the model"))
     })
 }
 
 /// The entry of a JSON text that holds a place, where the place is inside one: serde's errors name no field.
 fn entry_at(text: &str, line: usize, column: usize) -> String {
-    const LONGEST: usize = 80;
     let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().as_bytes();
     let (before, after) = line.split_at(column.saturating_sub(1).min(line.len()));
     let bounds = |byte: &u8| matches!(byte, b',' | b'{' | b'}');
     let start = before.iter().rposition(bounds).map_or(0, |at| at + 1);
     let end = before.len() + after.iter().position(bounds).unwrap_or(after.len());
-    String::from_utf8_lossy(&line[start..end]).trim().chars().take(LONGEST).collect()
+    String::from_utf8_lossy(&line[start..end]).trim().chars().take(LONGEST_SHOWN).collect()
 }
 
 pub(super) fn wrong<T>(what: String, help: impl Into<String>) -> Result<T> {
     Err(Error::new(ErrorKind::Config, what).help(help))
+}
+
+/// A size for which there is no default.
+pub(super) fn required(name: &str, size: Option<usize>) -> Result<usize> {
+    match size {
+        Some(size) => Ok(size),
+        None => wrong(
+            format!("config.json has no {name}"),
+            format!("write it in, as \"{name}\": 64; the shapes of the weights tell which it is"),
+        ),
+    }
 }
 
 /// Fails for an entry that is set to what is not known here.
@@ -73,7 +141,7 @@ impl Sizes {
             // Products of two sizes stay far from overflow.
             if size == 0 || size > u32::MAX as usize {
                 return wrong(
-                    format!("config.json says {name} = {size}"),
+                    format!("the config has {name} = {size}"),
                     "every size of a model is at least 1 and below 2^32",
                 );
             }
@@ -84,7 +152,7 @@ impl Sizes {
             None if d_model.is_multiple_of(n_heads) => d_model / n_heads,
             None => {
                 return wrong(
-                    format!("config.json says {width_name} = {d_model} and {heads_name} = {n_heads}"),
+                    format!("the config has {width_name} = {d_model} and {heads_name} = {n_heads}"),
                     format!(
                         "{width_name} is {heads_name} times the width of a head: it must be divisible by {heads_name}"
                     ),
@@ -94,7 +162,7 @@ impl Sizes {
         let n_key_value_heads = match self.key_value_heads {
             Some((name, shared)) if !n_heads.is_multiple_of(shared) => {
                 return wrong(
-                    format!("config.json says {heads_name} = {n_heads} and {name} = {shared}"),
+                    format!("the config has {heads_name} = {n_heads} and {name} = {shared}"),
                     format!(
                         "as many query heads share each key head: {heads_name} must be divisible by {name}"
                     ),
@@ -132,7 +200,7 @@ pub(super) fn rotary_width(what: String, width: usize, d_head: usize) -> Result<
     if width > MOST {
         return wrong(
             format!("{what}, so rotary positions turn {width} entries of a head"),
-            format!("at most {MOST} are believed: take the file that came with the model"),
+            format!("no head is known to be wider than {MOST}: is its width right?"),
         );
     }
     if width >= 2 && width <= d_head && width.is_multiple_of(2) {

@@ -5,11 +5,11 @@
 //! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dims;
 use super::attention::{Attention, Scoring};
-use super::config::{Sizes, epsilon, unset, wrong};
+use super::config::{Sizes, epsilon, unset};
 use super::decoder::{Block, Decoder, Layer};
 use super::linear::Linear;
 use super::mlp::{Activation, Mlp};
@@ -28,48 +28,55 @@ fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
 }
 
 /// What a GPT-2's `config.json` says, under Hugging Face's names.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Config {
+    vocab_size: usize,
+    n_positions: usize,
+    n_embd: usize,
     n_layer: usize,
     n_head: usize,
-    n_embd: usize,
-    #[serde(default)]
     n_inner: Option<usize>,
-    vocab_size: usize,
-    n_positions: Option<usize>,
-    n_ctx: Option<usize>,
-    #[serde(default = "default_activation")]
     activation_function: Activation,
-    #[serde(default = "default_eps")]
     layer_norm_epsilon: f64,
-    #[serde(default = "yes")]
     scale_attn_weights: bool,
-    #[serde(default)]
     scale_attn_by_inverse_layer_idx: bool,
-    #[serde(default)]
     add_cross_attention: bool,
-    #[serde(default = "yes")]
     tie_word_embeddings: bool,
 }
 
-fn default_activation() -> Activation {
-    Activation::GeluTanh
+impl Default for Config {
+    /// `GPT2Config`'s.
+    fn default() -> Config {
+        Config {
+            vocab_size: 50257,
+            n_positions: 1024,
+            n_embd: 768,
+            n_layer: 12,
+            n_head: 12,
+            n_inner: None,
+            activation_function: Activation::GeluTanh,
+            layer_norm_epsilon: 1e-5,
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            add_cross_attention: false,
+            tie_word_embeddings: true,
+        }
+    }
 }
 
-fn default_eps() -> f64 {
-    1e-5
-}
-
-fn yes() -> bool {
-    true
-}
+/// Published GPT-2s give the context twice; transformers reads the second.
+pub(super) const NAMES: [(&str, &str); 6] = [
+    ("n_ctx", "n_positions"),
+    ("n_positions", "n_positions"),
+    ("max_position_embeddings", "n_positions"),
+    ("hidden_size", "n_embd"),
+    ("num_hidden_layers", "n_layer"),
+    ("num_attention_heads", "n_head"),
+];
 
 impl Config {
     fn dims(&self) -> Result<Dims> {
-        // Published GPT-2s say both.
-        let Some(n_ctx) = self.n_positions.or(self.n_ctx) else {
-            return wrong("config.json has no n_positions".into(), "it is the longest input, 1024 in GPT-2");
-        };
         unset(
             self.add_cross_attention,
             "add_cross_attention = true",
@@ -83,7 +90,7 @@ impl Config {
             head_width: None,
             neurons: Some(("n_inner", self.n_inner.unwrap_or(self.n_embd.saturating_mul(4)))),
             vocabulary: ("vocab_size", self.vocab_size),
-            context: ("n_positions", n_ctx),
+            context: ("n_positions", self.n_positions),
         }
         .dims()
     }

@@ -4,7 +4,7 @@
 //! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dims;
 use super::attention::{Attention, Scoring};
@@ -26,57 +26,89 @@ fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
 }
 
 /// What a GPT-Neo's `config.json` says.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Config {
-    num_layers: usize,
-    num_heads: usize,
-    hidden_size: usize,
-    intermediate_size: Option<usize>,
     vocab_size: usize,
     max_position_embeddings: usize,
+    hidden_size: usize,
+    num_layers: usize,
+    /// One for each layer; older files have `attention_types` only.
+    attention_layers: Option<Vec<Reach>>,
+    /// Kinds in turn, and how often.
+    attention_types: Option<Vec<(Vec<Reach>, usize)>>,
+    num_heads: usize,
+    intermediate_size: Option<usize>,
+    window_size: usize,
     activation_function: Activation,
     layer_norm_epsilon: f64,
-    window_size: usize,
-    /// One for each layer; older files have `attention_types` only.
-    #[serde(default)]
-    attention_layers: Vec<Reach>,
-    /// Kinds in turn, and how often.
-    #[serde(default)]
-    attention_types: Vec<(Vec<Reach>, usize)>,
-    #[serde(default = "yes")]
     tie_word_embeddings: bool,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+impl Default for Config {
+    /// `GPTNeoConfig`'s.
+    fn default() -> Config {
+        Config {
+            vocab_size: 50257,
+            max_position_embeddings: 2048,
+            hidden_size: 2048,
+            num_layers: 24,
+            attention_layers: None,
+            attention_types: None,
+            num_heads: 16,
+            intermediate_size: None,
+            window_size: 256,
+            activation_function: Activation::GeluTanh,
+            layer_norm_epsilon: 1e-5,
+            tie_word_embeddings: true,
+        }
+    }
+}
+
+pub(super) const NAMES: [(&str, &str); 2] =
+    [("num_hidden_layers", "num_layers"), ("num_attention_heads", "num_heads")];
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Reach {
     Global,
     Local,
 }
 
-fn yes() -> bool {
-    true
-}
+/// What transformers makes of a file that says nothing of it. A model of another number of layers then has no default.
+const ALTERNATING: ([Reach; 2], usize) = ([Reach::Global, Reach::Local], 12);
 
 impl Config {
     /// How far a layer looks back.
     fn reach(&self, layer: usize) -> Result<Reach> {
-        if let Some(reach) = self.attention_layers.get(layer) {
-            return Ok(*reach);
+        let (kinds, times) = ALTERNATING;
+        let found = match (&self.attention_layers, &self.attention_types) {
+            (Some(all), _) => all.get(layer).copied(),
+            (None, Some(types)) => nth(types, layer),
+            (None, None) if self.num_layers == kinds.len() * times => Some(kinds[layer % kinds.len()]),
+            (None, None) => None,
+        };
+        match found {
+            Some(reach) => Ok(reach),
+            None => wrong(
+                format!("config.json does not say whether layer {layer} attends globally or locally"),
+                "write it in: attention_layers names one for each layer, \"global\" or \"local\"",
+            ),
         }
-        let mut before = 0usize;
-        for (kinds, times) in &self.attention_types {
-            let after = before.saturating_add(kinds.len().saturating_mul(*times));
-            if layer < after {
-                return Ok(kinds[(layer - before) % kinds.len()]);
-            }
-            before = after;
-        }
-        wrong(
-            format!("config.json does not say whether layer {layer} attends globally or locally"),
-            "attention_layers names one for each layer, \"global\" or \"local\"",
-        )
     }
+}
+
+/// A layer's, where kinds in turn come so often.
+fn nth(types: &[(Vec<Reach>, usize)], layer: usize) -> Option<Reach> {
+    let mut before = 0usize;
+    for (kinds, times) in types {
+        let after = before.saturating_add(kinds.len().saturating_mul(*times));
+        if layer < after {
+            return Some(kinds[(layer - before) % kinds.len()]);
+        }
+        before = after;
+    }
+    None
 }
 
 pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {

@@ -5,7 +5,7 @@
 //! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dims;
 use super::attention::{Attention, Scoring};
@@ -37,30 +37,47 @@ fn one_after_the_other(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Te
 }
 
 /// What a GPT-NeoX's `config.json` says.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Config {
+    vocab_size: usize,
+    hidden_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
-    hidden_size: usize,
     intermediate_size: usize,
-    vocab_size: usize,
-    max_position_embeddings: usize,
     hidden_act: Activation,
+    max_position_embeddings: usize,
     layer_norm_eps: f64,
-    #[serde(default = "yes")]
-    use_parallel_residual: bool,
-    #[serde(default = "yes")]
-    attention_bias: bool,
-    #[serde(default)]
     tie_word_embeddings: bool,
+    use_parallel_residual: bool,
+    rope_parameters: Option<Parameters>,
+    rope_scaling: Option<Parameters>,
     rotary_pct: Option<f64>,
     rotary_emb_base: Option<f64>,
-    rope_scaling: Option<Parameters>,
-    rope_parameters: Option<Parameters>,
+    attention_bias: bool,
 }
 
-fn yes() -> bool {
-    true
+impl Default for Config {
+    /// `GPTNeoXConfig`'s.
+    fn default() -> Config {
+        Config {
+            vocab_size: 50432,
+            hidden_size: 6144,
+            num_hidden_layers: 44,
+            num_attention_heads: 64,
+            intermediate_size: 24576,
+            hidden_act: Activation::GeluErf,
+            max_position_embeddings: 2048,
+            layer_norm_eps: 1e-5,
+            tie_word_embeddings: false,
+            use_parallel_residual: true,
+            rope_parameters: None,
+            rope_scaling: None,
+            rotary_pct: Some(0.25),
+            rotary_emb_base: Some(10_000.0),
+            attention_bias: true,
+        }
+    }
 }
 
 pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
@@ -79,14 +96,11 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     let Dims { d_model: m, d_mlp: n, d_vocab: v, n_heads, d_head, .. } = dims;
     let all = Scope::perhaps(weights, "gpt_neox.", "embed_in.weight");
     let w_e = all.get("embed_in.weight", &[v, m])?; // (V, M)
-    let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
-    let (base, scaling) = rope.read(config.rotary_emb_base)?;
+    let rope = Parameters::of(&config.rope_scaling, &config.rope_parameters);
+    let (base, scaling) = rope.read(config.rotary_emb_base, dims.n_ctx)?;
     let part = rope.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
-    let width = rotary_width(
-        format!("config.json says rotary_pct = {part}"),
-        (part * d_head as f64) as usize,
-        d_head,
-    )?;
+    let width =
+        rotary_width(format!("the config has rotary_pct = {part}"), (part * d_head as f64) as usize, d_head)?;
     let rotary = Rotary::new(width, base, Pairs::Halves, scaling);
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {

@@ -5,7 +5,7 @@
 //! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dims;
 use super::attention::{Attention, Scoring};
@@ -28,20 +28,46 @@ fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
 }
 
 /// What a GPT-J's `config.json` says.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Config {
-    n_layer: usize,
-    n_head: usize,
-    n_embd: usize,
-    n_inner: Option<usize>,
     vocab_size: usize,
     n_positions: usize,
+    n_embd: usize,
+    n_layer: usize,
+    n_head: usize,
+    /// Null is all of a head.
+    rotary_dim: Option<usize>,
+    n_inner: Option<usize>,
     activation_function: Activation,
     layer_norm_epsilon: f64,
-    rotary_dim: Option<usize>,
-    #[serde(default)]
     tie_word_embeddings: bool,
 }
+
+impl Default for Config {
+    /// `GPTJConfig`'s.
+    fn default() -> Config {
+        Config {
+            vocab_size: 50400,
+            n_positions: 2048,
+            n_embd: 4096,
+            n_layer: 28,
+            n_head: 16,
+            rotary_dim: Some(64),
+            n_inner: None,
+            activation_function: Activation::GeluTanh,
+            layer_norm_epsilon: 1e-5,
+            tie_word_embeddings: false,
+        }
+    }
+}
+
+pub(super) const NAMES: [(&str, &str); 4] = [
+    ("max_position_embeddings", "n_positions"),
+    ("hidden_size", "n_embd"),
+    ("num_hidden_layers", "n_layer"),
+    ("num_attention_heads", "n_head"),
+];
 
 pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     let dims = Sizes {
@@ -60,7 +86,7 @@ pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     let all = Scope::perhaps(weights, "transformer.", "wte.weight");
     let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
     let width = config.rotary_dim.unwrap_or(d_head);
-    let width = rotary_width(format!("config.json says rotary_dim = {width}"), width, d_head)?;
+    let width = rotary_width(format!("the config has rotary_dim = {width}"), width, d_head)?;
     let rotary = Rotary::new(width, 10_000.0, Pairs::Adjacent, Scaling::None);
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {

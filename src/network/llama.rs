@@ -6,7 +6,7 @@
 //! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Dims;
 use super::attention::{Attention, Scoring};
@@ -29,27 +29,51 @@ fn block(block: &Block, x: Tensor, layer: &mut Layer) -> Result<Tensor> {
 }
 
 /// What the `config.json` of a Llama, or of what is built like one, says.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Config {
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    hidden_size: usize,
-    head_dim: Option<usize>,
-    intermediate_size: usize,
-    vocab_size: usize,
-    max_position_embeddings: usize,
-    hidden_act: Activation,
-    rms_norm_eps: f64,
-    #[serde(default)]
+    pub(super) vocab_size: usize,
+    pub(super) hidden_size: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) num_hidden_layers: usize,
+    pub(super) num_attention_heads: usize,
+    /// Null is as many as there are attention heads.
+    pub(super) num_key_value_heads: Option<usize>,
+    pub(super) hidden_act: Activation,
+    pub(super) max_position_embeddings: usize,
+    pub(super) rms_norm_eps: f64,
+    pub(super) tie_word_embeddings: bool,
+    pub(super) rope_parameters: Option<Parameters>,
+    pub(super) rope_scaling: Option<Parameters>,
+    pub(super) rope_theta: Option<f64>,
     pub(super) attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<Parameters>,
-    rope_parameters: Option<Parameters>,
+    pub(super) mlp_bias: bool,
+    /// Null is the width of the stream, shared by the heads.
+    pub(super) head_dim: Option<usize>,
+}
+
+impl Default for Config {
+    /// `LlamaConfig`'s.
+    fn default() -> Config {
+        Config {
+            vocab_size: 32000,
+            hidden_size: 4096,
+            intermediate_size: 11008,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: None,
+            hidden_act: Activation::Silu,
+            max_position_embeddings: 2048,
+            rms_norm_eps: 1e-6,
+            tie_word_embeddings: false,
+            rope_parameters: None,
+            rope_scaling: None,
+            rope_theta: None,
+            attention_bias: false,
+            mlp_bias: false,
+            head_dim: None,
+        }
+    }
 }
 
 /// Where architectures that are built like Llama differ from it.
@@ -94,9 +118,9 @@ pub(super) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
     let all = Scope::perhaps(weights, "model.", "embed_tokens.weight");
     let w_e = all.get("embed_tokens.weight", &[v, m])?; // (V, M)
     let (queries, shared) = (n_heads * d_head, n_key_value_heads * d_head);
-    let rope = config.rope_parameters.clone().or(config.rope_scaling.clone()).unwrap_or_default();
-    let (base, scaling) = rope.read(config.rope_theta)?;
-    let width = rotary_width(format!("config.json says a width of {d_head} a head"), d_head, d_head)?;
+    let rope = Parameters::of(&config.rope_scaling, &config.rope_parameters);
+    let (base, scaling) = rope.read(config.rope_theta, dims.n_ctx)?;
+    let width = rotary_width(format!("heads are {d_head} wide"), d_head, d_head)?;
     let rotary = Rotary::new(width, base, Pairs::Halves, scaling);
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {

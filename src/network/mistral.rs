@@ -1,6 +1,6 @@
 //! Mistral: Jiang et al. 2023, "Mistral 7B" (section 2). Llama's block; a layer looks back a window of positions only.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::config::wrong;
 use super::decoder::Decoder;
@@ -8,14 +8,29 @@ use super::llama::{self, Variant};
 use super::weights::Weights;
 use crate::error::Result;
 
-/// What a Mistral's `config.json` says beside what a Llama's says.
-#[derive(Debug, Deserialize)]
+/// What a Mistral's `config.json` says.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Config {
-    /// Later ones have none.
+    #[serde(flatten)]
+    llama: llama::Config,
+    /// Null is none.
     sliding_window: Option<usize>,
 }
 
-pub(super) fn load(config: &Config, llama: &llama::Config, weights: &Weights) -> Result<Decoder> {
+impl Default for Config {
+    /// `MistralConfig`'s, which are `LlamaConfig`'s but for these.
+    fn default() -> Config {
+        let llama = llama::Config {
+            intermediate_size: 14336,
+            num_key_value_heads: Some(8),
+            max_position_embeddings: 4096 * 32,
+            ..llama::Config::default()
+        };
+        Config { llama, sliding_window: Some(4096) }
+    }
+}
+
+pub(super) fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     if config.sliding_window == Some(0) {
         return wrong(
             "config.json says sliding_window = 0".into(),
@@ -29,5 +44,5 @@ pub(super) fn load(config: &Config, llama: &llama::Config, weights: &Weights) ->
         window: &|_| config.sliding_window,
         prepends_bos: true,
     };
-    llama::build(llama, &variant, weights)
+    llama::build(&config.llama, &variant, weights)
 }

@@ -1,7 +1,7 @@
 //! MLPs, plain (Vaswani et al. 2017) and gated (Shazeer 2020, "GLU Variants Improve Transformer").
 
 use candle_core::Tensor;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Tapped;
 use super::linear::Linear;
@@ -42,7 +42,7 @@ impl Mlp {
 }
 
 /// An MLP's nonlinearity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Activation {
     /// GELU by its tanh approximation (Hendrycks and Gimpel 2016, section 2).
     #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_fast")]

@@ -5,9 +5,10 @@ use std::f64::consts::TAU;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result};
+use super::config::wrong;
+use crate::error::Result;
 
 /// Turns the first entries of queries and keys.
 #[derive(Clone, Debug)]
@@ -126,7 +127,8 @@ impl Scaling {
 }
 
 /// What a `config.json` says of rotary positions, in the entries of transformers before and after version 5.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Parameters {
     rope_theta: Option<f64>,
     rope_type: Option<String>,
@@ -140,49 +142,62 @@ pub(super) struct Parameters {
 }
 
 impl Parameters {
-    /// Base and scaling, once they are known to make sense: `base` is what config.json says outside of this entry.
-    pub(super) fn read(&self, base: Option<f64>) -> Result<(f64, Scaling)> {
-        let positive = |name: &str, value: Option<f64>| -> Result<f64> {
-            let value = value.unwrap_or(f64::NAN);
-            if value.is_finite() && value > 0.0 {
-                return Ok(value);
-            }
-            Err(Error::new(
-                ErrorKind::Config,
-                format!("config.json says {name} = {value} of rotary positions"),
-            )
-            .help("take the file that came with the model: it must be a positive number"))
+    /// Of the older entry and the newer one, the older where it says anything: so transformers chooses.
+    pub(super) fn of(rope_scaling: &Option<Parameters>, rope_parameters: &Option<Parameters>) -> Parameters {
+        let says = |found: &&Parameters| **found != Parameters::default();
+        let found = rope_scaling.as_ref().filter(says).or(rope_parameters.as_ref());
+        found.cloned().unwrap_or_default()
+    }
+
+    /// Base and scaling of a model that reads `n_ctx` tokens, once they are known to make sense: `base` is what config.json says
+    /// outside of this entry. What is missing is as transformers has it, but for factors, of which it has none.
+    pub(super) fn read(&self, base: Option<f64>, n_ctx: usize) -> Result<(f64, Scaling)> {
+        let base = positive("rope_theta", self.rope_theta.or(base).unwrap_or(10_000.0), "10000 is usual")?;
+        let kind = self.rope_type.as_deref().or(self.old_type.as_deref()).unwrap_or("default");
+        let factor = |name: &str, value: Option<f64>, usual: &str| match value {
+            Some(value) => positive(name, value, usual),
+            None => wrong(
+                format!("config.json says rope_type = {kind:?}, but no {name}"),
+                format!("write it beside rope_type: there is no default; {usual}"),
+            ),
         };
-        let base = positive("rope_theta", self.rope_theta.or(base).or(Some(10_000.0)))?;
-        let scaling = match self.rope_type.as_deref().or(self.old_type.as_deref()).unwrap_or("default") {
+        let scaling = match kind {
             "default" => Scaling::None,
-            "linear" => Scaling::Linear(positive("factor", self.factor)?),
+            "linear" => Scaling::Linear(factor("factor", self.factor, "1 changes nothing")?),
             "llama3" => {
-                let (low, high) = (
-                    positive("low_freq_factor", self.low_freq_factor)?,
-                    positive("high_freq_factor", self.high_freq_factor)?,
-                );
+                let low = factor("low_freq_factor", self.low_freq_factor, "Llama 3.1 has 1")?;
+                let high = factor("high_freq_factor", self.high_freq_factor, "Llama 3.1 has 4")?;
                 if low >= high {
-                    return Err(Error::new(
-                        ErrorKind::Config,
+                    return wrong(
                         format!("config.json says low_freq_factor = {low} and high_freq_factor = {high}"),
-                    )
-                    .help("the low one must be below the high one: take the file that came with the model"));
+                        "the low one must be below the high one: Llama 3.1 has 1 and 4",
+                    );
                 }
+                let trained_on = self.original_max_position_embeddings.unwrap_or(n_ctx as f64);
                 let trained_on =
-                    positive("original_max_position_embeddings", self.original_max_position_embeddings)?;
-                Scaling::Llama3 { factor: positive("factor", self.factor)?, low, high, trained_on }
+                    positive("original_max_position_embeddings", trained_on, "Llama 3.1 has 8192")?;
+                let factor = factor("factor", self.factor, "Llama 3.1 has 8, Llama 3.2 32")?;
+                Scaling::Llama3 { factor, low, high, trained_on }
             }
             other => {
-                return Err(Error::new(
-                    ErrorKind::Config,
+                return wrong(
                     format!("config.json says rope_type = {other:?}, which is not known"),
-                )
-                .help("known are default, linear and llama3"));
+                    "known are default, linear and llama3",
+                );
             }
         };
         Ok((base, scaling))
     }
+}
+
+fn positive(name: &str, value: f64, usual: &str) -> Result<f64> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(value);
+    }
+    wrong(
+        format!("config.json says {name} = {value} of rotary positions"),
+        format!("it must be a positive number: {usual}"),
+    )
 }
 
 #[cfg(test)]

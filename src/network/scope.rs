@@ -76,5 +76,11 @@ pub(super) fn unembedding(weights: &Weights, name: &str, w_e: &Tensor, tied: boo
         return Ok(Linear { weight: w_e.t()?, bias: None });
     }
     let (d_vocab, d_model) = w_e.dims2()?;
-    all.linear(name, [d_model, d_vocab], false)
+    let unembed = all.linear(name, [d_model, d_vocab], false);
+    unembed.map_err(|error| match all.has(&format!("{name}.weight")) {
+        true => error,
+        false => error.help(
+            "the config has tie_word_embeddings = false; set it to true if the embedding is the unembedding as well",
+        ),
+    })
 }

@@ -187,3 +187,8 @@ pub fn tokenizer_json(vocab: &Value, merges: &str) -> Value {
             "vocab": vocab, "merges": merges.lines().skip(1).collect::<Vec<_>>()},
     })
 }
+
+/// The id of a token of that tokenizer.
+pub fn tokenizer_id(tokenizer: &Value, token: &str) -> u32 {
+    tokenizer["model"]["vocab"][token].as_u64().expect("a token") as u32
+}

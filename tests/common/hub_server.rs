@@ -50,6 +50,7 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     /// Large files lie elsewhere.
     large: usize,
+    elsewhere: Mutex<String>,
     /// By method and file, what goes wrong with the next requests.
     faults: Mutex<Vec<(&'static str, &'static str, Fault)>>,
     log: Mutex<Vec<Request>>,
@@ -72,7 +73,10 @@ impl Server {
     pub fn start(files: BTreeMap<String, Vec<u8>>, large: usize) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its address").port();
-        let state = State { port, files, large, faults: Mutex::default(), log: Mutex::default() };
+        // Another name of the same machine: another host.
+        let elsewhere = Mutex::new(format!("http://localhost:{port}"));
+        let (faults, log) = (Mutex::default(), Mutex::default());
+        let state = State { port, files, large, elsewhere, faults, log };
         let state = Arc::new(state);
         let shared = state.clone();
         thread::spawn(move || {
@@ -83,6 +87,11 @@ impl Server {
             }
         });
         Server { endpoint: format!("http://127.0.0.1:{port}"), state }
+    }
+
+    /// Where what is not here is sent to, rather than to this machine under another name.
+    pub fn sends_to(&self, place: &str) {
+        *self.state.elsewhere.lock().expect("free") = place.to_string();
     }
 
     /// What is to go wrong, in order, each once.
@@ -180,10 +189,18 @@ impl State {
             if let Some(rest) = path.strip_prefix("/old/") {
                 return send(307, &format!("Location: /new/{rest}\r\n"), b"");
             }
+            // As a mirror does it.
+            if let Some(rest) = path.strip_prefix("/absolute/") {
+                let port = self.port;
+                return send(308, &format!("Location: http://127.0.0.1:{port}/new/{rest}\r\n"), b"");
+            }
+            let elsewhere = self.elsewhere.lock().expect("free").clone();
+            if let Some(rest) = path.strip_prefix("/away/") {
+                return send(307, &format!("Location: {elsewhere}/new/{rest}\r\n"), b"");
+            }
             let known = format!("X-Repo-Commit: {commit}\r\n");
             if is_large {
-                // Another name of the same machine: another host.
-                let place = format!("http://localhost:{}/elsewhere/{file}", self.port);
+                let place = format!("{elsewhere}/elsewhere/{file}");
                 let headers = format!(
                     "{known}ETag: \"other\"\r\nX-Linked-Etag: \"{name}\"\r\nX-Linked-Size: {}\r\nLocation: {place}\r\n",
                     bytes.len()

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
-use ureq::config::RedirectAuthHeaders;
+use ureq::http::Uri;
 
 use super::Settings;
 use crate::error::{Error, ErrorKind, Result};
@@ -56,8 +56,7 @@ enum Event {
 type Events = Receiver<std::result::Result<Event, String>>;
 
 pub(super) struct Http {
-    direct: Agent,
-    following: Agent,
+    agent: Agent,
     token: Option<String>,
     answer: Duration,
     data: Duration,
@@ -65,22 +64,23 @@ pub(super) struct Http {
 
 /// How often a hub that is busy is asked.
 const ATTEMPTS: u32 = 4;
+/// How often a question is sent on.
+const REDIRECTS: usize = 10;
 /// The longest that a hub is waited for between two attempts.
 const LONGEST_PAUSE: u64 = 60;
 
 impl Http {
     pub(super) fn new(settings: &Settings) -> Result<Http> {
-        let config = || {
-            Agent::config_builder()
-                .http_status_as_error(false)
-                .user_agent(concat!("headlight/", env!("CARGO_PKG_VERSION")))
-                .timeout_connect(Some(settings.answer))
-                // A thread that nobody listens to any more ends with it.
-                .timeout_per_read(Some(settings.data.max(settings.answer) * 2))
-        };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .user_agent(concat!("headlight/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(settings.answer))
+            // A thread that nobody listens to any more ends with it.
+            .timeout_per_read(Some(settings.data.max(settings.answer) * 2))
+            // Where a question is sent on to, and with what, is decided here.
+            .max_redirects(0);
         Ok(Http {
-            direct: config().max_redirects(0).build().into(),
-            following: config().redirect_auth_headers(RedirectAuthHeaders::SameHost).build().into(),
+            agent: config.build().into(),
             token: settings.token.clone(),
             answer: settings.answer,
             data: settings.data,
@@ -88,27 +88,24 @@ impl Http {
     }
 
     /// Asks for the headers alone. A redirect within the hub, as of a repository that was renamed, is followed; one to
-    /// where the bytes lie is not.
+    /// where the bytes lie is not: what is asked for stands in its headers.
     pub(super) fn head(&self, url: &str) -> std::result::Result<Answer, Trouble> {
         let mut url = url.to_string();
-        for _ in 0..5 {
+        for _ in 0..REDIRECTS {
             let answer = self.patiently(|| {
-                let events = self.ask(&self.direct, Question::Head, &url, 0);
+                let events = self.ask(Question::Head, &url, 0, self.token.as_deref());
                 self.answer(&events, &url)
             })?;
-            match answer.header("location") {
-                Some(place) if (300..400).contains(&answer.status) && place.starts_with('/') => {
-                    let host = url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at);
-                    url = format!("{}{place}", &url[..host]);
-                }
+            match sent_on(&answer, &url) {
+                Some(next) if origin(&next) == origin(&url) => url = next,
                 _ => return Ok(answer),
             }
         }
-        let error = Error::new(ErrorKind::Hub, format!("{url} sends from one place to the next"));
-        Err(Trouble::Failed(error.help("HF_ENDPOINT names the hub: is it one?")))
+        Err(Trouble::Failed(in_circles(&url)))
     }
 
-    /// Hands over a file's bytes from `from` on, each time with the place in the file where they belong.
+    /// Hands over a file's bytes from `from` on, each time with the place in the file where they belong. Redirects are
+    /// followed anywhere; the token goes no further than the hub, which is a scheme, a host and a port.
     pub(super) fn get(
         &self,
         url: &str,
@@ -116,11 +113,23 @@ impl Http {
         repo: &str,
         take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
     ) -> std::result::Result<(), Trouble> {
-        let mut events = None;
-        let answer = self.patiently(|| {
-            let asked = events.insert(self.ask(&self.following, Question::Get, url, from));
-            self.answer(asked, url)
-        })?;
+        let (mut place, mut token) = (url.to_string(), self.token.as_deref());
+        let mut redirects = 0;
+        let (answer, events) = loop {
+            let mut events = None;
+            let answer = self.patiently(|| {
+                let asked = events.insert(self.ask(Question::Get, &place, from, token));
+                self.answer(asked, &place)
+            })?;
+            match sent_on(&answer, &place) {
+                Some(_) if redirects == REDIRECTS => return Err(Trouble::Failed(in_circles(url))),
+                Some(next) => {
+                    token = token.filter(|_| origin(&next) == origin(&place));
+                    (place, redirects) = (next, redirects + 1);
+                }
+                None => break (answer, events),
+            }
+        };
         let begins = |range: &str| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok();
         let mut at = match answer.status {
             200 => 0,
@@ -171,9 +180,9 @@ impl Http {
         Err(Trouble::Unreachable("it was not asked".into()))
     }
 
-    fn ask(&self, agent: &Agent, question: Question, url: &str, from: u64) -> Events {
+    fn ask(&self, question: Question, url: &str, from: u64, token: Option<&str>) -> Events {
         let (events, heard) = sync_channel(8);
-        let (agent, url, token) = (agent.clone(), url.to_string(), self.token.clone());
+        let (agent, url, token) = (self.agent.clone(), url.to_string(), token.map(str::to_string));
         let failed = events.clone();
         let asking = thread::Builder::new().name("hub".into()).spawn(move || {
             if let Err(error) = run(&agent, question, &url, from, token.as_deref(), &events) {
@@ -193,6 +202,36 @@ impl Http {
             _ => Err(Trouble::Unreachable(format!("{url} gave no answer"))),
         }
     }
+}
+
+/// Where an answer to a question at `url` sends on to.
+fn sent_on(answer: &Answer, url: &str) -> Option<String> {
+    let place = answer.header("location").filter(|_| matches!(answer.status, 301 | 302 | 303 | 307 | 308))?;
+    let (scheme, rest) = url.split_once("://")?;
+    let host = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
+    let path = url.split('?').next().unwrap_or(url);
+    // A colon may also stand in a path.
+    let has_scheme = place.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
+    Some(match place {
+        _ if has_scheme => place.to_string(),
+        _ if place.starts_with("//") => format!("{scheme}:{place}"),
+        _ if place.starts_with('/') => format!("{scheme}://{host}{place}"),
+        _ if place.starts_with('?') => format!("{path}{place}"),
+        _ => format!("{}/{place}", path.rsplit_once('/').filter(|_| rest.contains('/'))?.0),
+    })
+}
+
+/// What must be the same of two addresses for a token to go to both: scheme, host and port.
+fn origin(url: &str) -> Option<(String, String, u16)> {
+    let uri: Uri = url.parse().ok()?;
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    Some((scheme, uri.host()?.to_ascii_lowercase(), port))
+}
+
+fn in_circles(url: &str) -> Error {
+    let what = format!("{url} sends from one place to the next");
+    Error::new(ErrorKind::Hub, what).help("HF_ENDPOINT names the hub: is it one?")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -298,4 +337,40 @@ pub(super) fn refusal(status: u16, answer: &Answer, url: &str, repo: &str, revis
     };
     let colon = if said.is_empty() { "" } else { ", saying: " };
     Error::new(ErrorKind::Hub, format!("{what}{colon}{said}; asked was {url}")).help(help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where an answer sends on to, and whether a token goes along.
+    #[test]
+    fn redirects() {
+        let at = "https://hub.example/a/b?c";
+        for (place, next, is_the_hub) in [
+            ("/x", "https://hub.example/x", true),
+            ("x/y", "https://hub.example/a/x/y", true),
+            ("?x", "https://hub.example/a/b?x", true),
+            ("https://hub.example/x", "https://hub.example/x", true),
+            ("https://HUB.example:443/x", "https://HUB.example:443/x", true),
+            ("//hub.example/x", "https://hub.example/x", true),
+            ("https://hub.example?x", "https://hub.example?x", true),
+            ("//other.example/x", "https://other.example/x", false),
+            ("http://hub.example/x", "http://hub.example/x", false),
+            ("http://hub.example:443/x", "http://hub.example:443/x", false),
+            ("https://hub.example:8443/x", "https://hub.example:8443/x", false),
+            ("https://other.example/x", "https://other.example/x", false),
+            ("https://hub.example.other/x", "https://hub.example.other/x", false),
+            ("https://hub.example@other.example/x", "https://hub.example@other.example/x", false),
+            ("https://other.example\\@hub.example/x", "https://other.example\\@hub.example/x", false),
+            ("file:///etc/passwd", "file:///etc/passwd", false),
+        ] {
+            let headers = vec![("location".to_string(), place.to_string())];
+            let found = sent_on(&Answer { status: 302, headers }, at).expect("a place");
+            assert_eq!(found, next, "{place}");
+            assert_eq!(origin(&found) == origin(at), is_the_hub, "{place}");
+        }
+        let headers = vec![("location".to_string(), "/x".to_string())];
+        assert_eq!(sent_on(&Answer { status: 200, headers }, at), None);
+    }
 }

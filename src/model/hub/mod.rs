@@ -214,6 +214,11 @@ impl Hub {
         }
     }
 
+    /// Whether the hub has been asked and answers.
+    pub(super) fn is_fetching(&self) -> bool {
+        self.http.is_some() && self.unreachable.is_none()
+    }
+
     /// The file, which the repository must have.
     pub(super) fn require(&mut self, file: &str) -> Result<PathBuf> {
         if let Some(path) = self.find(file)? {

@@ -32,8 +32,6 @@ pub(crate) struct Tokenizer {
     /// What joins pieces, where `inner` cannot.
     pieces: Option<Pieces>,
     alphabet: Alphabet,
-    /// What errors call it.
-    origin: String,
     /// The largest id of any token.
     largest: usize,
 }
@@ -64,18 +62,26 @@ struct BpeConfig {
     add_prefix_space: Option<bool>,
     #[serde(default)]
     added_tokens_decoder: BTreeMap<u32, AddedToken>,
-    bos_token: Option<Special>,
-    eos_token: Option<Special>,
-    unk_token: Option<Special>,
-    pad_token: Option<Special>,
+    bos_token: Option<SpecialToken>,
+    eos_token: Option<SpecialToken>,
+    unk_token: Option<SpecialToken>,
+    pad_token: Option<SpecialToken>,
 }
 
-/// A special token, by its text or with all that is to be said of it.
+/// A token that begins or ends a text, by its text or with all that is to be said of it.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a token's text, or an object with its `content`")]
-enum Special {
+pub(super) enum SpecialToken {
     Text(String),
-    Token { content: String },
+    Added { content: String },
+}
+
+impl SpecialToken {
+    pub(super) fn text(&self) -> &str {
+        match self {
+            SpecialToken::Text(text) | SpecialToken::Added { content: text } => text,
+        }
+    }
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -83,8 +89,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 impl Tokenizer {
     /// For a model without a tokenizer.
     pub(crate) fn none() -> Self {
-        let (alphabet, origin) = (Alphabet::Text, String::new());
-        Tokenizer { inner: None, pieces: None, alphabet, origin, largest: 0 }
+        Tokenizer { inner: None, pieces: None, alphabet: Alphabet::Text, largest: 0 }
     }
 
     /// Reads a `tokenizer.json`.
@@ -152,17 +157,9 @@ impl Tokenizer {
         Self::checked(&vocab, inner)
     }
 
-    /// Fails if it has tokens that a vocabulary of this size has not.
-    pub(crate) fn check_fits(&self, d_vocab: usize) -> Result<()> {
-        let Tokenizer { origin, largest, .. } = self;
-        if self.inner.is_none() || *largest < d_vocab {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Tokenizer,
-            format!("{origin} has token ids up to {largest}, but the model has a vocabulary of {d_vocab}"),
-        )
-        .help("the tokenizer is another model's: take the one that came with the weights"))
+    /// The largest id of any token, where a vocabulary of this size has not got it.
+    pub(crate) fn beyond(&self, d_vocab: usize) -> Option<usize> {
+        Some(self.largest).filter(|&largest| self.inner.is_some() && largest >= d_vocab)
     }
 
     fn checked(origin: &str, mut inner: tokenizers::Tokenizer) -> Result<Self> {
@@ -175,7 +172,7 @@ impl Tokenizer {
                 .help("take the tokenizer that came with the weights")
         })?;
         let alphabet = inner.get_decoder().map_or(Alphabet::Text, alphabet);
-        Ok(Tokenizer { inner: Some(inner), pieces: None, alphabet, origin: origin.into(), largest })
+        Ok(Tokenizer { inner: Some(inner), pieces: None, alphabet, largest })
     }
 
     /// The ids of a text.
@@ -277,7 +274,7 @@ impl Tokenizer {
     /// The id of a piece of text that is one token, where it is. A piece is as it stands in mid-text, or as its label has it.
     pub(crate) fn single(&self, text: &str) -> Result<std::result::Result<u32, Vec<u32>>> {
         let ids = self.encode_continuation(text)?;
-        let labelled = self.inner.as_ref().and_then(|inner| inner.token_to_id(text));
+        let labelled = self.id_of(text);
         Ok(match (ids.as_slice(), labelled) {
             ([id], _) => Ok(*id),
             (_, Some(id)) if self.label(id) == text => Ok(id),
@@ -312,8 +309,18 @@ impl Tokenizer {
         })
     }
 
+    /// The id of a token as its file writes it.
+    pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
+        self.inner.as_ref().and_then(|inner| inner.token_to_id(token))
+    }
+
+    /// A token as its file writes it.
+    pub(crate) fn token(&self, id: u32) -> Option<String> {
+        self.inner.as_ref().and_then(|inner| inner.id_to_token(id))
+    }
+
     pub(crate) fn end_of_text(&self) -> Option<u32> {
-        self.inner.as_ref().and_then(|inner| inner.token_to_id(END_OF_TEXT))
+        self.id_of(END_OF_TEXT)
     }
 
     /// Ids that stand for no text, such as the end of a text.
@@ -387,9 +394,7 @@ impl BpeConfig {
             }
         }
         let named = [&self.bos_token, &self.eos_token, &self.unk_token, &self.pad_token];
-        let named = named.into_iter().flatten().map(|special| match special {
-            Special::Text(content) | Special::Token { content } => content.as_str(),
-        });
+        let named = named.into_iter().flatten().map(SpecialToken::text);
         // Of GPT-2's and all that followed, whether or not a file says so.
         let end = Some(END_OF_TEXT).filter(|end| inner.token_to_id(end).is_some());
         let special: Vec<AddedToken> = named.chain(end).map(|text| AddedToken::from(text, true)).collect();
