@@ -85,23 +85,15 @@ struct Beside {
 }
 
 impl Beside {
-    /// Reads what there is, and of the tokenizer's files only what is needed: `config.json` goes before them.
-    fn read(source: &mut Source, header: &Header) -> Result<Beside> {
-        let mut beside = Beside {
-            generation: source.beside("generation_config.json")?.unwrap_or_default(),
-            tokens: SpecialTokens::default(),
+    fn read(source: &mut Source) -> Result<Beside> {
+        let generation = source.beside("generation_config.json")?.unwrap_or_default();
+        let first: SpecialTokens = source.beside("tokenizer_config.json")?.unwrap_or_default();
+        let then: SpecialTokens = source.beside("special_tokens_map.json")?.unwrap_or_default();
+        let tokens = SpecialTokens {
+            bos_token: first.bos_token.or(then.bos_token),
+            eos_token: first.eos_token.or(then.eos_token),
         };
-        let eos_is_known =
-            beside.generation.eos_token_id.is_some() || matches!(header.eos_token_id, Some(Some(_)));
-        if eos_is_known && matches!(header.bos_token_id, Some(Some(_))) {
-            return Ok(beside);
-        }
-        for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-            let SpecialTokens { bos_token, eos_token } = source.beside(file)?.unwrap_or_default();
-            beside.tokens.bos_token = beside.tokens.bos_token.or(bos_token);
-            beside.tokens.eos_token = beside.tokens.eos_token.or(eos_token);
-        }
-        Ok(beside)
+        Ok(Beside { generation, tokens })
     }
 }
 
@@ -240,7 +232,7 @@ fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> 
         Some((_, json)) => TokenizerFiles::Json(json),
         None => TokenizerFiles::None,
     };
-    let beside = Beside::read(&mut source, &header)?;
+    let beside = Beside::read(&mut source)?;
     let model = assemble(name, &config, &text, (&header, &beside), &weights, |family| match &tokenizer {
         TokenizerFiles::Bpe(files) => Tokenizer::from_bpe_files(files, family),
         TokenizerFiles::Json(json) => {
