@@ -254,8 +254,7 @@ impl Session {
         let mut command =
             cargo::build(&self.known.cargo, &self.known.rustc, &self.known.host, &target, &noted)?;
         command.env(TEMPLATE, &self.known.template).stderr(Stdio::piped());
-        let offline: Vec<OsString> = arguments.iter().filter(|word| *word == "--offline").cloned().collect();
-        command.args(&offline);
+        command.args(arguments.iter().filter(|word| *word == "--offline"));
         self.as_before(&mut command);
         self.note_process()?;
         let mut child = command.spawn()?;
@@ -273,7 +272,7 @@ impl Session {
         }
         // A folder for each call: what an earlier one refers to stays.
         artifacts::keep(&noted, &target, &file.with_extension(""), &|_| true)?;
-        self.keep_library(&noted, &offline)?;
+        self.keep_library(&noted, arguments)?;
         std::fs::rename(noted, file)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -299,13 +298,23 @@ impl Session {
     }
 
     /// Whether the session has crates of the template with other features than the template.
-    fn asks_for_other_features(&self, offline: &[OsString]) -> Result<bool> {
-        let mut command = self.real(&self.known.cargo, offline);
-        command.args(["metadata", "--format-version", "1", "--filter-platform", &self.known.host]);
-        let output = command.stderr(Stdio::inherit()).output()?;
-        let now: Value = serde_json::from_slice(&output.stdout)?;
+    fn asks_for_other_features(&self, arguments: &[OsString]) -> Result<bool> {
+        let Some(now) = self.packages(arguments)? else { return Ok(false) };
         let then: Value = serde_json::from_slice(&std::fs::read(self.known.template.join("metadata.json"))?)?;
         Ok(crate::template::differ_in_features(&then, &now))
+    }
+
+    /// What cargo knows of the session's crates; none if it cannot say, which it then tells. Asked in our own words:
+    /// rust-analyzer's are for a cargo that would change somebody's lock file.
+    fn packages(&self, arguments: &[OsString]) -> Result<Option<Value>> {
+        let offline: Vec<OsString> = arguments.iter().filter(|word| *word == "--offline").cloned().collect();
+        let mut command = self.real(&self.known.cargo, &offline);
+        command.args(["metadata", "--format-version", "1", "--filter-platform", &self.known.host]);
+        let output = command.stderr(Stdio::inherit()).output()?;
+        if !output.status.success() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&output.stdout)?))
     }
 
     fn metadata(&self, arguments: &[OsString], words: &[&str]) -> Result<ExitCode> {
@@ -323,12 +332,10 @@ impl Session {
             template.clone()
         } else {
             self.note_process()?;
-            let mut command = self.real(&self.known.cargo, arguments);
-            let output = command.stderr(Stdio::inherit()).output()?;
-            if !output.status.success() {
-                return Ok(ExitCode::FAILURE);
+            match self.packages(arguments)? {
+                Some(packages) => packages,
+                None => return Ok(ExitCode::FAILURE),
             }
-            serde_json::from_slice(&output.stdout)?
         };
         let mut metadata = crate::template::pruned(metadata, &template, &manifest.dependencies);
         if words.contains(&"--no-deps") {

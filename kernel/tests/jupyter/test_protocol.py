@@ -918,6 +918,8 @@ def test_a_new_dependency_builds_nothing_that_is_there(own, again):
     assert not again or not built, "the second kernel builds what the first has built"
     assert len(session_libraries(own)) == 1
     model_works(own)
+    # The types of new variables are known as before.
+    assert own.ok('let later = Model::open("built-in")?;\nlater.dims().n_layers').result == "2"
 
 
 def test_what_cargo_builds_again_is_what_was_there(tmp_path):
