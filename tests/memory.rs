@@ -216,8 +216,11 @@ fn a_run_takes_what_it_asked_for() -> Result<()> {
     Ok(())
 }
 
+/// Work, with what it is called.
+type Work<'a> = (&'static str, Box<dyn Fn() -> Result<()> + 'a>);
+
 /// Work whose size follows from its input, of every kind.
-fn works<'a>(model: &'a Model, folder: &'a Folder) -> Vec<(&'static str, Box<dyn Fn() -> Result<()> + 'a>)> {
+fn works<'a>(model: &'a Model, folder: &'a Folder) -> Vec<Work<'a>> {
     let vocab = model.dims().d_vocab;
     let ids = move |len: usize| tokens(1, len, vocab).remove(0);
     let kept = move |len: usize, sites: &[Site]| {
