@@ -139,7 +139,7 @@ pub fn no_bos(input: impl Into<Input>) -> Input {
     Input { bos: Some(false), ..input.into() }
 }
 
-/// Text to be run with the model's BOS token before it, where text does not get it by default.
+/// Text to be run with the model's BOS token before it, where text does not get it by default. A model that has none refuses it.
 ///
 /// ```
 /// use headlight::prelude::*;

@@ -479,7 +479,7 @@ impl Model {
         match self.tokenizer.token(id) {
             Some(token) => {
                 let what =
-                    format!("the model has no token {token:?}, id {id}{place}, though its tokenizer has");
+                    format!("the model has no token {token:?} (id {id}){place}, though its tokenizer has");
                 Error::new(ErrorKind::Input, what).help(format!(
                     "{ids}; write the text without it; if it is an ordinary word, the tokenizer is another model's"
                 ))
