@@ -14,7 +14,7 @@ use crate::progress::bytes;
 /// Bytes that are left alone: threads, buffers of products and whatever else is too small to be reckoned.
 const SPARE: u64 = 64 << 20;
 
-/// How long a look is believed, by what needs no more than an eighth of what was free.
+/// How long a look is believed, by what needs less than an eighth of what is left alone: steps of generation, say.
 const BELIEVED: Duration = Duration::from_millis(50);
 
 static ASKED: AtomicU64 = AtomicU64::new(0);
@@ -42,7 +42,7 @@ pub(crate) fn check<W: Into<String>, H: Into<String>>(
     static SEEN: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
     ASKED.fetch_max(needed, Ordering::Relaxed);
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_little = |(at, free): (Instant, u64)| needed <= free / 8 && at.elapsed() < BELIEVED;
+    let is_little = |(at, free): (Instant, u64)| needed <= free.min(SPARE / 8) && at.elapsed() < BELIEVED;
     if !device.is_cpu() || seen.is_some_and(is_little) {
         return Ok(());
     }

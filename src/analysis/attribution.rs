@@ -181,7 +181,7 @@ fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> 
 pub fn apply_ln_to_stack(model: &Model, stack: &Named, run: &Run) -> Result<Named> {
     let stream = Stream::new(model, run)?;
     let values = checked(&stream, stack)?;
-    stream.has_room("a stack as the last norm scales it", floats(stack.shape().into_iter().chain([3])))?;
+    stream.has_room("a stack as the last norm scales it", floats(stack.shape().into_iter().chain([2])))?;
     let scaled = stream.scaled(&as_normed(model, &values, 2)?, Site::LnFinalScale)?;
     let scaled = match model.norm("ln_final")?.0 {
         Some(gain) => scaled.broadcast_mul(&gain)?,

@@ -240,7 +240,7 @@ impl Circuit {
             if self.model.anatomy().has(Site::Ln1Normalized) { Site::Ln1Normalized } else { Site::ResidPre };
         let normalized = run.get(read.at(layer))?;
         let width = normalized.axis("d_model")?.len();
-        self.has_room("scores", tokens.len(), 8)?;
+        self.has_room("scores", tokens.len(), 5)?;
         if width != d_model {
             return other(format!(
                 "the run has a residual stream {width} wide, the circuit's model {d_model}"
@@ -346,7 +346,7 @@ impl Circuit {
         if n_ctx < 2 {
             return Err(Error::new(ErrorKind::Input, "the model has one position: none is before another"));
         }
-        self.has_room("attention between positions", n_ctx, 8)?;
+        self.has_room("attention between positions", n_ctx, 5)?;
         let between = self.positions(n_ctx)?;
         let scores = self.masked(between.tensor())?;
         let pattern = probabilities(&scores)?.flatten_all()?.to_vec1::<f32>()?;

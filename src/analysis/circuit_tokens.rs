@@ -62,9 +62,11 @@ impl Circuit {
     pub fn top_pairs(&self, k: usize) -> Result<TokenPairs> {
         at_least_one(k, "pairs")?;
         let Dims { d_vocab, d_head, .. } = *self.model.dims();
-        // A pair is kept with its labels, and while it is looked for among others.
-        let pairs = (k as u64).min((d_vocab as u64).saturating_mul(d_vocab as u64)).saturating_mul(256);
-        let needed = floats([2, d_vocab, d_head]).saturating_add(pairs);
+        // A pair is kept with its labels; before that some rows' best are, in a list that grows.
+        let pairs = (k as u64).min((d_vocab as u64).saturating_mul(d_vocab as u64)).saturating_mul(128);
+        let found = 30 * at_a_time(d_vocab) as u64 * k.min(d_vocab) as u64;
+        let made = floats([2, d_vocab, d_head]).saturating_add(floats([at_a_time(d_vocab), d_vocab]));
+        let needed = made.saturating_add(pairs).saturating_add(found);
         memory::check(self.model.device(), needed, || {
             (format!("the largest {k} of the full {self}"), "ask for fewer pairs")
         })?;
@@ -205,6 +207,12 @@ pub fn copying_accuracy(model: &Model, heads: &[Head], k: usize) -> Result<f64> 
     Ok(copied as f64 / model.dims().d_vocab as f64)
 }
 
+/// The rows of so many numbers that are made together.
+fn at_a_time(width: usize) -> usize {
+    const ENTRIES: usize = 1 << 22;
+    (ENTRIES / width.max(1)).max(1)
+}
+
 /// Makes `from` `[row, rank]` times `to` `[rank, column]` some rows at a time, and shows each block with its first row
 /// and its width.
 fn in_blocks(
@@ -213,9 +221,8 @@ fn in_blocks(
     to: &Tensor,
     mut each: impl FnMut(usize, usize, &[f32]),
 ) -> Result<()> {
-    const ENTRIES: usize = 1 << 22;
     let (rows, width) = (from.dim(0)?, to.dim(1)?);
-    let at_a_time = (ENTRIES / width).max(1);
+    let at_a_time = at_a_time(width);
     let progress = Progress::new(what, rows);
     for first in (0..rows).step_by(at_a_time) {
         let count = at_a_time.min(rows - first);

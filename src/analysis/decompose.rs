@@ -70,7 +70,7 @@ pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<Nam
 pub fn attn_score_spread(model: &Model, run: &Run, head: Head) -> Result<Named> {
     let parts = Parts::new(model, run, head)?;
     let (count, len) = (parts.labels.len(), parts.stream.len());
-    let numbers = floats([3 * rayon::current_num_threads(), len, len]);
+    let numbers = floats([2 * rayon::current_num_threads(), len, len]);
     parts.stream.has_room("the spread of scores by component", numbers)?;
     let [queries, keys] = parts.project()?;
     let window = model.scoring(head.layer)?.window.unwrap_or(len);

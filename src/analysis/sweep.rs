@@ -73,8 +73,14 @@ pub(super) fn sweep_each(
     for index in share.left() {
         let tokens = &model.tokenize_one(input, index)?;
         let budget = memory::share(BUDGET);
-        // The layers below are not run again, so no row is larger than that of the whole.
-        memory::check(model.device(), Row { model, tokens, metric, layer: 0, skipped: 0 }.bytes(), || {
+        // The layers below are not run again, so no row is larger than that of the whole; beside it is what it resumes from, and
+        // what it is compared with.
+        let dims = model.dims();
+        let read = metric.positions(tokens).map_or(tokens.len(), |positions| positions.len());
+        let beside =
+            floats([dims.n_layers, tokens.len(), dims.d_model]).saturating_add(floats([read, dims.d_vocab]));
+        let row = Row { model, tokens, metric, layer: 0, skipped: 0 }.bytes();
+        memory::check(model.device(), row.saturating_add(beside), || {
             let what = format!("{what} on {} tokens", tokens.len());
             (what, "run a shorter input: others take no memory meanwhile, however many there are")
         })?;

@@ -75,9 +75,12 @@ impl Figure {
             }
             _ => 0, // few
         };
-        let needed = views.iter().map(numbers).fold(0, u64::saturating_add).saturating_mul(BYTES);
-        memory::check(&Device::Cpu, needed, || ("a figure", ""))
-            .map_err(|error| error.remedied_by(Remedy::DrawLess))?;
+        let numbers: Vec<u64> = views.iter().map(numbers).collect();
+        let sum = |of: u64, more: u64| of.saturating_add(more);
+        memory::check(&Device::Cpu, numbers.iter().copied().map(scene::bytes_to_draw).fold(0, sum), || {
+            (format!("a figure of {} numbers", numbers.iter().copied().fold(0, sum)), "")
+        })
+        .map_err(|error| error.remedied_by(Remedy::DrawLess))?;
         let scene = scene::lay_out(&views)?;
         let text = text::write(&views)?;
         Ok(Figure { views, scene, text })
@@ -196,9 +199,6 @@ impl Figure {
         display::show_result(Ok(self.clone()));
     }
 }
-
-/// What a number of a matrix takes until it is drawn: as it is, as JSON, and as the text of a page.
-const BYTES: u64 = 100;
 
 /// The view, or, where it is of more matrices than can be drawn together, that of the one that was chosen.
 fn drawable(view: View) -> Result<View> {

@@ -205,6 +205,11 @@ pub(super) fn is_too_many(named: &Named) -> bool {
     named.shape().into_iter().fold(1, usize::saturating_mul) > MOST
 }
 
+/// What so many numbers take until they are drawn: as they are, as JSON or as pixels, and in the text of a page.
+pub(super) fn bytes_to_draw(numbers: u64) -> u64 {
+    numbers.saturating_mul(if numbers > MOST as u64 { 18 } else { 140 })
+}
+
 /// Whether a matrix is drawn as pixels. Of one by itself the hover then says the numbers only where none is below zero.
 fn is_of_pixels(values: &[f32]) -> bool {
     values.len() > MOST

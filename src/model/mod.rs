@@ -30,6 +30,7 @@ pub use run::{Run, RunOptions};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::hook::{Head, Hook, IntoHook, Site, head};
+use crate::memory::floats;
 use crate::named::{Axis, Named};
 use crate::network::initial::DEVIATION;
 use crate::network::weights::Weights;
@@ -224,7 +225,9 @@ impl Model {
             )
             .help("fold first, then edit: folding changes what some activations are"));
         }
-        self.has_room_for_weights("the folded weights")?;
+        let Dims { d_model, d_vocab, .. } = *self.dims();
+        // The unembedding may be the embedding now, and is folded and centred one after the other.
+        self.has_room_for_weights("the folded weights", floats([2, d_model, d_vocab]))?;
         let network = self.network.folded()?.into();
         Ok(Model { name: format!("{}{FOLDED}", self.name), network, ..self.clone() })
     }
@@ -250,7 +253,7 @@ impl Model {
             )
             .help("take random weights first, then edit"));
         }
-        self.has_room_for_weights("random weights")?;
+        self.has_room_for_weights("random weights", 0)?;
         let weights = Weights::random(seed, DEVIATION, self.dims().n_layers, self.device());
         let network = self.build.network(&weights)?;
         let name = self.name.strip_suffix(FOLDED).unwrap_or(&self.name);

@@ -1,6 +1,8 @@
 //! Whether there is memory for a run, or for more weights, asked before they are made.
 
-use candle_core::Tensor;
+use std::collections::HashSet;
+
+use candle_core::{CpuStorage, Storage, Tensor};
 
 use super::Model;
 use super::edit::Edited;
@@ -25,8 +27,11 @@ impl Model {
         check(self.device(), needed, || {
             let inputs = if batch == 1 { "a run".to_string() } else { format!("a run of {batch} inputs") };
             let kept = kept().max_by_key(size).map_or(String::new(), |largest| {
-                let (count, bytes) = (kept().count(), bytes(size(&largest) as f64));
-                format!(" that keeps {count} activations, `{largest}` of {bytes} among them,")
+                let bytes = bytes(size(&largest) as f64);
+                match kept().count() {
+                    1 => format!(" that keeps `{largest}`, {bytes},"),
+                    count => format!(" that keeps {count} activations (`{largest}` alone is {bytes})"),
+                }
             });
             (format!("{inputs} of {len} tokens{kept}"), "run a shorter input, or fewer at once")
         })
@@ -47,11 +52,21 @@ impl Model {
         })
     }
 
-    /// Fails if there is no memory for all weights once more.
-    pub(super) fn has_room_for_weights(&self, what: &str) -> Result<()> {
-        let needed =
-            self.network.weights()?.iter().map(|(_, weight)| floats(weight.dims().iter().copied())).sum();
-        check(self.device(), needed, || {
+    /// Fails if there is no memory for all weights once more, and so many bytes.
+    pub(super) fn has_room_for_weights(&self, what: &str, beside: u64) -> Result<()> {
+        // Several are often parts of one, or another view of it.
+        let mut seen = HashSet::new();
+        let mut bytes = beside;
+        for (_, weight) in self.network.weights()? {
+            let (storage, _) = weight.storage_and_layout();
+            if seen.insert(std::ptr::from_ref(&*storage)) {
+                bytes += match &*storage {
+                    Storage::Cpu(CpuStorage::F32(values)) => floats([values.len()]),
+                    _ => floats(weight.dims().iter().copied()),
+                };
+            }
+        }
+        check(self.device(), bytes, || {
             (format!("{what} of {}", self.name), "let go of other models and runs, or take a smaller model")
         })
     }

@@ -6,6 +6,7 @@ use rayon::current_num_threads;
 use super::anatomy::{Mlps, Norms};
 use super::attend::BLOCK;
 use super::decoder::Decoder;
+use super::linear::Linear;
 use super::mlp::Activation;
 use super::{Dims, Network, Past, Start, Tap};
 use crate::hook::{Hook, Site};
@@ -331,45 +332,52 @@ impl Walk<'_> {
 }
 
 /// The same of a run whose operations are remembered, and of the way back through them: then every operation's outcome stays, and
-/// each weight that was multiplied with gets a gradient too, wanted or not.
+/// each weight that was multiplied with gets a gradient too, wanted or not. Of squares, and of logits, as many as were measured.
 pub(super) fn of_gradients(network: &Decoder, batch: usize, len: usize, read: usize, sites: &[Site]) -> u64 {
     use Site::*;
     let dims = &network.dims;
     let size = |site| dims.numbers(site, batch, len, len);
-    let (stream, q, kv, square, neurons) = (size(ResidPre), size(Q), size(K), size(Pattern), size(MlpPost));
+    let (stream, q, kv, square, neurons) = (size(ResidPre), size(Q), size(K), size(Pattern), size(MlpPre));
     let norm = match network.ln_final.kind {
         Norms::Layer => 5 * stream, // centred, squared, divided, times the gain, plus the bias
         Norms::Rms => 3 * stream,
         Norms::None => 0,
     };
-    let mut all = 0u64;
+    let linear = |linear: &Linear, out: u64| if linear.bias.is_some() { 2 * out } else { out };
+    let mut all = 2 * norm;
+    let mut weights = vec![network.unembed.weight.elem_count() as u64];
     for block in &network.blocks {
-        let linear = |bias: bool, out: u64| if bias { 2 * out } else { out };
         let attn = &block.attn;
-        all += norm + linear(attn.qkv.bias.is_some(), q + 2 * kv) + 3 * q + 2 * kv + 3 * square;
-        all += linear(attn.output.bias.is_some(), stream) + stream;
+        all += norm + linear(&attn.qkv, q + 2 * kv) + 3 * q + 2 * kv + linear(&attn.output, stream) + stream;
         if attn.scoring.rotary.is_some() {
             all += 4 * (q + kv);
         }
         if attn.scoring.is_normed() {
             all += 4 * (q + kv);
         }
+        weights.extend([&attn.qkv, &attn.output].map(|linear| linear.weight.elem_count() as u64));
         if let Some((_, mlp)) = &block.mlp {
-            all += norm + linear(mlp.input.bias.is_some(), neurons) + neurons;
-            all += mlp.gate.as_ref().map_or(0, |gate| linear(gate.bias.is_some(), neurons) + neurons);
-            all += linear(mlp.output.bias.is_some(), stream) + stream;
+            all += norm + linear(&mlp.input, neurons) + neurons + linear(&mlp.output, stream) + stream;
+            all += mlp.gate.as_ref().map_or(0, |gate| linear(gate, neurons) + neurons);
+            let of_mlp = [&mlp.input, &mlp.output].into_iter().chain(&mlp.gate);
+            weights.extend(of_mlp.map(|linear| linear.weight.elem_count() as u64));
         }
-        all += sites.iter().map(|&site| 3 * size(site)).sum::<u64>();
-        all += [&attn.qkv, &attn.output]
-            .into_iter()
-            .map(|linear| linear.weight.elem_count() as u64)
-            .sum::<u64>();
-        let mlps =
-            block.mlp.iter().flat_map(|(_, mlp)| [&mlp.input, &mlp.output].into_iter().chain(&mlp.gate));
-        all += mlps.map(|linear| linear.weight.elem_count() as u64).sum::<u64>();
+        // What is added there, its sum, and its gradient.
+        all += sites.iter().filter(|site| **site != Pattern).map(|site| 3 * size(*site)).sum::<u64>();
     }
+    // In the first layer what lies before the site has no gradient.
+    let before = [ResidPre, QInput, KInput, VInput, Ln1Scale, Ln1Normalized, Q, K, V, RotQ, RotK];
+    let is_whole = sites.is_empty() || sites.iter().any(|site| before.contains(site));
+    let layers = (network.blocks.len() as u64).saturating_sub(u64::from(!is_whole));
+    // Scores, masked scores, pattern, and what the mask gets of a gradient; then what one of them takes on the way back.
+    let (squares, at_once) = match sites.contains(&Pattern) {
+        true => (2 * network.blocks.len() as u64, 3),
+        false => (4 * layers, if layers > 0 { 4 } else { 0 }),
+    };
+    let mask = dims.numbers(LnFinalScale, len, len, len);
     let logits = dims.numbers(UnembedOut, batch, read, read);
-    all += 2 * norm + 5 * logits + network.unembed.weight.elem_count() as u64;
-    all += 4 * neurons.max(square);
+    all += squares.saturating_mul(square).saturating_add(4 * layers * mask);
+    all += logits + (2 * logits).max(square.saturating_mul(at_once));
+    all += weights.iter().sum::<u64>() + 2 * weights.iter().max().copied().unwrap_or(0);
     all.saturating_mul(4)
 }
