@@ -123,6 +123,9 @@ const FORMS: [Row; 19] = [
     ("keys that nobody knows", |f| f.set("task_specific_params", json!({"a": [1.5, null]})), 0.0),
 ];
 
+/// What is done to a sound folder.
+type Change<'a> = &'a dyn Fn(&Folder);
+
 #[test]
 fn forms() -> Result<()> {
     let expected = logits(&Folder::copy_of(GOLDEN).open()?)?;
@@ -372,7 +375,7 @@ fn tokens_beyond_the_vocabulary() -> Result<()> {
 #[test]
 fn what_begins_a_text() -> Result<()> {
     let tokens = |name: &str| json!({"bos_token": name}).to_string();
-    let cases: [(&str, &dyn Fn(&Folder), Option<u32>); 11] = [
+    let cases: [(&str, Change, Option<u32>); 11] = [
         ("config.json", &|_| {}, Some(0)),
         ("config.json before others", &|f| f.write("tokenizer_config.json", tokens("a")), Some(0)),
         (
@@ -495,7 +498,7 @@ fn what_ends_a_text() -> Result<()> {
         })
         .expect("one of them");
     let eos = |value: Value| json!({"eos_token_id": value}).to_string();
-    let cases: [(&str, &dyn Fn(&Folder), usize); 8] = [
+    let cases: [(&str, Change, usize); 8] = [
         ("config.json", &|f| f.set("eos_token_id", json!(first)), 1),
         ("several", &|f| f.set("eos_token_id", json!([-1, 50256, first])), 1),
         ("generation_config.json", &|f| f.write("generation_config.json", eos(json!([50256, first]))), 1),
