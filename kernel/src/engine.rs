@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use evcxr::{CommandContext, CompilationError, EvalCallbacks, EvalOutputs};
+use evcxr::{CommandContext, EvalCallbacks, EvalOutputs};
 
 use crate::Result;
-use crate::impls::{self, Impls};
+use crate::items::{self, Items, Outdated};
 use crate::limit::Limited;
 use crate::output::{Bundle, EarlyReturn, PANICKED, Panic, Parser, Piece, RETURNED_EARLY, value_of};
 use crate::report::{self, Failure};
@@ -25,6 +25,8 @@ use crate::{child, lock, names, source};
 const GRACE: Duration = Duration::from_secs(4);
 /// How long the page waits for what it asks beside cells.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often a cell is compiled, at the most, where it is not the cell that is at fault.
+const TRIES: usize = 10;
 /// The first cell of every session. After the imports it has evcxr learn that `?` occurs, and rust-analyzer look up what
 /// the user's first cell would else wait for. None of the variables stays.
 const PRELUDE: &str = r#"use headlight::prelude::*;
@@ -488,7 +490,7 @@ struct Worker {
     context: CommandContext,
     prepared: std::collections::BTreeMap<String, String>,
     sources: source::Sources,
-    impls: Impls,
+    items: Items,
     session: Session,
     /// What completion does not offer.
     hidden: BTreeSet<String>,
@@ -540,7 +542,7 @@ impl Worker {
             context,
             prepared: template.dependencies,
             sources,
-            impls: Impls::default(),
+            items: Items::default(),
             session,
             hidden,
             token,
@@ -653,13 +655,14 @@ impl Worker {
         ask: &Ask,
     ) -> std::result::Result<EvalOutputs, evcxr::Error> {
         // Commands to the shell are not given twice.
-        let repeats = !code.lines().any(|line| line.starts_with('!'));
-        let mut replaced = Vec::new();
+        let mut tries = if code.lines().any(|line| line.starts_with('!')) { 1 } else { TRIES };
+        let mut outdated = Outdated::default();
         let mut typed = code.to_string();
-        // What is told if there is no right way to write a type, and the ways.
-        let mut unwritten: Option<(Vec<CompilationError>, Unwritten)> = None;
+        let mut ways: Option<Unwritten> = None;
+        // The errors of the cell as it was given: they are told if nothing helps.
+        let mut first = None;
         loop {
-            let (marked, impls) = self.impls.with_cell(&typed, &replaced);
+            let (marked, after) = self.items.with_cell(&typed, &outdated);
             let result = self.context.execute_with_callbacks(
                 &marked,
                 &mut EvalCallbacks {
@@ -668,28 +671,36 @@ impl Worker {
             );
             let Err(evcxr::Error::CompilationErrors(errors)) = result else {
                 if result.is_ok() {
-                    self.impls = impls;
+                    self.items = after;
+                    if !outdated.told.is_empty() {
+                        let told = report::left_out(&outdated.told);
+                        self.shared.cell().emit(Event::Text(Stream::Err, told));
+                    }
                 }
                 return result;
             };
-            let again = repeats && !self.shared.stopped.load(SeqCst);
-            let conflicting = self.impls.conflicting(&errors, &self.sources);
-            if again && replaced.is_empty() && !conflicting.is_empty() {
-                replaced = conflicting;
+            tries -= 1;
+            let again = tries > 0 && !self.shared.stopped.load(SeqCst);
+            let more = self.items.outdated(&errors, code, &self.sources);
+            if again && more.is_some_and(|more| outdated.add(more)) {
+                if !outdated.told.is_empty() {
+                    first.get_or_insert(errors);
+                }
                 continue;
             }
-            if unwritten.is_none() {
+            if ways.is_none() {
                 let generated = self.sources.generated(number).unwrap_or_default();
-                unwritten = Unwritten::of(&errors, &generated).map(|ways| (errors.clone(), ways));
+                ways = Unwritten::of(&errors, &generated);
+            } else if !errors.iter().any(|error| error.code() == Some("E0308")) {
+                // Not that this way to write a type does not fit.
+                first = None;
             }
-            match unwritten.as_mut().filter(|_| again).and_then(|(_, ways)| ways.next(code)) {
-                Some(next) => typed = next,
-                None => {
-                    // Another way to write a type does not fit; what else there is, is told as it is.
-                    let misfit = errors.iter().any(|error| error.code() == Some("E0308"));
-                    let told = unwritten.filter(|_| misfit).map_or(errors, |(first, _)| first);
-                    return Err(evcxr::Error::CompilationErrors(told));
+            match ways.as_mut().filter(|_| again).and_then(|ways| ways.next(code)) {
+                Some(next) => {
+                    typed = next;
+                    first.get_or_insert(errors);
                 }
+                None => return Err(evcxr::Error::CompilationErrors(first.unwrap_or(errors))),
             }
         }
     }
@@ -729,7 +740,7 @@ impl Worker {
                 _ => name.clone(),
             };
             let hidden =
-                self.hidden.contains(&listed) && !self.sources.mentions(&name) || impls::is_mark(&name);
+                self.hidden.contains(&listed) && !self.sources.mentions(&name) || items::is_mark(&name);
             if is_name && !hidden && !name.is_empty() && items.iter().all(|known| known.text != name) {
                 items.push(Completion { text: name, kind: item.kind, signature });
             }

@@ -1,8 +1,10 @@
 //! How a cell failed, as the reader is told it.
 
+use std::collections::BTreeSet;
+
 use evcxr::CompilationError;
 
-use crate::impls::without_marks;
+use crate::items::without_marks;
 use crate::output::{EarlyReturn, Location, Panic};
 use crate::source::{DEEPEST, Place, Sources, cell_of};
 use crate::types::{self, Kept};
@@ -59,9 +61,7 @@ pub fn compilation(errors: &[CompilationError], sources: &Sources) -> Failure {
     let mut traceback = Vec::new();
     let mut unkept = Vec::new();
     let mut head = None;
-    let is_warning = |error: &&CompilationError| error.level() == "warning";
-    let only_warnings = errors.iter().all(|error| is_warning(&error));
-    for error in errors.iter().filter(|error| only_warnings || !is_warning(error)) {
+    for error in errors {
         let rendered = error.rendered();
         let code = error.code().map_or("error".to_string(), |code| format!("error[{code}]"));
         if let Some((kept, why)) = in_type(error, sources) {
@@ -164,6 +164,18 @@ fn hint(error: &CompilationError, sources: &Sources) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_string())
+}
+
+/// Of items that no longer go together with what a cell has defined.
+pub fn left_out(items: &BTreeSet<String>) -> String {
+    let names: Vec<String> = items.iter().map(|item| format!("`{item}`")).collect();
+    let (are, they) =
+        if items.len() == 1 { ("is", "it no longer compiles") } else { ("are", "they no longer compile") };
+    format!(
+        "{} of earlier cells {are} left out, for {they} beside what this cell defines. Run again what defined {}.\n",
+        names.join(", "),
+        if items.len() == 1 { "it" } else { "them" },
+    )
 }
 
 pub fn stopped_compiling() -> Failure {

@@ -204,9 +204,19 @@ pub fn stage(folder: &Path) -> Result<String> {
     let path = folder.join(&file);
     fs::create_dir_all(path.parent().unwrap_or(folder))?;
     let source = fs::read_to_string(folder.join("src/lib.rs"))?;
-    let told = with_panics_told(&with_early_returns_told(&source));
+    let told = with_panics_told(&with_early_returns_told(&without_needless_complaints(&source)));
     fs::write(path, with_values_shown(&with_shared_variables(&with_macros_in_scope(&told))))?;
     Ok(file)
+}
+
+/// Warnings, which evcxr shows nobody unless something else fails, and then as if they were errors; and a bound by which a check
+/// finds that variables of earlier cells may not live long enough, which they do.
+fn without_needless_complaints(source: &str) -> String {
+    source.replacen("#![allow(unused_imports, unused_mut, dead_code)]", "#![allow(warnings)]", 1).replacen(
+        "fn evcxr_variable_store<T: 'static>(_: T) {}",
+        "fn evcxr_variable_store<T>(_: T) {}",
+        1,
+    )
 }
 
 /// evcxr prints an error that `?` returns as any text; the kernel must know that it is one, and where it came from.

@@ -1,6 +1,9 @@
-//! Which `impl` blocks of earlier cells a cell replaces. evcxr keeps each one for good, for it keeps items by name and they
-//! have none: run again, a cell with one would stand beside what it was. So each gets a named item before it, which evcxr
-//! keeps together with it; the same name, given again with nothing after it, takes it away.
+//! Which items of earlier cells a cell replaces. evcxr keeps items by name, and an `impl` block, which has none, for good:
+//! run again, a cell with one would stand beside what it was. So each gets a named item before it, which evcxr keeps together
+//! with it; the same name, given again with nothing after it, takes it away.
+//!
+//! What no longer compiles beside what a cell defines is left out too: a type could else not be changed where functions in other
+//! cells use it, nor they without the type.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +17,9 @@ const MARK: &str = "HeadlightImpl";
 /// Two blocks that rustc does not let stand beside each other: of one trait, or with a name that both have.
 const CONFLICTS: [&str; 3] = ["E0119", "E0592", "E0751"];
 
-/// The blocks of a session.
+/// The items of a session, as far as they need help.
 #[derive(Clone, Default)]
-pub struct Impls {
+pub struct Items {
     blocks: Vec<Block>,
     /// How many there were ever.
     count: usize,
@@ -50,65 +53,167 @@ impl Kind {
     }
 }
 
-impl Impls {
-    /// The cell as evcxr is to have it, no line moved, and what there is once it has run. `gone` are blocks, by their number,
-    /// that it replaces too.
-    pub fn with_cell(&self, code: &str, gone: &[usize]) -> (String, Impls) {
+/// Items of earlier cells that a cell does not go together with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outdated {
+    blocks: BTreeSet<usize>,
+    names: BTreeSet<String>,
+    /// What the user is to be told of, as it begins.
+    pub told: BTreeSet<String>,
+}
+
+impl Outdated {
+    /// Adds others; false if they are known.
+    pub fn add(&mut self, more: Outdated) -> bool {
+        let before = self.blocks.len() + self.names.len();
+        self.blocks.extend(more.blocks);
+        self.names.extend(more.names);
+        self.told.extend(more.told);
+        before < self.blocks.len() + self.names.len()
+    }
+}
+
+impl Items {
+    /// The cell as evcxr is to have it, no line moved, and what there is once it has run.
+    pub fn with_cell(&self, code: &str, outdated: &Outdated) -> (String, Items) {
         let owners = self.blocks.iter().flat_map(|block| &block.owners).map(String::as_str);
-        if !owners.chain(["impl", "extern"]).any(|word| code.contains(word)) {
+        let none = *outdated == Outdated::default();
+        if none && !owners.chain(["impl", "extern"]).any(|word| code.contains(word)) {
             return (code.to_string(), self.clone());
         }
-        const BEFORE: &str = "fn cell() {";
-        let start = code_start(code);
-        let parsed = SourceFile::parse(&format!("{BEFORE}{}\n}}", &code[start..]), Edition::Edition2024);
-        let function = parsed.tree().syntax().children().find_map(ast::Fn::cast);
-        let statements = function.and_then(|function| function.body()?.stmt_list());
-        let items: Vec<ast::Item> =
-            statements.iter().flat_map(|list| list.syntax().children()).filter_map(ast::Item::cast).collect();
-        let defined: Vec<String> = items.iter().filter_map(name_of).collect();
-
+        let cell = Cell::of(code);
         let mut after = self.clone();
         let mut made = Vec::new();
-        for item in &items {
+        for item in &cell.items {
             if let Some((kind, types)) = block(item) {
-                let owners = types.into_iter().filter(|name| defined.contains(name)).collect();
+                let owners = types.into_iter().filter(|name| cell.defined.contains(name)).collect();
                 made.push((item, Block { mark: after.count, kind, owners }));
                 after.count += 1;
             }
         }
         let is_replaced = |old: &Block| {
-            gone.contains(&old.mark)
-                || old.owners.iter().any(|owner| defined.contains(owner))
+            outdated.blocks.contains(&old.mark)
+                || old.owners.iter().any(|owner| cell.defined.contains(owner))
                 || made.iter().any(|(_, new)| new.kind.replaces(&old.kind))
         };
-        let replaced: String =
-            after.blocks.extract_if(.., |old| is_replaced(old)).map(|old| mark(old.mark)).collect();
+        let replaced = after.blocks.extract_if(.., |old| is_replaced(old)).map(|old| mark(old.mark));
+        // In the place of an item of a name, one that nothing else can take for it.
+        let removed = outdated.names.iter().map(|name| format!("macro_rules! {name} {{ () => {{}} }} "));
+        let first: String = replaced.chain(removed).collect();
 
-        // Where an item begins, what documents it included.
-        let place = |item: &ast::Item| usize::from(item.syntax().text_range().start()) - BEFORE.len() + start;
-        let mut at = items.first().map_or(start, place);
-        let mut marked = format!("{}{replaced}", &code[..at]);
+        let mut at = cell.items.first().map_or(cell.start, |item| cell.place(item));
+        let mut marked = format!("{}{first}", &code[..at]);
         for (item, block) in made {
-            marked += &format!("{}{}", &code[at..place(item)], mark(block.mark));
-            at = place(item);
+            let place = cell.place(item);
+            marked += &format!("{}{}", &code[at..place], mark(block.mark));
+            at = place;
             after.blocks.push(block);
         }
         marked += &code[at..];
         (marked, after)
     }
 
-    /// Those blocks of earlier cells that rustc says cannot stand beside ones of the cell that it compiled.
-    pub fn conflicting(&self, errors: &[CompilationError], sources: &Sources) -> Vec<usize> {
-        let of_conflicts =
-            errors.iter().filter(|error| error.code().is_some_and(|code| CONFLICTS.contains(&code)));
-        let spans = of_conflicts.flat_map(|error| error.json["spans"].as_array().into_iter().flatten());
-        let marks = spans.filter_map(|span| {
-            let line = usize::try_from(span["line_start"].as_u64()?).ok()?;
-            let generated = sources.generated(cell_of(span["file_name"].as_str()?)?)?;
-            generated.lines().take(line).filter_map(marked).last()
-        });
-        marks.filter(|mark| self.blocks.iter().any(|block| block.mark == *mark)).collect()
+    /// Those items of earlier cells that are at fault where a cell does not compile; none if the cell itself is.
+    pub fn outdated(&self, errors: &[CompilationError], code: &str, sources: &Sources) -> Option<Outdated> {
+        let mut outdated = Outdated::default();
+        let mut cell = None;
+        for error in errors {
+            let conflicts = error.code().is_some_and(|code| CONFLICTS.contains(&code));
+            let spans = error.json["spans"].as_array()?;
+            let mut at_fault = false;
+            for span in spans.iter().filter(|span| conflicts || span["is_primary"] == true) {
+                let (file, line) =
+                    (span["file_name"].as_str()?, usize::try_from(span["line_start"].as_u64()?).ok()?);
+                let cell = cell.get_or_insert_with(|| Cell::of(code));
+                let generated = sources.generated(cell_of(file)?)?;
+                match item_at(&generated, line) {
+                    Some((Item::Block(mark), begins))
+                        if self.blocks.iter().any(|block| block.mark == mark) =>
+                    {
+                        outdated.blocks.insert(mark);
+                        outdated.told.extend((!conflicts).then_some(begins));
+                        at_fault = true;
+                    }
+                    Some((Item::Named(name), begins)) if !conflicts && !cell.names.contains(&name) => {
+                        outdated.names.insert(name);
+                        outdated.told.insert(begins);
+                        at_fault = true;
+                    }
+                    _ => {}
+                }
+            }
+            if !at_fault {
+                return None;
+            }
+        }
+        Some(outdated)
     }
+}
+
+/// The items of a cell.
+struct Cell {
+    start: usize,
+    items: Vec<ast::Item>,
+    /// The types and traits among them, and all that have a name.
+    defined: Vec<String>,
+    names: BTreeSet<String>,
+}
+
+impl Cell {
+    const BEFORE: &str = "fn cell() {";
+
+    fn of(code: &str) -> Cell {
+        let start = code_start(code);
+        let parsed =
+            SourceFile::parse(&format!("{}{}\n}}", Cell::BEFORE, &code[start..]), Edition::Edition2024);
+        let function = parsed.tree().syntax().children().find_map(ast::Fn::cast);
+        let statements = function.and_then(|function| function.body()?.stmt_list());
+        let items: Vec<ast::Item> =
+            statements.iter().flat_map(|list| list.syntax().children()).filter_map(ast::Item::cast).collect();
+        let defined = items.iter().filter(|item| is_of_types(item)).filter_map(name_of).collect();
+        let names = items.iter().filter_map(name_of).collect();
+        Cell { start, items, defined, names }
+    }
+
+    /// Where an item begins, what documents it included.
+    fn place(&self, item: &ast::Item) -> usize {
+        usize::from(item.syntax().text_range().start()) - Cell::BEFORE.len() + self.start
+    }
+}
+
+enum Item {
+    /// With its mark.
+    Block(usize),
+    Named(String),
+}
+
+/// The item that a line of what was compiled is in, and how it begins; not the function that is the cell.
+fn item_at(generated: &str, line: usize) -> Option<(Item, String)> {
+    let start: usize = generated.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+    let tree = SourceFile::parse(generated, Edition::Edition2024).tree();
+    let mut before = None;
+    for item in tree.syntax().children().filter_map(ast::Item::cast) {
+        let range = item.syntax().text_range();
+        if usize::from(range.end()) > start {
+            let text = item.syntax().text().to_string();
+            let begins =
+                text.lines().find(|line| !line.trim_start().starts_with(['/', '#'])).unwrap_or_default();
+            let begins = begins.split(['{', ';']).next().unwrap_or_default().trim().to_string();
+            let name = name_of(&item);
+            let found = match (&item, name) {
+                (ast::Item::Impl(_) | ast::Item::ExternBlock(_), _) => {
+                    before.and_then(|name: String| number_of(&name)).map(Item::Block)
+                }
+                (_, Some(name)) if !name.starts_with("run_user_code_") && number_of(&name).is_none() => {
+                    Some(Item::Named(name))
+                }
+                _ => None,
+            };
+            return found.map(|item| (item, begins));
+        }
+        before = name_of(&item);
+    }
+    None
 }
 
 /// The item that stands before a block.
@@ -116,9 +221,9 @@ fn mark(number: usize) -> String {
     format!("type {MARK}{number} = (); ")
 }
 
-/// The number in a line that is one.
-fn marked(line: &str) -> Option<usize> {
-    line.strip_prefix("type ")?.strip_prefix(MARK)?.split(' ').next()?.parse().ok()
+/// The number of a name that is a mark.
+fn number_of(name: &str) -> Option<usize> {
+    name.strip_prefix(MARK)?.parse().ok()
 }
 
 /// A line as the user wrote it.
@@ -133,13 +238,25 @@ pub fn is_mark(name: &str) -> bool {
     name.starts_with(MARK)
 }
 
+fn is_of_types(item: &ast::Item) -> bool {
+    use ast::Item::{Enum, Struct, Trait, TypeAlias, Union};
+    matches!(item, Enum(_) | Struct(_) | Trait(_) | TypeAlias(_) | Union(_))
+}
+
+/// The name that evcxr keeps an item by.
 fn name_of(item: &ast::Item) -> Option<String> {
     let name = match item {
-        ast::Item::Struct(item) => item.name(),
+        ast::Item::Const(item) => item.name(),
         ast::Item::Enum(item) => item.name(),
-        ast::Item::Union(item) => item.name(),
+        ast::Item::Fn(item) => item.name(),
+        ast::Item::MacroDef(item) => item.name(),
+        ast::Item::MacroRules(item) => item.name(),
+        ast::Item::Module(item) => item.name(),
+        ast::Item::Static(item) => item.name(),
+        ast::Item::Struct(item) => item.name(),
         ast::Item::Trait(item) => item.name(),
         ast::Item::TypeAlias(item) => item.name(),
+        ast::Item::Union(item) => item.name(),
         _ => None,
     };
     Some(name?.text().to_string())
@@ -230,10 +347,10 @@ mod tests {
 
     /// The numbers of the blocks that are left after some cells.
     fn left(cells: &[&str]) -> Vec<usize> {
-        let mut impls = Impls::default();
+        let mut items = Items::default();
         let mut known = BTreeSet::new();
         for cell in cells {
-            let (marked, after) = impls.with_cell(cell, &[]);
+            let (marked, after) = items.with_cell(cell, &Outdated::default());
             assert_eq!(marked.lines().count(), cell.lines().count(), "{marked}");
             // As evcxr sees it: a mark that nothing follows is of nothing.
             for part in marked.split(&format!("type {MARK}")).skip(1) {
@@ -245,9 +362,9 @@ mod tests {
                     known.remove(&number);
                 }
             }
-            impls = after;
+            items = after;
         }
-        let left: Vec<usize> = impls.blocks.iter().map(|block| block.mark).collect();
+        let left: Vec<usize> = items.blocks.iter().map(|block| block.mark).collect();
         assert_eq!(left, known.into_iter().collect::<Vec<_>>(), "{cells:?}");
         left
     }
@@ -289,7 +406,8 @@ mod tests {
 
     #[test]
     fn marks_stand_where_no_line_and_no_meaning_changes() {
-        let impls = Impls::default().with_cell("struct A; impl A { fn a() {} }", &[]).1;
+        let fits = Outdated::default();
+        let items = Items::default().with_cell("struct A; impl A { fn a() {} }", &fits).1;
         for (code, marked) in [
             ("let a = 1;", "let a = 1;"),
             ("impl B {}", "type HeadlightImpl1 = (); impl B {}"),
@@ -308,14 +426,41 @@ mod tests {
             ("let s = \"impl X {}\";", "let s = \"impl X {}\";"),
             ("impl {", "impl {"),
         ] {
-            assert_eq!(impls.with_cell(code, &[]).0, marked);
+            assert_eq!(items.with_cell(code, &fits).0, marked);
         }
+        let outdated = Outdated {
+            blocks: BTreeSet::from([0]),
+            names: BTreeSet::from(["f".to_string()]),
+            told: BTreeSet::new(),
+        };
         assert_eq!(
-            impls.with_cell("impl B {}", &[0]).0,
-            "type HeadlightImpl0 = (); type HeadlightImpl1 = (); impl B {}"
+            items.with_cell("let a = 1;\nimpl B {}", &outdated).0,
+            "let a = 1;\ntype HeadlightImpl0 = (); macro_rules! f { () => {} } type HeadlightImpl1 = (); impl B {}"
         );
-        assert_eq!(marked("type HeadlightImpl12 = (); "), Some(12));
-        assert_eq!(marked("type Other = ();"), None);
         assert_eq!(without_marks("a; type HeadlightImpl1 = (); impl B {}"), "a; impl B {}");
+    }
+
+    #[test]
+    fn the_item_of_a_line_is_known() {
+        let generated = "#![allow(warnings)]\ntype HeadlightImpl3 = (); \n/// Doc.\nimpl A for B {\n    fn a() {}\n}\n\
+                         pub fn f(\nx: u8) {}\nimpl Loose {}\npub extern \"C\" fn run_user_code_1() {\nlet a = 1;\n}\n";
+        let at = |line: usize| {
+            item_at(generated, line).map(|(item, begins)| match item {
+                Item::Block(mark) => format!("{mark}: {begins}"),
+                Item::Named(name) => format!("{name}: {begins}"),
+            })
+        };
+        for (line, expected) in [
+            (2, None),
+            (4, Some("3: impl A for B")),
+            (5, Some("3: impl A for B")),
+            (7, Some("f: pub fn f(")),
+            (8, Some("f: pub fn f(")),
+            (9, None),
+            (11, None),
+            (40, None),
+        ] {
+            assert_eq!(at(line).as_deref(), expected, "line {line}");
+        }
     }
 }
