@@ -152,8 +152,8 @@ impl Plot {
     /// An image in the matrix's colours; over it, unseen, one whose pixels are the numbers' digits, for the hover.
     fn pixels(&mut self, panel: &Panel, cells: &Cells, (x, y): (&str, &str)) -> Result<Vec<usize>> {
         let image = |png: Vec<u8>| format!("data:image/png;base64,{}", STANDARD.encode(png));
-        // An image has no colour bar of its own.
-        let bar = HeatMap::new_z(vec![vec![Digits(f32::NAN)]])
+        // An image has no colour bar of its own: this one cell, out of sight, brings it.
+        let bar = HeatMap::new(vec![-9], vec![-9], vec![vec![Digits(cells.scale.low as f32)]])
             .zmin(cells.scale.low)
             .zmax(cells.scale.high)
             .color_scale(palette(&cells.scale))

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::Figure;
 use super::label::{for_markup, json_for_script};
+use super::{Figure, png};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A part of a page.
@@ -68,7 +68,8 @@ pub fn html_page(title: &str, sections: &[Section]) -> Result<String> {
 
 fn figure_html(figure: &Figure) -> Result<String> {
     let json = json_for_script(&figure.to_json()?);
-    let png = STANDARD.encode(figure.to_png()?);
+    // As large as it is shown: where scripts run, nobody sees it.
+    let png = STANDARD.encode(png::render(&figure.to_svg(), 1.0)?);
     let (width, height) = figure.size();
     Ok(format!(
         "<figure>\n<div class=\"plot\" style=\"width:{width}px;height:{height}px\"></div>\n\
@@ -118,6 +119,21 @@ figure { margin: 18px 0 24px; padding: 8px; background: #fff; border: 1px solid 
 /// Unpacks plotly.js and draws each figure, and lets a click on a small picture do what the menu does. Where a browser cannot, the
 /// still pictures stand in.
 const START: &str = "
+// Of an image's pixel Plotly's hover knows the place alone. Here it says the labels too, made when they are asked for.
+function name(trace, layout) {
+  if (trace.type !== 'image' || !trace.hovertemplate) return;
+  var labels = function (axis) { return layout[axis[0] + 'axis' + axis.slice(1)].ticktext; };
+  var across = labels(trace.xaxis), down = labels(trace.yaxis);
+  if (!across || !down) return;
+  var end = trace.hovertemplate.indexOf('%{x}') + 4;
+  var place = trace.hovertemplate.slice(0, end);
+  trace.hovertemplate = '%{text}' + trace.hovertemplate.slice(end);
+  trace.text = down.map(function (row) {
+    return new Proxy(across, { get: function (columns, at) {
+      return /^[0-9]+$/.test(String(at)) ? place.replace('%{y}', row).replace('%{x}', columns[at]) : columns[at];
+    } });
+  });
+}
 (async function () {
   var figures = document.querySelectorAll('figure');
   try {
@@ -135,6 +151,7 @@ const START: &str = "
   figures.forEach(function (figure) {
     var plot = figure.querySelector('.plot');
     var about = JSON.parse(figure.querySelector('script').textContent);
+    about.data.forEach(function (trace) { name(trace, about.layout); });
     Plotly.newPlot(plot, about.data, about.layout, about.config).then(function () {
       plot.on('plotly_click', function (event) {
         var point = event.points[0];

@@ -6,13 +6,31 @@ use super::scale::Scale;
 use super::scene::Cells;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The matrix in its colours, as a PNG.
+/// The bytes above which an image has fewer colours, or a number fewer digits: with them a page of one matrix is less than 5 MB.
+const MOST: usize = 1_000_000;
+
+/// The matrix in its colours, as a PNG; in fewer of them where all would be too large.
 pub(super) fn coloured(cells: &Cells) -> Result<Vec<u8>> {
-    let index = |value: &f32| {
-        cells.scale.place(*value).map_or(Scale::MASKED, |place| (place * Scale::LAST).round() as u8)
-    };
-    let pixels: Vec<u8> = cells.values.iter().map(index).collect();
-    png(cells, ColorType::Indexed, &pixels)
+    smallest([1.0, 4.0, 8.0, 16.0], |step| {
+        let index = |place: f64| ((place * Scale::LAST / step).round() * step).min(Scale::LAST) as u8;
+        let pixel = |value: &f32| cells.scale.place(*value).map_or(Scale::MASKED, index);
+        png(cells, ColorType::Indexed, &cells.values.iter().map(pixel).collect::<Vec<u8>>())
+    })
+}
+
+/// The first of these that is small enough, or the last.
+fn smallest<T>(
+    ways: impl IntoIterator<Item = T>,
+    mut make: impl FnMut(T) -> Result<Vec<u8>>,
+) -> Result<Vec<u8>> {
+    let mut made = Vec::new();
+    for way in ways {
+        made = make(way)?;
+        if made.len() <= MOST {
+            break;
+        }
+    }
+    Ok(made)
 }
 
 /// The numbers of a matrix in decimal digits, as a PNG that nobody looks at, and how a template of Plotly's writes the number of
@@ -27,28 +45,23 @@ pub(super) fn digits(cells: &Cells) -> Result<Option<(Vec<u8>, String)>> {
         if largest == 0.0 || (0.01..255.0).contains(&largest) { 0 } else { largest.log10().floor() as i32 };
     let unit = 10f64.powi(power);
     let end = if power == 0 { String::new() } else { format!("e{power}") };
-    let mut found = None;
-    for (decimals, template) in
-        [(4, "%{z[2]}.%{z[0]:02d}%{z[1]:02d}"), (3, "%{z[2]}.%{z[0]:02d}%{z[1]}"), (2, "%{z[2]}.%{z[0]:02d}")]
-    {
+    let mut template = "";
+    let written = [
+        (4, "%{z[2]}.%{z[0]:02d}%{z[1]:02d}"),
+        (3, "%{z[2]}.%{z[0]:02d}%{z[1]}"),
+        (2, "%{z[2]}.%{z[0]:02d}"),
+    ];
+    let png = smallest(written, |(decimals, by)| {
+        template = by;
         let (rest, whole) = (10u32.pow(decimals - 2), 10u32.pow(decimals));
         let pixel = |value: &f32| {
             let number = (f64::from(*value) / unit * f64::from(whole)).round() as u32;
             [number / rest % 100, number % rest, number / whole].map(|part| part.min(255) as u8)
         };
-        let pixels: Vec<u8> = cells.values.iter().flat_map(pixel).collect();
-        let png = png(cells, ColorType::Rgb, &pixels)?;
-        let fits = png.len() <= MOST;
-        found = Some((png, format!("{template}{end}")));
-        if fits {
-            break;
-        }
-    }
-    Ok(found)
+        png(cells, ColorType::Rgb, &cells.values.iter().flat_map(pixel).collect::<Vec<u8>>())
+    })?;
+    Ok(Some((png, format!("{template}{end}"))))
 }
-
-/// The bytes from which on digits are left out: with them a page of one matrix is less than 5 MB.
-const MOST: usize = 1_500_000;
 
 fn png(cells: &Cells, color: ColorType, pixels: &[u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();

@@ -71,6 +71,22 @@ impl Scale {
         }
     }
 
+    /// The scale of so many numbers that each is a pixel: of probabilities it ends where one in 500 is larger. A long text's first
+    /// queries have few keys, and so more attention for each than any other.
+    pub fn of_pixels(values: &[f32], meaning: Meaning) -> Scale {
+        const LARGER: usize = 500;
+        if meaning != Meaning::Probability {
+            return Scale::of(values, meaning);
+        }
+        let mut finite: Vec<f32> = values.iter().copied().filter(|value| value.is_finite()).collect();
+        let place = finite.len() - finite.len().div_ceil(LARGER);
+        let end = match finite.is_empty() {
+            true => 0.0,
+            false => *finite.select_nth_unstable_by(place, f32::total_cmp).1,
+        };
+        Scale::of(&[end], meaning)
+    }
+
     /// Whether the scale has two sides.
     pub fn diverging(&self) -> bool {
         self.diverging

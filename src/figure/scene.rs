@@ -205,6 +205,11 @@ pub(super) fn is_too_many(named: &Named) -> bool {
     named.shape().into_iter().fold(1, usize::saturating_mul) > MOST
 }
 
+/// The scale of a matrix by itself.
+pub(super) fn scale_of_matrix(values: &[f32], meaning: Meaning) -> Scale {
+    if values.len() > PIXELS { Scale::of_pixels(values, meaning) } else { Scale::of(values, meaning) }
+}
+
 /// What so many numbers take until they are drawn: as they are, as JSON or as pixels, and in the text of a page.
 pub(super) fn bytes_to_draw(numbers: u64) -> u64 {
     numbers.saturating_mul(if numbers > MOST as u64 { 18 } else { 140 })
@@ -246,11 +251,11 @@ impl Scene {
     fn heatmap(&mut self, named: &Named) -> Result<()> {
         let axes = expect(named, 2..=2, MOST_PIXELS)?;
         let values = named.to_vec()?;
-        let scale = Scale::of(&values, named.meaning());
+        let (scale, pixels) = (scale_of_matrix(&values, named.meaning()), is_of_pixels(&values));
         self.title(named.name());
         let (mut panel, end) = cells((PAD, self.height), (&axes[0], &axes[1]), values, scale, (640.0, 560.0));
         if let Marks::Cells(cells) = &mut panel.marks {
-            cells.pixels = is_of_pixels(&cells.values);
+            cells.pixels = pixels;
         }
         self.put_cells(&panel);
         self.items.push(Item::Panel(Box::new(panel)));
@@ -679,10 +684,19 @@ fn counted(axis: &Axis, ruler: Ruler, room: f64) -> Ruler {
     Ruler { ticks, turned: false, ..ruler }
 }
 
+/// Entries from which on labels are told by their places too.
+const FAR: usize = 256;
+
 /// The ruler of an axis of entries, each `room` pixels wide, with as many ticks as there is room for.
 fn entries(axis: &Axis, room: f64, down: bool, margin: f64) -> Ruler {
     let n = axis.len();
-    let label = |i: usize| axis.labels().map_or_else(|| i.to_string(), |labels| cut(&shown(&labels[i]), 18));
+    // Among so many, a label does not say where it is.
+    let far = n > FAR;
+    let label = |i: usize| match axis.labels() {
+        Some(labels) if far => format!("{} {i}", cut(&shown(&labels[i]), 12)),
+        Some(labels) => cut(&shown(&labels[i]), 18),
+        None => i.to_string(),
+    };
     let widest = (0..n).map(|i| width(&label(i))).max().unwrap_or(0) as f64 * MONO * TICK;
     let turned = !down && axis.labels().is_some() && widest + 8.0 > room;
     let needed = if down || turned { TICK_GAP } else { widest + 8.0 };

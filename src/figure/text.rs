@@ -2,7 +2,7 @@
 
 use super::label::{cell, cut, of_tokens, padded, plain, quoted, shown, width, wrapped};
 use super::scale::{Scale, number, short};
-use super::scene::{PIXELS, facet_title, most_telling, pooled};
+use super::scene::{PIXELS, facet_title, most_telling, pooled, scale_of_matrix};
 use crate::error::Result;
 use crate::named::{Axis, Named};
 use crate::view::{Table, View};
@@ -21,7 +21,7 @@ fn block(view: &View) -> Result<String> {
         View::Heatmap(named) => {
             let (rows, columns) = (&named.axes()[0], &named.axes()[1]);
             let values = named.to_vec()?;
-            let scale = Scale::of(&values, named.meaning());
+            let scale = scale_of_matrix(&values, named.meaning());
             head(named) + &legend_of(matrix(&values, rows, columns, &scale), &scale)
         }
         View::Multiples(named) | View::MultiplesOf(named, _) => multiples(named)?,

@@ -409,7 +409,8 @@ impl Run {
         let copies = |tensor: &Tensor| if tensor.is_contiguous() { 1 } else { 2 };
         let size = |Stored(tensor): &Stored| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
         let largest = tensors.iter().map(|(_, stored)| size(stored)).max().unwrap_or(0);
-        memory::check(&Device::Cpu, largest, || ("to save a run", "keep less of it, and save that"))?;
+        memory::check(&Device::Cpu, largest, || ("to save a run", ""))
+            .map_err(|error| error.remedied_by(Remedy::KeepLess))?;
         files::write_by(path, |beside| {
             safetensors::serialize_to_file(tensors, Some(metadata), beside).map_err(std::io::Error::other)
         })
