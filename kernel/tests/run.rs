@@ -53,7 +53,7 @@ fn bad_input_is_told_and_nothing_is_written() {
         (&["run", "json.ipynb"], "json.ipynb is not a notebook: it has no \"nbformat\""),
         (
             &["run", "new.ipynb"],
-            "new.ipynb has the format 7.5, where 3.0 to 4.5 can be read; open it in JupyterLab",
+            "new.ipynb has the format 7.5, where 3 and 4 can be read; open it in JupyterLab",
         ),
         (&["run", "bytes.ipynb"], "bytes.ipynb is not a notebook: it is not UTF-8 text"),
         (&["run", "a.ipynb", "--out", "text.ipynb"], "--out text.ipynb is a file, where a folder is needed"),
