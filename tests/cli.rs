@@ -97,6 +97,56 @@ fn exit_codes_and_errors() {
     }
 }
 
+/// What is to be done is said in flags, not in calls of the library.
+#[test]
+fn errors_speak_of_the_command_line() {
+    let place = Folder::copy_of("tiny-llama-random");
+    place.set("max_position_embeddings", 4096.into());
+    let ids = |count: usize| (0..count).map(|i| (i * 7 % 150).to_string()).collect::<Vec<_>>().join(",");
+    let (long, longer) = (ids(600), ids(3000));
+    let patch = |more: &[&'static str]| {
+        let pair = ["patch", ".", "--ids", "--clean", "1,2,3", "--corrupted", "1,2,4", "--correct", "5"];
+        [pair.as_slice(), more].concat()
+    };
+    let cases: [(Vec<&str>, &str); 8] = [
+        (vec!["attention", ".", "--tokens", &long], "--head L0H3"),
+        (vec!["attention", ".", "--tokens", &long, "--layer", "1"], "--head L0H3"),
+        (vec!["attention", ".", "--tokens", "1,2", "--layer", "7"], "2 layers"),
+        (vec!["qk", ".", "L0H1", "--tokens", "1,2", "--tokens", "3,4"], "give one text"),
+        (vec!["generate", ".", "--tokens", "1,2", "--tokens", "3,4"], "one text at a time"),
+        (patch(&["--incorrect", "900"]), "ids are 0 to 159"),
+        (patch(&["--incorrect", "6", "--position", "9"]), "positions count from 0"),
+        (patch(&["--incorrect", "6", "--site", "embed"]), "resid_pre"),
+    ];
+    let check = |output: Output, wanted: &str, what: &[&str]| {
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what:?}: {said}");
+        assert!(said.contains(wanted), "`{wanted}` is not in: {said}");
+        for of_library in ["?`", "`.", "::", "(\"", "&model"] {
+            assert!(!said.contains(of_library), "`{of_library}` is in: {said}");
+        }
+    };
+    for (args, wanted) in &cases {
+        check(call(&place, args), wanted, args);
+    }
+    let page = place.path("head.html");
+    out(&place, &["attention", ".", "--tokens", &long, "--head", "L1H3", "-o", "head.html"]);
+    assert!(std::fs::metadata(page).expect("it was written").len() < 5_000_000);
+    // Two layers' scores and patterns are more than half a gigabyte.
+    if cfg!(target_os = "linux") {
+        let args = ["cache", ".", "--tokens", &longer, "-o", "out.safetensors"];
+        let limited = Command::new("sh")
+            .args(["-c", "ulimit -v 650000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_headlight")])
+            .args(args)
+            .env("RAYON_NUM_THREADS", "2")
+            .current_dir(place.name())
+            .output()
+            .expect("the shell runs");
+        assert!(text(&limited.stderr).contains("of memory, and"), "{}", text(&limited.stderr));
+        check(limited, "--hooks", &args);
+    }
+}
+
 #[test]
 fn json_of_heads() {
     let place = place();

@@ -201,7 +201,7 @@ fn any_shape_is_drawn_or_refused_with_a_remedy() {
     let table = Table::new("empty", Vec::<String>::new());
     check(View::Table(table));
 
-    let refused: [(View, &str); 10] = [
+    let refused: [(View, &str); 11] = [
         (View::Heatmap(counted(&[0, 3])), "no entries on axis `row`"),
         (View::Heatmap(counted(&[3, 0])), "no entries on axis `column`"),
         (View::Multiples(counted(&[0, 3, 3])), "no entries on axis `head`"),
@@ -210,7 +210,8 @@ fn any_shape_is_drawn_or_refused_with_a_remedy() {
         (View::Tokens(counted(&[0])), "no entries"),
         (View::Heatmap(counted(&[3])), "1 axes; this view draws 2"),
         (View::Bars(counted(&[2, 2, 2])), "3 axes; this view draws 1 or 2"),
-        (View::Heatmap(counted(&[1100, 1100])), "at most 1000000"),
+        (View::Heatmap(counted(&[4100, 4100])), "at most 16777216"),
+        (View::Multiples(counted(&[2, 1000, 600])), "at most 1000000"),
         (View::Multiples(counted(&[2000, 2, 2])), "at most 1024"),
     ];
     for (view, why) in refused {

@@ -471,10 +471,10 @@ fn bad_sweeps_are_refused() -> Result<()> {
             "a site in no layer",
             patching(&b, Site::Embed, &Metric::Loss),
             ErrorKind::Address,
-            &["hook_embed", "ResidPre"],
+            &["hook_embed", "resid_pre"],
         ),
         ("no heads", by_position, ErrorKind::Address, &["hook_mlp_out", "no heads"]),
-        ("a token", patching(&b, Site::Z, &diff(160, None)), ErrorKind::Input, &["160", "to_single_token"]),
+        ("a token", patching(&b, Site::Z, &diff(160, None)), ErrorKind::Input, &["160", "ids are 0 to 159"]),
         (
             "a position",
             patching(&b, Site::Z, &diff(0, Some(41))),

@@ -212,7 +212,7 @@ pub(super) fn scale_of_matrix(values: &[f32], meaning: Meaning) -> Scale {
 
 /// What so many numbers take until they are drawn: as they are, as JSON or as pixels, and in the text of a page.
 pub(super) fn bytes_to_draw(numbers: u64) -> u64 {
-    numbers.saturating_mul(if numbers > MOST as u64 { 18 } else { 140 })
+    numbers.saturating_mul(if numbers > MOST as u64 { 21 } else { 140 })
 }
 
 /// Whether a matrix is drawn as pixels. Of one by itself the hover then says the numbers only where none is below zero.

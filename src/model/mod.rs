@@ -267,7 +267,7 @@ impl Model {
         match (all.pop(), all.is_empty()) {
             (Some(tokens), true) => Ok(tokens),
             (_, _) => Err(Error::new(ErrorKind::Input, "there are several texts where one is taken")
-                .help("give them one at a time")),
+                .help("give one text at a time")),
         }
     }
 
