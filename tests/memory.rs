@@ -8,7 +8,7 @@ mod folder;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, Storage};
 use common::MODELS;
@@ -21,8 +21,12 @@ struct Counted;
 
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
-/// One test at a time counts.
-static ONE: Mutex<()> = Mutex::new(());
+/// Allocations of the whole process are counted, so each test has it to itself.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 // SAFETY: everything is the system's; numbers are counted beside it.
 unsafe impl GlobalAlloc for Counted {
@@ -53,7 +57,6 @@ static ALLOCATOR: Counted = Counted;
 
 /// The most bytes that work held above what was held before.
 fn peak_of<T>(work: impl FnOnce() -> Result<T>) -> Result<usize> {
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     work()?;
@@ -108,6 +111,7 @@ fn tokens(prompts: usize, len: usize, vocab: usize) -> Vec<Vec<u32>> {
 
 #[test]
 fn a_sweep_keeps_its_budget() -> Result<()> {
+    let _alone = alone();
     let (heads, vocab, len) = (16, 40_000, 96);
     let model = small(2, heads, vocab, 128).open()?;
     let prompts = tokens(1, len, vocab);
@@ -127,6 +131,7 @@ fn a_sweep_keeps_its_budget() -> Result<()> {
 
 #[test]
 fn more_prompts_take_no_more() -> Result<()> {
+    let _alone = alone();
     let vocab = 500;
     let model = small(24, 2, vocab, 128).open()?;
     let folder = Folder::new();
@@ -158,6 +163,7 @@ fn more_prompts_take_no_more() -> Result<()> {
 /// Each site by itself holds its own numbers, and not those that it was cut out of.
 #[test]
 fn a_cache_holds_what_was_asked_for() -> Result<()> {
+    let _alone = alone();
     for name in MODELS {
         let model = Folder::copy_of(name).open()?;
         // Position embeddings are a view of a weight, which the model holds anyhow.
@@ -188,6 +194,7 @@ fn assert_reckoned(what: &str, asked: u64, taken: usize) {
 /// Each site by itself, the usual ones and all, of every architecture, on one input and on many.
 #[test]
 fn a_run_takes_what_it_asked_for() -> Result<()> {
+    let _alone = alone();
     for name in MODELS {
         let model = Folder::copy_of(name).open()?;
         let Dims { n_ctx, d_vocab, n_layers, .. } = *model.dims();
@@ -315,6 +322,7 @@ fn works<'a>(model: &'a Model, folder: &'a Folder) -> Vec<Work<'a>> {
 /// What is made of a run, of weights and of numbers.
 #[test]
 fn an_analysis_takes_what_it_asked_for() -> Result<()> {
+    let _alone = alone();
     let (vocab, len) = (8000, 1500);
     let (model, folder) = (small(2, 8, vocab, 3000).open()?, Folder::new());
     let ids = tokens(1, len, vocab).remove(0);
@@ -424,6 +432,7 @@ fn within_a_limit() -> Result<()> {
 #[cfg(target_os = "linux")]
 #[test]
 fn too_little_memory_is_an_error() {
+    let _alone = alone();
     const ENOUGH: usize = 6000 * MIB;
     let (mut done, mut refused) = (0, 0);
     for (limit, spares) in [("space", [80 * MIB, 320 * MIB, ENOUGH].as_slice()), ("data", &[160 * MIB])] {
