@@ -1,7 +1,7 @@
-//! Writing files whole or not at all.
+//! Files: written whole or not at all, and read if they are of a sane size.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,4 +34,26 @@ pub(crate) fn write_by(path: &Path, produce: impl FnOnce(&Path) -> io::Result<()
             .caused_by(error)
             .help("check that its folder exists and may be written to")
     })
+}
+
+/// A text file of a sane size.
+pub(crate) fn read_text(path: &Path, help: &str) -> Result<String> {
+    const LIMIT: u64 = 256 << 20;
+    let failed = |error: io::Error| {
+        Error::new(ErrorKind::File, format!("cannot read {}", path.display())).caused_by(error).help(help)
+    };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    // A pipe would be waited for.
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::File, format!("{} is not a file", path.display())).help(help));
+    }
+    let len = metadata.len();
+    if len > LIMIT {
+        return Err(Error::new(ErrorKind::File, format!("{} has {len} bytes", path.display()))
+            .help(format!("at most {LIMIT} are read: it cannot be the file of a model")));
+    }
+    let mut text = String::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(LIMIT).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
 }

@@ -5,16 +5,23 @@ pub mod analysis;
 mod error;
 mod figure;
 mod files;
+mod gguf;
 mod hook;
+mod hub;
+mod json;
+mod markup;
 mod memory;
 mod model;
 mod named;
 pub mod network;
 mod notebook;
+mod open;
 pub mod prelude;
 mod progress;
+mod tokenizer;
 pub mod training;
 mod view;
+mod visualize;
 
 pub use error::{Error, ErrorKind, Remedy, Result};
 pub use figure::{Figure, Section, Shown, html_page, show};
@@ -22,11 +29,12 @@ pub use files::write as write_file;
 pub use hook::{Head, Hook, IntoHook, Site, head};
 pub use memory::memory_asked_for;
 pub use model::{
-    Ablation, Component, Components, Edge, Generated, Input, KnownModel, KnownModels, Model, PromptTest, Run,
-    RunOptions, Sampling, Tokens, known_models, no_bos, with_bos,
+    Ablation, Component, Components, Edge, Generated, Input, Model, PromptTest, Run, RunOptions, Sampling,
+    Tokens, no_bos, with_bos,
 };
 pub use named::{Axis, Meaning, Named};
 pub use network::{Anatomy, Dims, Tap};
 pub use notebook::{EvcxrDisplay, clear_output};
+pub use open::{KnownModel, KnownModels, known_models};
 pub use progress::{check_stop, clear_stop, request_stop};
 pub use view::{Drawn, Table, View};

@@ -350,3 +350,13 @@ impl fmt::Debug for Named {
         f.write_str(if self.tensor.elem_count() > SHOWN { " ..." } else { "" })
     }
 }
+
+/// The axes of what is measured of every head, L0 and H0 first.
+pub(crate) fn layer_and_head(n_layers: usize, n_heads: usize) -> [Axis; 2] {
+    [Axis::labelled("layer", numbered("L", n_layers)), Axis::labelled("head", numbered("H", n_heads))]
+}
+
+/// `L0`, `L1` and so on.
+pub(crate) fn numbered(prefix: &str, count: usize) -> Vec<String> {
+    (0..count).map(|index| format!("{prefix}{index}")).collect()
+}

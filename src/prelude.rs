@@ -5,10 +5,11 @@ pub use crate::figure::{Figure, Shown, show};
 pub use crate::hook::{Head, Hook, Site, head};
 pub use crate::model::{
     Ablation, Component, Components, Edge, Generated, Input, Model, PromptTest, Run, RunOptions, Sampling,
-    Tokens, known_models, no_bos, with_bos,
+    Tokens, no_bos, with_bos,
 };
 pub use crate::named::{Axis, Meaning, Named};
 pub use crate::notebook::{EvcxrDisplay as _, clear_output};
+pub use crate::open::known_models;
 pub use crate::progress::check_stop;
 pub use crate::training::{Training, TrainingCurve, TrainingOptions, TrainingPoint};
 pub use crate::view::{Drawn, Table, View};

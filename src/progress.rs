@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::figure::{ACCENT, for_markup};
-use crate::notebook::{self, Content};
+use crate::markup::{ACCENT, for_markup};
+use crate::notebook;
+use crate::notebook::Content;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 

@@ -7,9 +7,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{Figure, interactive, png};
 use crate::error::Result;
-use crate::notebook::{self, Content};
+use crate::figure::figure::Figure;
+use crate::figure::{interactive, png};
+use crate::notebook;
+use crate::notebook::Content;
 use crate::view::Drawn;
 
 /// Draws something now, in mid-cell: any result that draws itself, or a [`Figure`]. Where there is no figure it shows
@@ -87,23 +89,12 @@ fn bundle(figure: &Figure) -> Result<Content> {
     Ok(content)
 }
 
-/// Gives a type that implements `Drawn` the inherent methods `figure` and `evcxr_display`.
-macro_rules! drawn {
-    ($type:ty) => {
-        impl $type {
-            /// The figure of it: to save, to stack with others, or to look at in a notebook.
-            pub fn figure(&self) -> $crate::error::Result<$crate::figure::Figure> {
-                $crate::figure::Figure::new($crate::view::Drawn::views(self)?)
-            }
-
-            /// Shows the figure where a notebook ends a cell with this value. Where there is no figure it shows why.
-            pub fn evcxr_display(&self) {
-                $crate::figure::display::show_result(self.figure());
-            }
-        }
-    };
+impl Figure {
+    /// Shows the figure where a notebook ends a cell with it.
+    pub fn evcxr_display(&self) {
+        show_result(Ok(self.clone()));
+    }
 }
-pub(crate) use drawn;
 
 #[cfg(test)]
 mod tests {

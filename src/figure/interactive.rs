@@ -16,14 +16,14 @@ use plotly::{Bar, Configuration, HeatMap, Layout, Scatter};
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
-use super::label::{cut, for_plotly};
-use super::pixels;
-use super::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
-use super::scene::{
+use crate::error::{Error, ErrorKind, Result};
+use crate::figure::label::{cut, for_plotly};
+use crate::figure::pixels;
+use crate::figure::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
+use crate::figure::scene::{
     Area, CHIP_FONT, Cells, Chips, Grid, Item, Marks, OUTLINE, Panel, Ruler, Scene, Series, Side, TABLE_FONT,
     TABLE_ROW, Text, Thumbs, cell_text,
 };
-use crate::error::{Error, ErrorKind, Result};
 
 const MONO: &str = "Hack, 'DejaVu Sans Mono', Menlo, Consolas, monospace";
 const SANS: &str = "Ubuntu, 'Helvetica Neue', Arial, sans-serif";

@@ -1,5 +1,6 @@
 //! Labels as they are drawn: whitespace made visible, lengths cut, and text escaped for where it goes.
 
+use crate::markup::{plain, push_visible};
 use crate::named::Axis;
 
 /// A label as it stands on an axis: `·cat`, `↵`, `⇥`, `∅`.
@@ -33,35 +34,6 @@ pub(super) fn cell(text: &str) -> String {
     let mut out = String::new();
     text.chars().for_each(|c| push_visible(&mut out, c));
     out
-}
-
-/// Text on one line, with nothing in it that a terminal or a renderer would obey.
-pub(super) fn plain(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '\n' | '\r' | '\t' => out.push(' '),
-            c => push_visible(&mut out, c),
-        }
-    }
-    out
-}
-
-fn push_visible(out: &mut String, c: char) {
-    match c {
-        '\n' => out.push('↵'),
-        '\r' => out.push_str("\\r"),
-        '\t' => out.push('⇥'),
-        c if obeyed(c) => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
-        c => out.push(c),
-    }
-}
-
-/// Control characters, and those that turn the direction of the text around them.
-fn obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        || matches!(c, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Whether the entries of an axis are pieces of text, to be quoted.
@@ -154,31 +126,6 @@ pub(super) fn for_plotly(text: &str) -> String {
         }
     }
     out
-}
-
-/// Text for XML and HTML, in content and in quoted attributes.
-pub(crate) fn for_markup(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in plain(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// JSON that can stand inside a `<script>` element: the same value, without `<`, `>` and `&`.
-pub(super) fn json_for_script(json: &str) -> String {
-    json.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029")
 }
 
 #[cfg(test)]

@@ -7,9 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::label::{for_markup, json_for_script};
-use super::{Figure, png};
 use crate::error::{Error, ErrorKind, Result};
+use crate::figure::figure::Figure;
+use crate::figure::png;
+use crate::markup::{for_markup, json_for_script};
 
 /// A part of a page.
 #[derive(Clone, Debug)]
@@ -21,6 +22,13 @@ pub enum Section {
     Text(String),
     /// A figure.
     Figure(Figure),
+}
+
+impl Figure {
+    /// A page with the figure alone, which works without a network.
+    pub fn to_html(&self) -> Result<String> {
+        html_page("", &[Section::Figure(self.clone())])
+    }
 }
 
 /// A page of headings, paragraphs and figures: one HTML file that works without a network.

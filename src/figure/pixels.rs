@@ -2,9 +2,9 @@
 
 use png::{BitDepth, ColorType, Compression, Encoder, Filter};
 
-use super::scale::Scale;
-use super::scene::Cells;
 use crate::error::{Error, ErrorKind, Result};
+use crate::figure::scale::Scale;
+use crate::figure::scene::Cells;
 
 /// The bytes above which an image has fewer colours, or a number fewer digits: with them a page of one matrix is less than 5 MB.
 const MOST: usize = 1_000_000;

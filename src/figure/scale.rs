@@ -7,7 +7,6 @@ pub(super) const MUTED: &str = "#66717d";
 pub(super) const FRAME: &str = "#d5dae0";
 pub(super) const RULE: &str = "#e9ecf0";
 pub(super) const MASKED: &str = "#e3e4e8";
-pub(crate) const ACCENT: &str = "#2b6cb0";
 pub(super) const CHOSEN: &str = "#d9662c";
 
 /// Colours for lines and groups of bars, told apart by colour-blind eyes too.

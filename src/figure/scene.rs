@@ -1,8 +1,9 @@
 //! Where everything of a figure stands, in pixels: laid out once, then drawn by Plotly and as SVG alike.
 
-use super::label::{cell, cut, entry, of_tokens, plain, shown, width, wrapped};
-use super::scale::{CHOSEN, INK, MUTED, SERIES, Scale, number, short, ticks};
 use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::figure::label::{cell, cut, entry, of_tokens, shown, width, wrapped};
+use crate::figure::scale::{CHOSEN, INK, MUTED, SERIES, Scale, number, short, ticks};
+use crate::markup::plain;
 use crate::named::{Axis, Meaning, Named};
 use crate::view::{Table, View};
 

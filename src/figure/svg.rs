@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::label::{cut, for_markup};
-use super::scale::{ACCENT, FRAME, INK, MASKED, MUTED, RULE, Scale, ticks};
-use super::scene::{
+use crate::figure::label::cut;
+use crate::figure::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, ticks};
+use crate::figure::scene::{
     Area, CHIP_FONT, Cells, Chips, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT,
     TABLE_LINE, TABLE_ROW, Text, Thumbs, cell_text, pooled,
 };
+use crate::markup::{ACCENT, for_markup};
 
 /// More cells than this on a side are pooled: they would be smaller than a pixel of the PNG.
 const FINEST: usize = 512;

@@ -1,9 +1,10 @@
 //! Views as text, for terminals and for whatever shows nothing else.
 
-use super::label::{cell, cut, of_tokens, padded, plain, quoted, shown, width, wrapped};
-use super::scale::{Scale, number, short};
-use super::scene::{PIXELS, facet_title, most_telling, pooled, scale_of_matrix};
 use crate::error::Result;
+use crate::figure::label::{cell, cut, of_tokens, padded, quoted, shown, width, wrapped};
+use crate::figure::scale::{Scale, number, short};
+use crate::figure::scene::{PIXELS, facet_title, most_telling, pooled, scale_of_matrix};
+use crate::markup::plain;
 use crate::named::{Axis, Named};
 use crate::view::{Table, View};
 

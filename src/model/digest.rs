@@ -4,8 +4,8 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use ring::digest::{Context, SHA256};
 
-use super::Model;
 use crate::error::Result;
+use crate::model::model::Model;
 
 impl Model {
     /// The digest of the weights and of what is said of the edits, whatever the model was opened as.

@@ -1,61 +1,78 @@
 //! Edits: what a model is made to do differently. An edited model is a model: every analysis works on it, and the
 //! weights are shared with the one it was made from.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use super::run::axes_of;
-use super::{Model, Run};
-use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::hook::{Head, Hook, IntoHook, Site};
-use crate::named::Named;
-use crate::network::{CHANGING, Past, Start, Tap};
-use crate::progress;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::{Head, Hook, Site};
+use crate::model::run::Run;
 
-/// One change at one hook.
+/// What a model is made to do differently: changes at one or several hooks, which are one thing.
 #[derive(Clone)]
 pub(crate) struct Edit {
-    what: String,
-    hook: Hook,
+    label: String,
+    changes: Vec<(Hook, Arc<Change>)>,
     /// The first position that may be changed.
-    first: usize,
-    change: Arc<Change>,
+    first_position: usize,
 }
 
 /// Takes an activation, batch first, and the position of its first entry; gives the changed one.
-type Change = dyn Fn(&Tensor, usize) -> Result<Tensor> + Send + Sync;
+pub(crate) type Change = dyn Fn(&Tensor, usize) -> Result<Tensor> + Send + Sync;
 
 impl Edit {
-    pub(crate) fn hook(&self) -> Hook {
-        self.hook
+    pub(crate) fn new(label: String, changes: Vec<(Hook, Arc<Change>)>) -> Edit {
+        Edit { label, changes, first_position: 0 }
+    }
+
+    /// Says that positions before this one stay as they are.
+    pub(crate) fn from_position(self, first_position: usize) -> Edit {
+        Edit { first_position, ..self }
+    }
+
+    /// The hooks that it changes.
+    pub(crate) fn hooks(&self) -> impl Iterator<Item = Hook> {
+        self.changes.iter().map(|(hook, _)| *hook)
+    }
+
+    pub(crate) fn is_at(&self, hook: Hook) -> bool {
+        self.hooks().any(|own| own == hook)
+    }
+
+    /// Whether it sees the logits, or what they are made of, at every position.
+    pub(crate) fn is_at_unembedding(&self) -> bool {
+        self.hooks().any(|hook| matches!(hook.site(), Site::UnembedIn | Site::UnembedOut))
     }
 
     /// The first position that the edit may change.
-    pub(crate) fn first(&self) -> usize {
-        self.first
+    pub(crate) fn first_position(&self) -> usize {
+        self.first_position
     }
 
-    /// The activation, batch first, whose first entry stands at position `start`, as the edit makes it.
-    pub(crate) fn apply(&self, activation: &Tensor, start: usize) -> Result<Tensor> {
-        let changed = (self.change)(activation, start)?;
-        if changed.dims() == activation.dims() {
-            return Ok(changed);
+    /// The activation of a hook, batch first, whose first entry stands at position `start`, as the edit makes it.
+    pub(crate) fn apply(&self, hook: Hook, activation: Tensor, start: usize) -> Result<Tensor> {
+        let mut activation = activation;
+        for (_, change) in self.changes.iter().filter(|(own, _)| *own == hook) {
+            let changed = change(&activation, start)?;
+            if changed.dims() != activation.dims() {
+                let (made, of) = (changed.dims(), activation.dims());
+                return Err(Error::new(
+                    ErrorKind::Tap,
+                    format!("the edit \"{self}\" made {made:?} of {of:?} at `{hook}`"),
+                )
+                .help("an edit gives back an activation of the same shape"));
+            }
+            activation = changed;
         }
-        let (made, of) = (changed.dims(), activation.dims());
-        Err(Error::new(
-            ErrorKind::Tap,
-            format!("the edit \"{self}\" made {made:?} of {of:?} at `{}`", self.hook),
-        )
-        .help("an edit gives back an activation of the same shape"))
+        Ok(activation)
     }
 }
 
 impl fmt::Display for Edit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        f.write_str(&self.label)
     }
 }
 
@@ -98,31 +115,12 @@ impl fmt::Display for Component {
 }
 
 impl Component {
-    /// The hook at which it is ablated, and its place on the axis before the last (a head) or on the last.
-    pub(crate) fn place(self) -> (Hook, Option<usize>) {
+    /// The hook at which it is ablated, and its index on the axis before the last (a head) or on the last.
+    pub(crate) fn hook_and_index(self) -> (Hook, Option<usize>) {
         match self {
             Component::Head(Head { layer, head }) => (Site::Z.at(layer), Some(head)),
             Component::Mlp(layer) => (Site::MlpOut.at(layer), None),
             Component::Neuron { layer, index } => (Site::MlpPost.at(layer), Some(index)),
-        }
-    }
-
-    fn check(self, model: &Model) -> Result<()> {
-        let dims = model.dims();
-        match self {
-            Component::Head(head) => head.check(dims.n_layers, dims.n_heads).map(|_| ()),
-            Component::Mlp(layer) => model.hook(Site::MlpOut.at(layer)).map(|_| ()),
-            Component::Neuron { layer, index } => {
-                model.hook(Site::MlpPost.at(layer))?;
-                if index < dims.d_mlp {
-                    return Ok(());
-                }
-                Err(Error::new(
-                    ErrorKind::Address,
-                    format!("there is no {self}: an MLP has {} neurons", dims.d_mlp),
-                )
-                .help(format!("neurons are 0 to {}", dims.d_mlp - 1)))
-            }
         }
     }
 }
@@ -185,437 +183,4 @@ pub struct Edge {
     pub query: usize,
     /// The position that is attended to.
     pub key: usize,
-}
-
-impl Model {
-    /// The model with components ablated. It shares this one's weights.
-    ///
-    /// ```
-    /// use headlight::prelude::*;
-    /// let model = Model::open("built-in")?;
-    /// let reference = model.run_with_cache("the quick brown fox jumps over the lazy dog")?;
-    /// let without = model.ablate(head(1, 0), Ablation::Mean(&reference))?;
-    /// println!("{without:?}");
-    /// assert!(model.ablate(head(9, 0), Ablation::Zero).is_err());
-    /// # Ok::<(), headlight::Error>(())
-    /// ```
-    pub fn ablate(&self, components: impl Into<Components>, ablation: Ablation) -> Result<Model> {
-        let Components(components) = components.into();
-        if components.is_empty() {
-            return Err(Error::new(ErrorKind::Tap, "no component to ablate: the model would be the same")
-                .help("name at least one head, as head(1, 0), or an MLP, as Component::Mlp(0)"));
-        }
-        let mut by_hook: BTreeMap<(usize, Site), (Hook, Vec<usize>)> = BTreeMap::new();
-        for component in &components {
-            component.check(self)?;
-            let (hook, index) = component.place();
-            let entry = by_hook.entry((hook.layer().unwrap_or(0), hook.site())).or_insert((hook, Vec::new()));
-            entry.1.extend(index);
-        }
-        let names: Vec<String> = components.iter().map(Component::to_string).collect();
-        let mut model = self.clone();
-        for (n, (hook, indices)) in by_hook.into_values().enumerate() {
-            let what = match n {
-                0 => format!("{} {ablation}-ablated", names.join(", ")),
-                _ => String::new(),
-            };
-            model.edits.push(Edit { what, hook, first: 0, change: self.ablation(hook, &indices, ablation)? });
-        }
-        Ok(model)
-    }
-
-    fn ablation(&self, hook: Hook, indices: &[usize], ablation: Ablation) -> Result<Arc<Change>> {
-        let dims = *self.dims();
-        // 1 where the activation stays, 0 where it goes, over the axes after the position.
-        let shape: &[usize] = match hook.site() {
-            Site::Z => &[dims.n_heads, 1],
-            Site::MlpPost => &[dims.d_mlp],
-            _ => &[1],
-        };
-        let gone = |index: usize| indices.is_empty() || indices.contains(&index);
-        let stays: Vec<f32> = (0..shape.iter().product()).map(|i| f32::from(u8::from(!gone(i)))).collect();
-        let stays = Tensor::from_vec(stays, shape, self.network.device())?;
-        let goes = (1.0 - &stays)?;
-        let whole = |run: &Run| -> Result<Tensor> { Ok(run.whole(hook)?.to_device(self.network.device())?) };
-        let fill = match ablation {
-            Ablation::Zero => None,
-            Ablation::Mean(reference) => {
-                Some(reference.mean_over_positions(hook)?.to_device(self.network.device())?)
-            }
-            Ablation::Resample(run) => Some(whole(run)?),
-        };
-        let by_position = matches!(ablation, Ablation::Resample(_));
-        Ok(Arc::new(move |activation, start| {
-            let kept = activation.broadcast_mul(&stays)?;
-            let Some(fill) = &fill else { return Ok(kept) };
-            let fill =
-                if by_position { rows(fill, hook, 1, start, activation.dim(1)?)? } else { fill.clone() };
-            Ok(kept.broadcast_add(&fill.broadcast_mul(&goes)?)?)
-        }))
-    }
-
-    /// The model with an activation of another run put in its place: of all heads or one, at all positions or some.
-    /// The other run must have kept that hook, and have as many tokens as what is run.
-    ///
-    /// ```
-    /// use headlight::prelude::*;
-    /// let model = Model::open("built-in")?;
-    /// let clean = model.run_with_cache("the cat sat the cat")?;
-    /// let patched = model.patch(("z", 1), Some(0), Some(&[5]), &clean)?;
-    /// println!("{:?}", patched.logits("the cat sat the one")?);
-    /// # Ok::<(), headlight::Error>(())
-    /// ```
-    pub fn patch(
-        &self,
-        hook: impl IntoHook,
-        head: Option<usize>,
-        positions: Option<&[usize]>,
-        from: &Run,
-    ) -> Result<Model> {
-        let hook = self.hook(hook)?;
-        let source = from.whole(hook)?.to_device(self.network.device())?;
-        let axes = axes_of(hook.site());
-        let dim = |wanted: &[&str]| axes.iter().position(|axis| wanted.contains(axis)).map(|dim| dim + 1);
-        let Some(position_dim) = dim(&["position", "query"]) else {
-            return Err(Error::new(ErrorKind::Tap, format!("`{hook}` has no positions to patch")));
-        };
-        let head_dim = match (head, dim(&["head"])) {
-            (None, _) => None,
-            (Some(index), Some(dim)) => {
-                Head { layer: hook.layer().unwrap_or(0), head: index }
-                    .check(self.dims().n_layers, self.heads_at(hook.site()))?;
-                Some((dim, index))
-            }
-            (Some(_), None) => {
-                return Err(Error::new(ErrorKind::Tap, format!("`{hook}` has no heads: axes {axes:?}"))
-                    .help("give None for the head, or a hook such as (\"z\", 1)"));
-            }
-        };
-        let len = source.dim(position_dim)?;
-        let chosen: Vec<usize> = positions.map_or_else(|| (0..len).collect(), <[usize]>::to_vec);
-        if chosen.is_empty() {
-            return Err(Error::new(ErrorKind::Tap, "no position to patch: the model would be the same")
-                .help("give None for all positions, or at least one"));
-        }
-        if let Some(position) = chosen.iter().find(|&&position| position >= len) {
-            return Err(Error::new(
-                ErrorKind::Tap,
-                format!("there is no position {position} in a run of {len} tokens"),
-            )
-            .help(format!("positions are 0 to {}", len - 1)));
-        }
-        let what = format!(
-            "{hook}{} patched at {}",
-            head.map(|head| format!(" of head {head}")).unwrap_or_default(),
-            positions.map_or("every position".to_string(), |positions| format!("{positions:?}")),
-        );
-        let first = chosen.iter().copied().min().unwrap_or(0);
-        let change = move |activation: &Tensor, start: usize| {
-            let seen = activation.dim(position_dim)?;
-            let source = rows(&source, hook, position_dim, start, seen)?;
-            if source.dims()[1..] != activation.dims()[1..] {
-                return Err(other_length(hook, len, activation.dim(position_dim)? + start));
-            }
-            let mut mask = vec![0f32; seen];
-            chosen.iter().filter(|&&p| p >= start).for_each(|&p| mask[p - start] = 1.0);
-            let mut shape = vec![1; activation.rank()];
-            shape[position_dim] = seen;
-            let mut mask = Tensor::from_vec(mask, shape, activation.device())?;
-            if let Some((dim, index)) = head_dim {
-                let heads = activation.dim(dim)?;
-                let mut shape = vec![1; activation.rank()];
-                shape[dim] = heads;
-                let one: Vec<f32> = (0..heads).map(|head| f32::from(u8::from(head == index))).collect();
-                mask = mask.broadcast_mul(&Tensor::from_vec(one, shape, activation.device())?)?;
-            }
-            let chosen = mask.broadcast_as(activation.dims())?.ne(0f32)?;
-            // Masked scores are -inf on both sides: a choice, not arithmetic, keeps them so.
-            Ok(chosen.where_cond(
-                &source.broadcast_as(activation.dims())?.contiguous()?,
-                &activation.contiguous()?,
-            )?)
-        };
-        let mut model = self.edited(what, hook, Arc::new(change));
-        if let Some(edit) = model.edits.last_mut() {
-            edit.first = first;
-        }
-        Ok(model)
-    }
-
-    /// The model with a direction added to an activation at every position: steering (Turner et al. 2023).
-    ///
-    /// ```
-    /// use headlight::prelude::*;
-    /// let model = Model::open("built-in")?;
-    /// let direction = model.run_with_cache("king")?.resid_pre(1)?.select("position", 1)?;
-    /// let steered = model.steer(("resid_pre", 1), &direction, 4.0)?;
-    /// println!("{}", steered.generate("the", &Sampling::default())?);
-    /// # Ok::<(), headlight::Error>(())
-    /// ```
-    pub fn steer(&self, hook: impl IntoHook, direction: &Named, coefficient: f64) -> Result<Model> {
-        let hook = self.hook(hook)?;
-        let values = direction.to_vec()?;
-        if direction.axes().len() != 1 || !coefficient.is_finite() || coefficient == 0.0 {
-            return Err(Error::new(
-                ErrorKind::Tap,
-                format!(
-                    "{coefficient} times `{}` of shape {:?} is no direction",
-                    direction.name(),
-                    direction.shape()
-                ),
-            )
-            .help("give a Named of one axis, as wide as the activation, and a coefficient that is not 0"));
-        }
-        if values.iter().any(|value| !value.is_finite()) || values.iter().all(|value| *value == 0.0) {
-            return Err(Error::new(ErrorKind::Tap, format!("`{}` is zero or not finite", direction.name()))
-                .help("a direction has a length"));
-        }
-        let scaled = (direction.tensor().to_device(self.network.device())? * coefficient)?;
-        let what = format!("{coefficient} x {} added at {hook}", direction.name());
-        let change = move |activation: &Tensor, _: usize| Ok(activation.broadcast_add(&scaled)?);
-        self.edited(what, hook, Arc::new(change)).checked_edit(hook)
-    }
-
-    /// The model with attention edges cut before the softmax: the query cannot look at the key, and what it paid there
-    /// goes to other keys. An edge beyond the end of a run waits for a longer one, in generation say.
-    ///
-    /// ```
-    /// use headlight::prelude::*;
-    /// let model = Model::open("built-in")?;
-    /// let cut = model.knock_out(&[Edge { head: head(1, 0), query: 6, key: 4 }])?;
-    /// let pattern = cut.run_with_cache("the cat sat the cat sat")?.pattern(1)?;
-    /// assert_eq!(pattern.value(&[0, 6, 4])?, 0.0);
-    /// # Ok::<(), headlight::Error>(())
-    /// ```
-    pub fn knock_out(&self, edges: &[Edge]) -> Result<Model> {
-        let dims = *self.dims();
-        if edges.is_empty() {
-            return Err(Error::new(ErrorKind::Tap, "no edge to knock out: the model would be the same")
-                .help("name at least one: Edge { head: head(1, 0), query: 6, key: 4 }"));
-        }
-        let mut layers: BTreeMap<usize, BTreeMap<(usize, usize), Vec<usize>>> = BTreeMap::new();
-        for &Edge { head, query, key } in edges {
-            head.check(dims.n_layers, dims.n_heads)?;
-            if key > query || query >= dims.n_ctx {
-                return Err(Error::new(
-                    ErrorKind::Tap,
-                    format!("there is no edge from query {query} to key {key}"),
-                )
-                .help(format!("a query looks back: key <= query < {}", dims.n_ctx)));
-            }
-            let keys = layers.entry(head.layer).or_default().entry((head.head, query)).or_default();
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-            if keys.len() > query {
-                return Err(no_key_left(query, head));
-            }
-        }
-        let mut model = self.clone();
-        for (n, (layer, cuts)) in layers.into_iter().enumerate() {
-            let what =
-                if n == 0 { format!("{} attention edges knocked out", edges.len()) } else { String::new() };
-            let change = move |scores: &Tensor, start: usize| {
-                let (_, heads, queries, keys) = scores.dims4()?;
-                let mut cut = vec![0f32; heads * queries * keys];
-                for (&(head, query), gone) in &cuts {
-                    if (start..start + queries).contains(&query) {
-                        let row = (head * queries + query - start) * keys;
-                        gone.iter().for_each(|key| cut[row + key] = f32::NEG_INFINITY);
-                    }
-                }
-                let cut = Tensor::from_vec(cut, (1, heads, queries, keys), scores.device())?;
-                let scores = scores.broadcast_add(&cut)?;
-                // Another edit may have cut the keys that this one left.
-                let best: Vec<Vec<Vec<f32>>> = scores.max(3)?.to_vec3()?;
-                for (head, query) in cuts.keys().filter(|(_, query)| (start..start + queries).contains(query))
-                {
-                    if best.iter().any(|row| row[*head][query - start] == f32::NEG_INFINITY) {
-                        return Err(no_key_left(*query, Head { layer, head: *head }));
-                    }
-                }
-                Ok(scores)
-            };
-            model.edits.push(Edit {
-                what,
-                hook: Site::AttnScores.at(layer),
-                first: 0,
-                change: Arc::new(change),
-            });
-        }
-        Ok(model)
-    }
-
-    /// The model with a change of one's own at a hook. The closure gets the activation, batch first, and gives one of
-    /// the same shape; it is tried on a short input at once.
-    ///
-    /// ```
-    /// use headlight::prelude::*;
-    /// let model = Model::open("built-in")?;
-    /// let halved = model.edit(("mlp_out", 0), "MLP 0 halved", |x| Ok((x * 0.5)?))?;
-    /// assert_ne!(halved.loss("the cat sat")?, model.loss("the cat sat")?);
-    /// assert!(model.edit(("mlp_out", 0), "wrong", |x| Ok(x.sum(1)?)).is_err());
-    /// # Ok::<(), headlight::Error>(())
-    /// ```
-    pub fn edit(
-        &self,
-        hook: impl IntoHook,
-        what: impl Into<String>,
-        change: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
-    ) -> Result<Model> {
-        let hook = self.hook(hook)?;
-        self.edited(what.into(), hook, Arc::new(move |x, _| change(x))).checked_edit(hook)
-    }
-
-    /// An edit of the crate's own, which needs no trial.
-    pub(crate) fn edit_with(
-        &self,
-        hook: Hook,
-        what: String,
-        change: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
-    ) -> Model {
-        self.edited(what, hook, Arc::new(move |x, _| change(x)))
-    }
-
-    /// The edits, in the order in which they were made.
-    pub fn edits(&self) -> Vec<String> {
-        self.edits.iter().map(Edit::to_string).filter(|what| !what.is_empty()).collect()
-    }
-
-    fn edited(&self, what: String, hook: Hook, change: Arc<Change>) -> Model {
-        let mut model = self.clone();
-        model.edits.push(Edit { what, hook, first: 0, change });
-        model
-    }
-
-    /// Tries the edits on a short input, so that a change that cannot work is known where it was made.
-    fn checked_edit(self, hook: Hook) -> Result<Model> {
-        let ids = vec![self.bos().unwrap_or(0); self.dims().n_ctx.min(2)];
-        let ids = Tensor::new(vec![ids], self.network.device())?;
-        self.execute(Start::Tokens(ids), None, &mut Reach(hook))?;
-        Ok(self)
-    }
-
-    /// Runs the network with the edits in force, if there is memory for it. It stops when asked, before the next activation.
-    pub(crate) fn execute(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<()> {
-        let offset = past.as_deref().map_or(0, Past::len);
-        let mut edited = Edited { edits: &self.edits, offset, inner: tap };
-        self.has_room(&start, past.as_deref(), &edited)?;
-        self.network.run(start, past, &mut edited)
-    }
-}
-
-/// Applies edits, then shows the outcome to another tap.
-pub(super) struct Edited<'a> {
-    edits: &'a [Edit],
-    offset: usize,
-    inner: &'a mut dyn Tap,
-}
-
-impl Edited<'_> {
-    /// The most that a change takes of an activation that is kept as well, where each has such a size.
-    pub(super) fn beside_what_is_kept(&self, size: impl Fn(&Hook) -> u64) -> u64 {
-        let kept = self.edits.iter().filter(|edit| self.keeps(edit.hook));
-        kept.map(|edit| size(&edit.hook).saturating_mul(CHANGING)).max().unwrap_or(0)
-    }
-}
-
-impl Tap for Edited<'_> {
-    fn wants(&self, hook: Hook) -> bool {
-        // An activation that nobody reads is asked for only to stop there.
-        progress::is_stopping() || self.edits.iter().any(|edit| edit.hook == hook) || self.inner.wants(hook)
-    }
-
-    fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
-        progress::check("the run of the model")?;
-        let mut activation = activation;
-        for edit in self.edits.iter().filter(|edit| edit.hook == hook) {
-            activation = edit.apply(&activation, self.offset)?;
-        }
-        if self.inner.wants(hook) { self.inner.tap(hook, activation) } else { Ok(activation) }
-    }
-
-    fn keeps(&self, hook: Hook) -> bool {
-        self.inner.wants(hook) && self.inner.keeps(hook)
-    }
-
-    fn stop_after(&self) -> Option<usize> {
-        self.inner.stop_after()
-    }
-
-    /// An edit at the unembedding sees every position.
-    fn unembed_positions(&self) -> Option<&[usize]> {
-        let at_unembedding = |edit: &Edit| matches!(edit.hook.site(), Site::UnembedIn | Site::UnembedOut);
-        if self.edits.iter().any(at_unembedding) { None } else { self.inner.unembed_positions() }
-    }
-}
-
-/// Wants one hook, so that the run goes as far as it.
-struct Reach(Hook);
-
-impl Tap for Reach {
-    fn wants(&self, hook: Hook) -> bool {
-        hook == self.0
-    }
-
-    fn tap(&mut self, _: Hook, activation: Tensor) -> Result<Tensor> {
-        Ok(activation)
-    }
-
-    fn keeps(&self, _: Hook) -> bool {
-        false
-    }
-
-    fn stop_after(&self) -> Option<usize> {
-        self.0.layer()
-    }
-}
-
-/// The rows of another run's activation that stand at positions `start` and after.
-fn rows(source: &Tensor, hook: Hook, dim: usize, start: usize, len: usize) -> Result<Tensor> {
-    let known = source.dim(dim)?;
-    if start + len > known || (start == 0 && len != known) {
-        return Err(other_length(hook, known, start + len));
-    }
-    Ok(source.narrow(dim, start, len)?)
-}
-
-fn no_key_left(query: usize, head: Head) -> Error {
-    Error::new(ErrorKind::Tap, format!("query {query} of {head} would have no key left"))
-        .help("leave it at least one, the first token say; or ablate the head")
-}
-
-fn other_length(hook: Hook, known: usize, run: usize) -> Error {
-    Error::new(ErrorKind::Tap, format!("the activation for `{hook}` is of {known} tokens, but {run} are run"))
-        .help("take it from a run of as many tokens")
-}
-
-impl Run {
-    /// An activation of a run of one input, batch first.
-    pub(crate) fn whole(&self, hook: Hook) -> Result<Tensor> {
-        match self.tokens() {
-            [_] => Ok(self.kept(hook)?.clone()),
-            many => {
-                Err(Error::new(ErrorKind::Input, format!("the other run has {} inputs, not one", many.len()))
-                    .remedied_by(Remedy::OneInput))
-            }
-        }
-    }
-
-    /// The mean of an activation over inputs and positions.
-    pub(crate) fn mean_over_positions(&self, hook: Hook) -> Result<Tensor> {
-        let (mut sum, mut count) = (None::<Tensor>, 0);
-        for index in 0..self.tokens().len() {
-            progress::check("taking the mean of a run")?;
-            let item = self.item(index)?;
-            let tensor = item.kept(hook)?.sum(1)?.squeeze(0)?;
-            count += item.tokens()[0].len();
-            sum = Some(match sum {
-                Some(sum) => (sum + tensor)?,
-                None => tensor,
-            });
-        }
-        let sum = sum.map_or_else(|| Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu), Ok)?;
-        Ok((sum / count.max(1) as f64)?)
-    }
 }

@@ -7,12 +7,13 @@ use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::predict::last_logits;
-use super::{Input, Model, Tokens};
 use crate::error::{Error, ErrorKind, Result};
-use crate::figure::drawn;
 use crate::hook::{Hook, Site};
-use crate::network::{Past, Start, Tap};
+use crate::model::input::{Input, Tokens};
+use crate::model::model::Model;
+use crate::model::predict::last_logits;
+use crate::network::start::{Past, Start};
+use crate::network::tap::Tap;
 use crate::progress::Progress;
 use crate::view::{Drawn, Table, View};
 
@@ -85,8 +86,6 @@ impl Drawn for Generated {
         Ok(vec![View::Table(table)])
     }
 }
-
-drawn!(Generated);
 
 impl Model {
     /// Continues a prompt.

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::figure::drawn;
 use crate::view::{Drawn, Table, View};
 
 /// One or several texts, or token ids. Made by `into()` from `"text"`, `["one", "two"]`, `vec![1, 2, 3]`,
@@ -283,5 +282,3 @@ impl Drawn for Tokens {
         Ok(vec![View::Table(table)])
     }
 }
-
-drawn!(Tokens);

@@ -2,15 +2,15 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Input, Model, Run, RunOptions, Tokens};
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::figure::drawn;
 use crate::hook::Site;
-use crate::memory;
+use crate::model::input::{Input, Tokens};
+use crate::model::model::Model;
+use crate::model::run::{Run, RunOptions};
 use crate::named::{Axis, Meaning, Named};
-use crate::network::ops::log_sum_exp;
-use crate::progress;
+use crate::network::cpu::ops::log_sum_exp;
 use crate::view::{Drawn, Table, View};
+use crate::{memory, progress};
 
 impl Run {
     /// The logits `[position, d_vocab]`.
@@ -211,8 +211,6 @@ impl Drawn for PromptTest {
         Ok(views.collect())
     }
 }
-
-drawn!(PromptTest);
 
 /// The last position's logits, for generation.
 pub(super) fn last_logits(logits: &Tensor) -> Result<Vec<f32>> {

@@ -9,15 +9,18 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
-use super::{Input, Model, OfIds, Tokens};
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::figure::drawn;
-use crate::files;
 use crate::hook::{Hook, IntoHook, Site};
-use crate::memory::{self, floats};
+use crate::memory::floats;
+use crate::model::digest::OfIds;
+use crate::model::input::{Input, Tokens};
+use crate::model::model::Model;
 use crate::named::{Axis, Meaning, Named};
-use crate::network::{Anatomy, Start, Tap};
+use crate::network::spec::Anatomy;
+use crate::network::start::Start;
+use crate::network::tap::Tap;
 use crate::view::{Drawn, View};
+use crate::{files, memory};
 
 /// What a run is to keep, and how far it is to go.
 ///
@@ -169,6 +172,34 @@ impl Model {
     /// Runs an input and keeps what the options say.
     pub fn run_with_options(&self, input: impl Into<Input>, options: &RunOptions) -> Result<Run> {
         self.run(&input.into(), options)
+    }
+
+    /// Runs an input with a tap of one's own, which sees and may change every activation that it wants.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// use candle_core::Tensor;
+    /// use headlight::Tap;
+    ///
+    /// struct Count(usize);
+    /// impl Tap for Count {
+    ///     fn wants(&self, hook: Hook) -> bool {
+    ///         hook.site() == Site::Pattern
+    ///     }
+    ///     fn tap(&mut self, _: Hook, activation: Tensor) -> headlight::Result<Tensor> {
+    ///         self.0 += 1;
+    ///         Ok(activation)
+    ///     }
+    /// }
+    /// let mut count = Count(0);
+    /// let model = Model::open("built-in")?;
+    /// model.run_with_tap("the cat sat", &mut count)?;
+    /// assert_eq!(count.0, model.dims().n_layers);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn run_with_tap(&self, input: impl Into<Input>, tap: &mut dyn Tap) -> Result<()> {
+        let tokens = self.tokenize(&input.into())?;
+        self.execute(Start::Tokens(self.batch(&tokens)?), None, tap)
     }
 
     fn run(&self, input: &Input, options: &RunOptions) -> Result<Run> {
@@ -573,8 +604,6 @@ impl Drawn for Run {
         Ok(views)
     }
 }
-
-drawn!(Run);
 
 #[cfg(test)]
 mod tests {

@@ -4,26 +4,31 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Dims;
 use crate::error::{Error, ErrorKind, Result};
+use crate::json::{LONGEST_SHOWN, parse};
+use crate::network::dims::Dims;
 
-/// The text of a `config.json`, and where it came from.
-pub(super) struct ConfigFile<'a> {
-    pub(super) path: &'a str,
-    pub(super) text: &'a str,
+/// The text of a `config.json`: with weights, a network.
+#[derive(Clone, Debug)]
+pub(crate) struct ConfigFile {
+    /// A `model_type`, or a class.
+    pub(crate) architecture: String,
+    /// What errors call the file.
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
-impl ConfigFile<'_> {
+impl ConfigFile {
     /// Builds what the file describes. An entry that it lacks is as in `defaults`, which are those of the class that reads such
     /// files in transformers. Entries have other names, too: of pairs of any name and the usual one, the last that is there
     /// counts. An error names the sizes that the file lacks.
-    pub(super) fn load<T: Serialize + DeserializeOwned, N>(
+    pub(crate) fn load<T: Serialize + DeserializeOwned, N>(
         &self,
         defaults: T,
         names: &[(&str, &str)],
         load: impl FnOnce(&T) -> Result<N>,
     ) -> Result<N> {
-        let said: Map<String, Value> = parse(self.path, self.text)?;
+        let said: Map<String, Value> = parse(&self.path, &self.text)?;
         let mut entries = said.clone();
         for (name, usual) in names {
             if let Some(value) = said.get(*name) {
@@ -42,7 +47,7 @@ impl ConfigFile<'_> {
         let config = with(entries.clone()).map_err(|error| {
             let is_wrong = |(name, value): (&String, &Value)| {
                 let error = with([(name.clone(), value.clone())].into_iter().collect()).err()?;
-                Some(wrong_entry(self.path, name, value, &defaults[name]).caused_by(error))
+                Some(wrong_entry(&self.path, name, value, &defaults[name]).caused_by(error))
             };
             entries.iter().find_map(is_wrong).unwrap_or_else(|| failed(error))
         })?;
@@ -69,39 +74,12 @@ fn wrong_entry(path: &str, name: &str, value: &Value, default: &Value) -> Error 
     Error::new(ErrorKind::Config, format!("{path} is not what it should be, at `{shown}`")).help(help)
 }
 
-/// As much of an entry as an error shows, in characters.
-const LONGEST_SHOWN: usize = 80;
-
-/// Reads JSON. An error names the entry that is wrong.
-pub(crate) fn parse<T: DeserializeOwned>(path: &str, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| {
-        let at = entry_at(text, error.line(), error.column());
-        let (at, mend) = match at.is_empty() {
-            true => (at, ""),
-            false => (format!(", at `{at}`"), "mend that entry, or "),
-        };
-        Error::new(ErrorKind::Config, format!("{path} is not what it should be{at}"))
-            .caused_by(error)
-            .help(format!("{mend}take the file that came with the model"))
-    })
-}
-
-/// The entry of a JSON text that holds a place, where the place is inside one: serde's errors name no field.
-fn entry_at(text: &str, line: usize, column: usize) -> String {
-    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().as_bytes();
-    let (before, after) = line.split_at(column.saturating_sub(1).min(line.len()));
-    let bounds = |byte: &u8| matches!(byte, b',' | b'{' | b'}');
-    let start = before.iter().rposition(bounds).map_or(0, |at| at + 1);
-    let end = before.len() + after.iter().position(bounds).unwrap_or(after.len());
-    String::from_utf8_lossy(&line[start..end]).trim().chars().take(LONGEST_SHOWN).collect()
-}
-
-pub(super) fn wrong<T>(what: String, help: impl Into<String>) -> Result<T> {
+pub(crate) fn wrong<T>(what: String, help: impl Into<String>) -> Result<T> {
     Err(Error::new(ErrorKind::Config, what).help(help))
 }
 
 /// A size for which there is no default.
-pub(super) fn required(name: &str, size: Option<usize>) -> Result<usize> {
+pub(crate) fn required(name: &str, size: Option<usize>) -> Result<usize> {
     match size {
         Some(size) => Ok(size),
         None => wrong(
@@ -112,29 +90,29 @@ pub(super) fn required(name: &str, size: Option<usize>) -> Result<usize> {
 }
 
 /// Fails for an entry that is set to what is not known here.
-pub(super) fn unset(is_set: bool, entry: &str, help: &str) -> Result<()> {
+pub(crate) fn unset(is_set: bool, entry: &str, help: &str) -> Result<()> {
     if is_set { wrong(format!("config.json says {entry}"), help) } else { Ok(()) }
 }
 
 /// A size under the name that it has in the file.
-pub(super) type Size = (&'static str, usize);
+pub(crate) type Size = (&'static str, usize);
 
 /// The sizes of an architecture, as its config.json calls them.
-pub(super) struct Sizes {
-    pub(super) layers: Size,
-    pub(super) heads: Size,
-    pub(super) key_value_heads: Option<Size>,
-    pub(super) width: Size,
-    pub(super) head_width: Option<Size>,
+pub(crate) struct Sizes {
+    pub(crate) layers: Size,
+    pub(crate) heads: Size,
+    pub(crate) key_value_heads: Option<Size>,
+    pub(crate) width: Size,
+    pub(crate) head_width: Option<Size>,
     /// Nothing where there are no MLPs.
-    pub(super) neurons: Option<Size>,
-    pub(super) vocabulary: Size,
-    pub(super) context: Size,
+    pub(crate) neurons: Option<Size>,
+    pub(crate) vocabulary: Size,
+    pub(crate) context: Size,
 }
 
 impl Sizes {
     /// The sizes, once they are known to make sense.
-    pub(super) fn dims(&self) -> Result<Dims> {
+    pub(crate) fn dims(&self) -> Result<Dims> {
         let given = [self.layers, self.heads, self.width, self.vocabulary, self.context];
         let others = [self.key_value_heads, self.head_width, self.neurons];
         for (name, size) in given.into_iter().chain(others.into_iter().flatten()) {
@@ -185,7 +163,7 @@ impl Sizes {
 }
 
 /// A norm's epsilon.
-pub(super) fn epsilon(name: &str, eps: f64) -> Result<f64> {
+pub(crate) fn epsilon(name: &str, eps: f64) -> Result<f64> {
     let narrow = eps as f32;
     if narrow.is_finite() && narrow > 0.0 {
         return Ok(eps);
@@ -194,7 +172,7 @@ pub(super) fn epsilon(name: &str, eps: f64) -> Result<f64> {
 }
 
 /// How many entries of each head rotary positions turn.
-pub(super) fn rotary_width(what: String, width: usize, d_head: usize) -> Result<usize> {
+pub(crate) fn rotary_width(what: String, width: usize, d_head: usize) -> Result<usize> {
     // Tables are made of it before a weight has shown that a head is so wide.
     const MOST: usize = 1 << 16;
     if width > MOST {

@@ -4,49 +4,52 @@
 
 use candle_core::{D, Tensor};
 
-use super::anatomy::Norms;
-use super::decoder::{Block, Decoder};
-use super::linear::Linear;
-use super::norm::Norm;
-use super::ops::{in_one_pass, without_means};
 use crate::error::Result;
+use crate::network::cpu::ops::{in_one_pass, without_means};
+use crate::network::network::Network;
+use crate::network::parts::block::Block;
+use crate::network::parts::linear::Linear;
+use crate::network::parts::norm::Norm;
+use crate::network::spec::Norms;
 
-/// The network with its norms' gains and biases in the weights that read them, the biases of values in attention's own,
-/// and the logits centred; what writes to the stream is centred too where the norms centre what they read.
-pub(super) fn folded(network: &Decoder) -> Result<Decoder> {
-    let mut folded = network.clone();
-    let centres = network.ln_final.kind == Norms::Layer;
-    for Block { ln1, attn, mlp } in &mut folded.blocks {
-        into_readers(ln1, [&mut attn.qkv])?;
-        if let Some((ln2, mlp)) = mlp {
-            into_readers(ln2, std::iter::once(&mut mlp.input).chain(&mut mlp.gate))?;
+impl Network {
+    /// The network with its norms' gains and biases in the weights that read them, the biases of values in attention's own,
+    /// and the logits centred; what writes to the stream is centred too where the norms centre what they read.
+    pub(crate) fn folded(&self) -> Result<Network> {
+        let mut folded = self.clone();
+        let centres = self.ln_final.kind == Norms::Layer;
+        for Block { ln1, attn, mlp } in &mut folded.blocks {
+            into_readers(ln1, [&mut attn.qkv])?;
+            if let Some((ln2, mlp)) = mlp {
+                into_readers(ln2, std::iter::once(&mut mlp.input).chain(&mut mlp.gate))?;
+                if centres {
+                    centre(&mut mlp.output)?;
+                }
+            }
             if centres {
-                centre(&mut mlp.output)?;
+                centre(&mut attn.output)?;
+            }
+            if let Some(bias) = &attn.qkv.bias {
+                let (heads, shared) = (attn.n_heads, attn.n_key_value_heads);
+                let bias = bias.reshape((heads + 2 * shared, ()))?; // (H + 2K, D)
+                let b_v = bias.narrow(0, heads + shared, shared)?; // (K, D)
+                let d_head = b_v.dim(1)?;
+                // Each query head adds the values' bias that it shares: attention sums to 1.
+                let each = b_v.unsqueeze(1)?.broadcast_as((shared, heads / shared, d_head))?;
+                let carried = each.reshape((1, heads * d_head))?.matmul(&attn.output.weight)?.squeeze(0)?; // (M)
+                attn.output.bias = Some((attn.output.bias_or_zeros()? + carried)?);
+                let rest = bias.narrow(0, 0, heads + shared)?;
+                attn.qkv.bias = Some(Tensor::cat(&[rest, b_v.zeros_like()?], 0)?.flatten_all()?);
             }
         }
+        into_readers(&mut folded.ln_final, [&mut folded.unembed])?;
         if centres {
-            centre(&mut attn.output)?;
+            folded.w_e = centred(&folded.w_e)?;
+            folded.w_pos = folded.w_pos.as_ref().map(centred).transpose()?;
         }
-        if let Some(bias) = &attn.qkv.bias {
-            let (heads, shared) = (attn.n_heads, attn.n_key_value_heads);
-            let bias = bias.reshape((heads + 2 * shared, ()))?; // (H + 2K, D)
-            let b_v = bias.narrow(0, heads + shared, shared)?; // (K, D)
-            let d_head = b_v.dim(1)?;
-            // Each query head adds the values' bias that it shares: attention sums to 1.
-            let each = b_v.unsqueeze(1)?.broadcast_as((shared, heads / shared, d_head))?;
-            let carried = each.reshape((1, heads * d_head))?.matmul(&attn.output.weight)?.squeeze(0)?; // (M)
-            attn.output.bias = Some((attn.output.bias_or_zeros()? + carried)?);
-            let rest = bias.narrow(0, 0, heads + shared)?;
-            attn.qkv.bias = Some(Tensor::cat(&[rest, b_v.zeros_like()?], 0)?.flatten_all()?);
-        }
+        centre(&mut folded.unembed)?;
+        Ok(folded)
     }
-    into_readers(&mut folded.ln_final, [&mut folded.unembed])?;
-    if centres {
-        folded.w_e = centred(&folded.w_e)?;
-        folded.w_pos = folded.w_pos.as_ref().map(centred).transpose()?;
-    }
-    centre(&mut folded.unembed)?;
-    Ok(folded)
 }
 
 /// Takes gain and bias out of a norm into what reads it. Where the norm centres, so do the weights: their columns lose

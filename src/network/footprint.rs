@@ -1,15 +1,17 @@
-//! How much memory a run takes at its widest, before it is made: the way through the blocks, as `decoder`, `attention`, `mlp` and
+//! How much memory a run takes at its widest, before it is made: the way through the blocks, as `network`, `attention`, `mlp` and
 //! `norm` go it without a gradient to track, with sizes in place of tensors. `tests/memory.rs` holds it to what runs take.
 
 use rayon::current_num_threads;
 
-use super::anatomy::{Mlps, Norms};
-use super::attend::BLOCK;
-use super::decoder::Decoder;
-use super::linear::Linear;
-use super::mlp::Activation;
-use super::{Dims, Network, Past, Start, Tap};
 use crate::hook::{Hook, Site};
+use crate::network::cpu::attend::BLOCK;
+use crate::network::dims::Dims;
+use crate::network::network::Network;
+use crate::network::parts::linear::Linear;
+use crate::network::parts::mlp::Activation;
+use crate::network::spec::{Mlps, Norms};
+use crate::network::start::{Past, Start};
+use crate::network::tap::Tap;
 
 impl Dims {
     /// How many numbers an activation has, of `batch` inputs of `len` positions that see `seen` keys.
@@ -34,30 +36,32 @@ impl Dims {
 /// Copies of an activation that are there at once where it is changed.
 pub(crate) const CHANGING: u64 = 3;
 
-/// The most bytes that a run takes at once beyond what is there before it, with what its tap keeps.
-pub(super) fn of_run(network: &Decoder, start: &Start, past: Option<&Past>, tap: &dyn Tap) -> u64 {
-    let (first, batch, len) = match start {
-        Start::Tokens(ids) => (0, ids.dims().first(), ids.dims().get(1)),
-        Start::Residual { layer, stream } => (*layer, stream.dims().first(), stream.dims().get(1)),
-    };
-    let (Some(&batch), Some(&len)) = (batch, len) else { return 0 };
-    let mut walk = Walk { network, tap, past, batch, len, layer: None, held: 0, most: 0 };
-    let mut stays = walk.begin(matches!(start, Start::Tokens(_)));
-    for layer in first..network.blocks.len() {
-        walk.layer = Some(layer);
-        stays = walk.block(stays);
-        if tap.stop_after() == Some(layer) {
-            return walk.most.saturating_mul(4);
+impl Network {
+    /// The most bytes that a run takes at once beyond what is there before it, with what its tap keeps.
+    pub(crate) fn footprint(&self, start: &Start, past: Option<&Past>, tap: &dyn Tap) -> u64 {
+        let (first, batch, len) = match start {
+            Start::Tokens(ids) => (0, ids.dims().first(), ids.dims().get(1)),
+            Start::Residual { layer, stream } => (*layer, stream.dims().first(), stream.dims().get(1)),
+        };
+        let (Some(&batch), Some(&len)) = (batch, len) else { return 0 };
+        let mut walk = Walk { network: self, tap, past, batch, len, layer: None, held: 0, most: 0 };
+        let mut stays = walk.begin(matches!(start, Start::Tokens(_)));
+        for layer in first..self.blocks.len() {
+            walk.layer = Some(layer);
+            stays = walk.block(stays);
+            if tap.stop_after() == Some(layer) {
+                return walk.most.saturating_mul(4);
+            }
         }
+        walk.layer = None;
+        walk.unembed();
+        walk.most.saturating_mul(4)
     }
-    walk.layer = None;
-    walk.unembed();
-    walk.most.saturating_mul(4)
 }
 
 /// Where a run is, in numbers.
 struct Walk<'a> {
-    network: &'a Decoder,
+    network: &'a Network,
     tap: &'a dyn Tap,
     past: Option<&'a Past>,
     batch: usize,
@@ -331,53 +335,63 @@ impl Walk<'_> {
     }
 }
 
-/// The same of a run whose operations are remembered, and of the way back through them: then every operation's outcome stays, and
-/// each weight that was multiplied with gets a gradient too, wanted or not. Of squares, and of logits, as many as were measured.
-pub(super) fn of_gradients(network: &Decoder, batch: usize, len: usize, read: usize, sites: &[Site]) -> u64 {
-    use Site::*;
-    let dims = &network.dims;
-    let size = |site| dims.numbers(site, batch, len, len);
-    let (stream, q, kv, square, neurons) = (size(ResidPre), size(Q), size(K), size(Pattern), size(MlpPre));
-    let norm = match network.ln_final.kind {
-        Norms::Layer => 5 * stream, // centred, squared, divided, times the gain, plus the bias
-        Norms::Rms => 3 * stream,
-        Norms::None => 0,
-    };
-    let linear = |linear: &Linear, out: u64| if linear.bias.is_some() { 2 * out } else { out };
-    let mut all = 2 * norm;
-    let mut weights = vec![network.unembed.weight.elem_count() as u64];
-    for block in &network.blocks {
-        let attn = &block.attn;
-        all += norm + linear(&attn.qkv, q + 2 * kv) + 3 * q + 2 * kv + linear(&attn.output, stream) + stream;
-        if attn.scoring.rotary.is_some() {
-            all += 4 * (q + kv);
+impl Network {
+    /// The same of a run whose operations are remembered, and of the way back through them: then every operation's outcome stays, and
+    /// each weight that was multiplied with gets a gradient too, wanted or not. Of squares, and of logits, as many as were measured.
+    pub(crate) fn footprint_of_gradients(
+        &self,
+        batch: usize,
+        len: usize,
+        read: usize,
+        sites: &[Site],
+    ) -> u64 {
+        use Site::*;
+        let dims = &self.dims;
+        let size = |site| dims.numbers(site, batch, len, len);
+        let (stream, q, kv, square, neurons) =
+            (size(ResidPre), size(Q), size(K), size(Pattern), size(MlpPre));
+        let norm = match self.ln_final.kind {
+            Norms::Layer => 5 * stream, // centred, squared, divided, times the gain, plus the bias
+            Norms::Rms => 3 * stream,
+            Norms::None => 0,
+        };
+        let linear = |linear: &Linear, out: u64| if linear.bias.is_some() { 2 * out } else { out };
+        let mut all = 2 * norm;
+        let mut weights = vec![self.unembed.weight.elem_count() as u64];
+        for block in &self.blocks {
+            let attn = &block.attn;
+            all +=
+                norm + linear(&attn.qkv, q + 2 * kv) + 3 * q + 2 * kv + linear(&attn.output, stream) + stream;
+            if attn.scoring.rotary.is_some() {
+                all += 4 * (q + kv);
+            }
+            if attn.scoring.is_normed() {
+                all += 4 * (q + kv);
+            }
+            weights.extend([&attn.qkv, &attn.output].map(|linear| linear.weight.elem_count() as u64));
+            if let Some((_, mlp)) = &block.mlp {
+                all += norm + linear(&mlp.input, neurons) + neurons + linear(&mlp.output, stream) + stream;
+                all += mlp.gate.as_ref().map_or(0, |gate| linear(gate, neurons) + neurons);
+                let of_mlp = [&mlp.input, &mlp.output].into_iter().chain(&mlp.gate);
+                weights.extend(of_mlp.map(|linear| linear.weight.elem_count() as u64));
+            }
+            // What is added there, its sum, and its gradient.
+            all += sites.iter().filter(|site| **site != Pattern).map(|site| 3 * size(*site)).sum::<u64>();
         }
-        if attn.scoring.is_normed() {
-            all += 4 * (q + kv);
-        }
-        weights.extend([&attn.qkv, &attn.output].map(|linear| linear.weight.elem_count() as u64));
-        if let Some((_, mlp)) = &block.mlp {
-            all += norm + linear(&mlp.input, neurons) + neurons + linear(&mlp.output, stream) + stream;
-            all += mlp.gate.as_ref().map_or(0, |gate| linear(gate, neurons) + neurons);
-            let of_mlp = [&mlp.input, &mlp.output].into_iter().chain(&mlp.gate);
-            weights.extend(of_mlp.map(|linear| linear.weight.elem_count() as u64));
-        }
-        // What is added there, its sum, and its gradient.
-        all += sites.iter().filter(|site| **site != Pattern).map(|site| 3 * size(*site)).sum::<u64>();
+        // In the first layer what lies before the site has no gradient.
+        let before = [ResidPre, QInput, KInput, VInput, Ln1Scale, Ln1Normalized, Q, K, V, RotQ, RotK];
+        let is_whole = sites.is_empty() || sites.iter().any(|site| before.contains(site));
+        let layers = (self.blocks.len() as u64).saturating_sub(u64::from(!is_whole));
+        // Scores, masked scores, pattern, and what the mask gets of a gradient; then what one of them takes on the way back.
+        let (squares, at_once) = match sites.contains(&Pattern) {
+            true => (2 * self.blocks.len() as u64, 3),
+            false => (4 * layers, if layers > 0 { 4 } else { 0 }),
+        };
+        let mask = dims.numbers(LnFinalScale, len, len, len);
+        let logits = dims.numbers(UnembedOut, batch, read, read);
+        all += squares.saturating_mul(square).saturating_add(4 * layers * mask);
+        all += logits + (2 * logits).max(square.saturating_mul(at_once));
+        all += weights.iter().sum::<u64>() + 2 * weights.iter().max().copied().unwrap_or(0);
+        all.saturating_mul(4)
     }
-    // In the first layer what lies before the site has no gradient.
-    let before = [ResidPre, QInput, KInput, VInput, Ln1Scale, Ln1Normalized, Q, K, V, RotQ, RotK];
-    let is_whole = sites.is_empty() || sites.iter().any(|site| before.contains(site));
-    let layers = (network.blocks.len() as u64).saturating_sub(u64::from(!is_whole));
-    // Scores, masked scores, pattern, and what the mask gets of a gradient; then what one of them takes on the way back.
-    let (squares, at_once) = match sites.contains(&Pattern) {
-        true => (2 * network.blocks.len() as u64, 3),
-        false => (4 * layers, if layers > 0 { 4 } else { 0 }),
-    };
-    let mask = dims.numbers(LnFinalScale, len, len, len);
-    let logits = dims.numbers(UnembedOut, batch, read, read);
-    all += squares.saturating_mul(square).saturating_add(4 * layers * mask);
-    all += logits + (2 * logits).max(square.saturating_mul(at_once));
-    all += weights.iter().sum::<u64>() + 2 * weights.iter().max().copied().unwrap_or(0);
-    all.saturating_mul(4)
 }

@@ -6,13 +6,12 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::figure::drawn;
 use crate::hook::head;
 use crate::named::{Axis, Meaning, Named};
 use crate::view::{Drawn, View};
 
 /// What a model was like at one step of its training, to four decimals. Measured on random tokens said twice, as
-/// [`RepeatedTokens`](crate::analysis::RepeatedTokens) makes them, which training never saw.
+/// [`RepeatedTokens`](crate::analysis::heads::repeated_tokens::RepeatedTokens) makes them, which training never saw.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TrainingPoint {
@@ -216,5 +215,3 @@ impl Drawn for TrainingCurve {
         Ok([self.losses()?, self.induction()?, self.previous_token()?].map(View::Lines).into())
     }
 }
-
-drawn!(TrainingCurve);

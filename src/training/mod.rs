@@ -1,30 +1,33 @@
 //! Training of small models, to watch what they learn: Olsson et al. 2022, "In-context Learning and Induction Heads",
 //! found that induction heads appear suddenly, and that in-context learning appears with them.
 
-mod curve;
+pub(crate) mod curve;
 mod optimizer;
 mod options;
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
 pub use curve::{TrainingCurve, TrainingPoint};
 pub use options::TrainingOptions;
 
-use crate::analysis::RepeatedTokens;
+use crate::analysis::heads::repeated_tokens::RepeatedTokens;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
 use crate::hook::{Hook, Site};
-use crate::memory;
-use crate::model::{Build, Model, RunOptions};
-use crate::network::gpt2::{self, Config};
-use crate::network::ops::cross_entropy;
-use crate::network::weights::Weights;
-use crate::network::{Network, Start, Tap};
-use crate::progress::{self, Progress};
+use crate::model::model::Model;
+use crate::model::run::RunOptions;
+use crate::network::config::ConfigFile;
+use crate::network::cpu::ops::cross_entropy;
+use crate::network::network::Network;
+use crate::network::start::Start;
+use crate::network::tap::Tap;
+use crate::network::weights::file::Weights;
+use crate::progress::Progress;
+use crate::{files, memory, progress};
 use optimizer::{AdamW, diverged};
 use options::BOS;
 
@@ -41,7 +44,7 @@ use options::BOS;
 /// ```
 pub struct Training {
     options: TrainingOptions,
-    build: Build,
+    config: Arc<ConfigFile>,
     optimizer: AdamW,
     curve: TrainingCurve,
 }
@@ -56,20 +59,17 @@ impl Training {
     /// A model as it is before its first step, evaluated once. Fails where no model can have the sizes.
     pub fn new(options: &TrainingOptions) -> Result<Training> {
         options.check()?;
-        let config: Config = serde_json::from_str(&options.config_json()).map_err(|error| {
-            Error::new(ErrorKind::Config, "no model has these sizes")
-                .caused_by(error)
-                .help("use the defaults")
-        })?;
         // As they are drawn, as they are trained, and both moments of their gradients.
         memory::check(&Device::Cpu, options.bytes().saturating_mul(4), || {
             ("a training of so many weights", "train fewer layers, narrower ones, or a smaller vocabulary")
         })?;
         let weights = Weights::random(options.seed, options.deviation, options.n_layers, &Device::Cpu);
-        gpt2::load(&config, &weights)?;
+        let (architecture, path) = ("gpt2".into(), "the training's options".into());
+        let config = ConfigFile { architecture, path, text: options.config_json() };
+        config.network(&weights)?;
         let mut training = Training {
             options: *options,
-            build: Build::new(move |weights| gpt2::load(&config, weights)),
+            config: config.into(),
             optimizer: AdamW::new(weights.into_drawn())?,
             curve: TrainingCurve::empty(),
         };
@@ -127,7 +127,7 @@ impl Training {
     pub fn step_on(&mut self, sequences: &[Vec<u32>]) -> Result<f32> {
         self.check(sequences)?;
         let step = self.steps() + 1;
-        let network = self.build.network(&Weights::from_tensors(self.optimizer.weights()))?;
+        let network = self.config.network(&Weights::from_tensors(self.optimizer.weights()))?;
         let (batch, len) = (sequences.len(), sequences[0].len() - 1);
         let gradients = network.footprint_of_gradients(batch, len, len, &[]);
         // What a step makes of a weight: its new value and moments, and on the way to them as many more.
@@ -141,7 +141,7 @@ impl Training {
                 )
             },
         )?;
-        let loss = losses(&*network, sequences)?.mean_all()?;
+        let loss = losses(&network, sequences)?.mean_all()?;
         let value = loss.to_scalar::<f32>()?;
         if !value.is_finite() {
             return Err(diverged("the loss", step));
@@ -202,8 +202,8 @@ impl Training {
             )
             .help("give at least 8, so that there is an early and a late part"));
         }
-        let network = self.build.network(&Weights::from_tensors(self.optimizer.copies()?))?;
-        let losses = losses(&*network, text)?.mean(0)?.to_vec1::<f32>()?;
+        let network = self.config.network(&Weights::from_tensors(self.optimizer.copies()?))?;
+        let losses = losses(&network, text)?.mean(0)?.to_vec1::<f32>()?;
         let losses: Vec<f64> = losses.into_iter().map(f64::from).collect();
         let (eighth, quarter) = (first.len() / 8, first.len() / 4);
         let late = mean(&losses[losses.len() - quarter..]);
@@ -224,7 +224,7 @@ impl Training {
     /// it reads ids, of which 0 is BOS.
     pub fn model(&self) -> Result<Model> {
         let weights = Weights::from_tensors(self.optimizer.copies()?);
-        Model::of_ids(&format!("trained, step {}", self.steps()), self.build.clone(), &weights, BOS)
+        Model::without_tokenizer(&format!("trained, step {}", self.steps()), self.config.clone(), &weights, BOS)
     }
 
     /// The weights as they are now, under Hugging Face's names: with
@@ -311,7 +311,7 @@ const STEP: &str = "headlight.step";
 const CURVE: &str = "headlight.curve";
 
 /// The loss of each prediction `[sequence, position]`, in nats.
-fn losses(network: &dyn Network, sequences: &[Vec<u32>]) -> Result<Tensor> {
+fn losses(network: &Network, sequences: &[Vec<u32>]) -> Result<Tensor> {
     let ids = Tensor::new(sequences.to_vec(), network.device())?;
     let last = ids.dim(1)? - 1;
     let mut logits = Logits(None);

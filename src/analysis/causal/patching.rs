@@ -1,0 +1,351 @@
+//! Patching: which activation carries the difference between two inputs (Meng et al. 2022, "Locating and Editing Factual
+//! Associations in GPT"; Wang et al. 2022, "Interpretability in the Wild").
+
+use std::fmt;
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::analysis::sweep::engine::sweep;
+use crate::analysis::sweep::metric::Metric;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::{Head, Hook, IntoHook, Site};
+use crate::memory::floats;
+use crate::model::input::{Input, Tokens};
+use crate::model::model::Model;
+use crate::model::run::{Run, RunOptions};
+use crate::named::{Axis, Named};
+use crate::network::start::Start;
+use crate::network::tap::Tap;
+use crate::network::tap::not_reached;
+use crate::progress::Progress;
+use crate::{memory, progress};
+
+/// Runs the corrupted input with one activation of the clean input patched in, each place in turn; the raw metric.
+/// `[layer, position]` for a site of the stream (`ResidPre`, `AttnOut`, `MlpOut`, ...), `[layer, head]`, over all
+/// positions, for a site of heads (`Z`, `Q`, `K`, `V`, `Pattern`, ...); of `K` and `V` the heads are those of keys, which query
+/// heads may share.
+///
+/// ```
+/// use headlight::prelude::*;
+/// let model = Model::open("built-in")?;
+/// let metric = Metric::log_prob(&model, " sat")?;
+/// let patched = activation_patching(&model, "the cat sat the cat", "the cat sat the dog", Site::Z, &metric)?;
+/// assert_eq!(patched.axis_names(), ["layer", "head"]);
+/// # Ok::<(), headlight::Error>(())
+/// ```
+pub fn activation_patching(
+    model: &Model,
+    clean: impl Into<Input>,
+    corrupted: impl Into<Input>,
+    site: Site,
+    metric: &Metric,
+) -> Result<Named> {
+    let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
+    let (places, inner): (Vec<Place>, Axis) = match of_heads(site) {
+        true => (per_layer(model, model.heads_at(site), |head| (Some(head), None)), model.head_axis_at(site)),
+        false => (per_layer(model, pair.len(), |position| (None, Some(position))), pair.position_axis()),
+    };
+    pair.patch(&places, vec![model.layer_axis(), inner], metric)
+}
+
+/// As [`activation_patching`], each head at each position by itself `[layer, head, position]`.
+pub fn activation_patching_by_position(
+    model: &Model,
+    clean: impl Into<Input>,
+    corrupted: impl Into<Input>,
+    site: Site,
+    metric: &Metric,
+) -> Result<Named> {
+    let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
+    if !of_heads(site) {
+        return Err(Error::new(ErrorKind::Address, format!("`{site}` has no heads"))
+            .help("activation_patching patches it by position; heads are in Z, Q, K, V and Pattern"));
+    }
+    let (n_heads, len) = (model.heads_at(site), pair.len());
+    let places = per_layer(model, n_heads * len, |place| (Some(place / len), Some(place % len)));
+    pair.patch(&places, vec![model.layer_axis(), model.head_axis_at(site), pair.position_axis()], metric)
+}
+
+/// A layer, and the head and the position if it is one only.
+type Place = (usize, Option<usize>, Option<usize>);
+
+fn per_layer(
+    model: &Model,
+    count: usize,
+    place: impl Fn(usize) -> (Option<usize>, Option<usize>),
+) -> Vec<Place> {
+    let layers = 0..model.dims().n_layers;
+    layers
+        .flat_map(|layer| (0..count).map(move |i| (layer, i)))
+        .map(|(layer, i)| (layer, place(i).0, place(i).1))
+        .collect()
+}
+
+fn of_heads(site: Site) -> bool {
+    use Site::*;
+    matches!(site, Q | K | V | RotQ | RotK | Z | Pattern | AttnScores | Result | QInput | KInput | VInput)
+}
+
+/// A clean run and the corrupted input that it is patched into.
+struct Pair<'a> {
+    model: &'a Model,
+    site: Site,
+    clean: Run,
+    corrupted: Tokens,
+}
+
+impl<'a> Pair<'a> {
+    fn new(model: &'a Model, clean: Input, corrupted: Input, site: Site) -> Result<Self> {
+        if !site.in_block() {
+            return Err(Error::new(
+                ErrorKind::Address,
+                format!("`{site}` is in no layer: there is nothing to go through"),
+            )
+            .help("patch resid_pre, attn_out, mlp_out, z, q, k, v or pattern"));
+        }
+        model.hook(site.at(0))?;
+        let clean = model.run_with_options(clean, &RunOptions::only([site]))?;
+        let corrupted = model.to_tokens(corrupted)?;
+        match clean.tokens() {
+            [tokens] if tokens.len() == corrupted.len() => Ok(Pair { model, site, clean, corrupted }),
+            [tokens] => Err(Error::new(
+                ErrorKind::Input,
+                format!(
+                    "the clean input has {} tokens and the corrupted one {}",
+                    tokens.len(),
+                    corrupted.len()
+                ),
+            )
+            .help(format!("they must align, token by token: {tokens} and {corrupted}"))),
+            many => Err(Error::new(ErrorKind::Input, format!("there are {} clean inputs", many.len()))
+                .help("patch one pair at a time")),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.corrupted.len()
+    }
+
+    fn position_axis(&self) -> Axis {
+        Axis::labelled("position", self.corrupted.shared_labels())
+    }
+
+    fn patch(&self, places: &[Place], axes: Vec<Axis>, metric: &Metric) -> Result<Named> {
+        // A variant is a model with one more edit: names, places and what they lie in.
+        const VARIANT: u64 = 1024;
+        memory::check(&Device::Cpu, VARIANT.saturating_mul(places.len() as u64), || {
+            let what = format!("patching at {} places", places.len());
+            (what, "patch heads over all positions, with `activation_patching`; or shorter inputs")
+        })?;
+        let variant = |&(layer, head, position): &Place| {
+            let positions = position.map(|position| [position]);
+            let positions = positions.as_ref().map(|one| one.as_slice());
+            self.model.patch(self.site.at(layer), head, positions, &self.clean)
+        };
+        let variants = places.iter().map(variant).collect::<Result<Vec<_>>>()?;
+        let swept = sweep("patching", self.model, &variants, &(&self.corrupted).into(), metric)?;
+        let values = swept.variants.iter().map(|&value| value as f32).collect();
+        let name = format!("{} with clean {} patched in", metric.described(self.model), self.site);
+        Named::from_vec(name, values, axes)
+    }
+}
+
+/// An estimate of [`activation_patching`] minus the corrupted metric, for all places from one gradient: (clean -
+/// corrupted) times the gradient at the corrupted run, summed (Nanda 2023, "Attribution Patching"). `[layer, head]` for
+/// a site of heads, `[layer, position]` for one of the stream.
+///
+/// ```
+/// use headlight::prelude::*;
+/// let model = Model::open("built-in")?;
+/// let metric = Metric::log_prob(&model, " sat")?;
+/// let estimate = attribution_patching(&model, "the cat sat the cat", "the cat sat the dog", Site::Z, &metric)?;
+/// assert_eq!(estimate.axis_names(), ["layer", "head"]);
+/// # Ok::<(), headlight::Error>(())
+/// ```
+pub fn attribution_patching(
+    model: &Model,
+    clean: impl Into<Input>,
+    corrupted: impl Into<Input>,
+    site: Site,
+    metric: &Metric,
+) -> Result<Named> {
+    let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
+    metric.check(model, &pair.corrupted)?;
+    if matches!(site, Site::AttnScores) {
+        return Err(Error::new(
+            ErrorKind::Address,
+            "masked attention scores are -inf: their difference is no number",
+        )
+        .help("use Pattern"));
+    }
+    let mut slopes =
+        Slopes { site, places: Vec::new(), positions: metric.positions(&pair.corrupted), logits: None };
+    let ids = Tensor::new(vec![pair.corrupted.ids().to_vec()], model.device())?;
+    model.has_room_for_gradients(
+        1,
+        pair.len(),
+        slopes.positions.as_ref().map_or(pair.len(), Vec::len),
+        &[site],
+    )?;
+    model.execute(Start::Tokens(ids), None, &mut slopes)?;
+    let logits = slopes.logits.ok_or_else(not_reached)?;
+    let logits = metric.read(&logits, &pair.corrupted)?;
+    let gradients = metric.differentiable(&logits, &pair.corrupted)?.backward();
+    progress::check("attribution patching")?;
+    let gradients = gradients?;
+    let mut values = Vec::new();
+    for (layer, (activation, shift)) in slopes.places.iter().enumerate() {
+        let gradient = match gradients.get(shift.as_tensor()) {
+            Some(gradient) => gradient.clone(),
+            None => activation.zeros_like()?,
+        };
+        let estimate = ((pair.clean.whole(site.at(layer))? - activation)? * gradient)?.squeeze(0)?;
+        // Everything but the heads, where there are heads, or the positions.
+        let estimate = match (site, of_heads(site)) {
+            (Site::Pattern, _) => estimate.sum((1, 2))?,
+            (_, true) => estimate.sum((0, 2))?,
+            (_, false) => estimate.sum(1)?,
+        };
+        values.extend(estimate.to_vec1::<f32>()?);
+    }
+    let inner = if of_heads(site) { model.head_axis_at(site) } else { pair.position_axis() };
+    Named::from_vec(
+        format!("estimated change of {} by patching {site}", metric.described(model)),
+        values,
+        vec![model.layer_axis(), inner],
+    )
+}
+
+/// Adds to each activation a shift of zero, whose gradient is the activation's.
+struct Slopes {
+    site: Site,
+    places: Vec<(Tensor, Var)>,
+    positions: Option<Vec<usize>>,
+    logits: Option<Tensor>,
+}
+
+impl Tap for Slopes {
+    fn wants(&self, hook: Hook) -> bool {
+        hook.site() == self.site || hook.site() == Site::UnembedOut
+    }
+
+    fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
+        if hook.site() == Site::UnembedOut {
+            self.logits = Some(activation.clone());
+            return Ok(activation);
+        }
+        let shift = Var::zeros(activation.dims(), DType::F32, activation.device())?;
+        let shifted = (&activation + shift.as_tensor())?;
+        self.places.push((activation.detach(), shift));
+        Ok(shifted)
+    }
+
+    fn unembed_positions(&self) -> Option<&[usize]> {
+        self.positions.as_deref()
+    }
+}
+
+/// Where a patched path ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// The final residual stream, and so the logits.
+    Logits,
+    /// What a head's queries read.
+    Query(Head),
+    /// What a head's keys read. Where heads share their keys, so does what reaches them.
+    Key(Head),
+    /// What a head's values read. Where heads share their values, so does what reaches them.
+    Value(Head),
+}
+
+impl fmt::Display for Receiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Receiver::Logits => f.write_str("the logits"),
+            Receiver::Query(head) => write!(f, "the queries of {head}"),
+            Receiver::Key(head) => write!(f, "the keys of {head}"),
+            Receiver::Value(head) => write!(f, "the values of {head}"),
+        }
+    }
+}
+
+/// Path patching (Wang et al. 2022, section 3.1): the effect of each head on a receiver alone. Runs the corrupted input
+/// with a head's output from the clean input, all other heads held as they were and MLPs free, notes what the receiver
+/// then reads, and puts only that into another corrupted run. The metric of each sender minus the corrupted metric
+/// `[layer, head]`; heads that cannot reach the receiver get 0.
+///
+/// ```
+/// use headlight::prelude::*;
+/// let model = Model::open("built-in")?;
+/// let metric = Metric::log_prob(&model, " sat")?;
+/// let to_keys = path_patching(&model, "the cat sat the cat", "the dog sat the cat", Receiver::Key(head(1, 0)), &metric)?;
+/// assert_eq!(to_keys.axis_names(), ["layer", "head"]);
+/// # Ok::<(), headlight::Error>(())
+/// ```
+pub fn path_patching(
+    model: &Model,
+    clean: impl Into<Input>,
+    corrupted: impl Into<Input>,
+    receiver: Receiver,
+    metric: &Metric,
+) -> Result<Named> {
+    let dims = *model.dims();
+    let pair = Pair::new(model, clean.into(), corrupted.into(), Site::Z)?;
+    metric.check(model, &pair.corrupted)?;
+    let held = model.run_with_options(&pair.corrupted, &RunOptions::only([Site::Z]))?;
+    let (read_at, put_at) = match receiver {
+        Receiver::Logits => (Site::ResidPost.at(dims.n_layers - 1), Site::ResidPost.at(dims.n_layers - 1)),
+        Receiver::Query(to) => (Site::ResidPre.at(to.layer), Site::QInput.at(to.layer)),
+        Receiver::Key(to) => (Site::ResidPre.at(to.layer), Site::KInput.at(to.layer)),
+        Receiver::Value(to) => (Site::ResidPre.at(to.layer), Site::VInput.at(to.layer)),
+    };
+    let to = match receiver {
+        Receiver::Logits => None,
+        Receiver::Query(to) | Receiver::Key(to) | Receiver::Value(to) => {
+            Some(to.check(dims.n_layers, dims.n_heads)?)
+        }
+    };
+    let sharing = match receiver {
+        Receiver::Key(_) | Receiver::Value(_) => dims.n_heads / dims.n_key_value_heads,
+        Receiver::Logits | Receiver::Query(_) => 1,
+    };
+    let reach = to.map_or(dims.n_layers, |to| to.layer);
+    let progress = Progress::new("tracing paths", reach * dims.n_heads);
+    memory::check(model.device(), floats([reach * dims.n_heads, pair.len(), dims.d_model]), || {
+        let what = format!("what {} heads send on {} tokens", reach * dims.n_heads, pair.len());
+        (what, "patch shorter inputs, or paths to a receiver in a lower layer")
+    })?;
+    let mut variants = Vec::new();
+    for sender in Head::all(reach, dims.n_heads) {
+        // Heads above the sender keep their mixed values, so that the way to the receiver leads through no other head.
+        let mut frozen = model.patch(Site::Z.at(sender.layer), None, None, &held)?;
+        for layer in sender.layer + 1..dims.n_layers {
+            frozen = frozen.patch(Site::Z.at(layer), None, None, &held)?;
+        }
+        let sent = frozen.patch(Site::Z.at(sender.layer), Some(sender.head), None, &pair.clean)?;
+        let kept = RunOptions::matching(read_at.to_string());
+        let stream = sent.run_with_options(&pair.corrupted, &kept)?.whole(read_at.into_hook()?)?;
+        variants.push(model.edit_with(
+            put_at,
+            format!("{sender} to {receiver}"),
+            move |activation| match to {
+                None => Ok(stream.clone()),
+                Some(to) => {
+                    let (batch, len, heads, width) = activation.dims4()?;
+                    let at = to.head / sharing;
+                    let before = activation.narrow(2, 0, at)?;
+                    let after = activation.narrow(2, at + 1, heads - at - 1)?;
+                    let own = stream.unsqueeze(2)?.broadcast_as((batch, len, 1, width))?;
+                    Ok(Tensor::cat(&[before, own, after], 2)?)
+                }
+            },
+        ));
+        progress.advance(1)?;
+    }
+    drop(progress);
+    let swept = sweep("patching paths", model, &variants, &(&pair.corrupted).into(), metric)?;
+    let mut values: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
+    values.resize(dims.n_layers * dims.n_heads, 0.0);
+    let name = format!("change of {} by the path to {receiver}", metric.described(model));
+    Named::from_vec(name, values, vec![model.layer_axis(), model.head_axis()])
+}

@@ -1,0 +1,5 @@
+//! The residual stream: what was added to it, and what it says so far.
+
+pub(crate) mod attribution;
+pub(crate) mod logit_lens;
+pub(crate) mod stream;

@@ -1,0 +1,152 @@
+//! What each part of a model wrote into the residual stream of a run, which is their sum (Elhage et al. 2021, "A
+//! Mathematical Framework for Transformer Circuits", section "High-Level Architecture").
+
+use candle_core::{DType, Tensor};
+
+use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::hook::{Hook, Site};
+use crate::model::input::Tokens;
+use crate::model::model::Model;
+use crate::model::run::Run;
+use crate::named::Axis;
+use crate::network::Norms;
+use crate::{memory, progress};
+
+/// A run of one input, read together with the model that made it.
+pub(crate) struct Stream<'a> {
+    pub(crate) model: &'a Model,
+    run: &'a Run,
+    tokens: &'a Tokens,
+}
+
+/// The tokens of a run of one input.
+pub(crate) fn one_input(run: &Run) -> Result<&Tokens> {
+    match run.tokens() {
+        [tokens] => Ok(tokens),
+        many => Err(Error::new(
+            ErrorKind::Input,
+            format!("the run has {} inputs, each with a stream of its own", many.len()),
+        )
+        .remedied_by(Remedy::OneInput)),
+    }
+}
+
+/// What a model's norms see of a tensor: nothing of its mean over dimension `dim`, where they centre.
+pub(crate) fn as_normed(model: &Model, x: &Tensor, dim: usize) -> Result<Tensor> {
+    match model.anatomy().norms {
+        Norms::Layer => Ok(x.broadcast_sub(&x.mean_keepdim(dim)?)?),
+        Norms::Rms | Norms::None => Ok(x.clone()),
+    }
+}
+
+impl<'a> Stream<'a> {
+    pub(crate) fn new(model: &'a Model, run: &'a Run) -> Result<Self> {
+        let tokens = one_input(run)?;
+        // A folded model has the sizes of the one it was made from, but other activations: sizes alone do not tell.
+        if run.model() != model.name() || run.n_layers() != model.dims().n_layers {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!(
+                    "the run is of `{}` ({} layers), but the model is `{}` ({} layers)",
+                    run.model(),
+                    run.n_layers(),
+                    model.name(),
+                    model.dims().n_layers
+                ),
+            )
+            .help("run this model on the input, and give that run"));
+        }
+        Ok(Stream { model, run, tokens })
+    }
+
+    /// Fails if there are not so many bytes for `what` is made of the stream.
+    pub(crate) fn has_room(&self, what: &str, needed: u64) -> Result<()> {
+        memory::check(self.model.device(), needed, || {
+            (format!("{what}, on {} tokens,", self.len()), "run a shorter input")
+        })
+    }
+
+    /// The number of positions.
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    pub(crate) fn position_axis(&self) -> Axis {
+        Axis::labelled("position", self.tokens.shared_labels())
+    }
+
+    /// An activation of the run `[position, ...]`, where the model is.
+    pub(crate) fn read(&self, hook: impl Into<Hook>) -> Result<Tensor> {
+        let hook = hook.into();
+        let dims = self.model.dims();
+        let tensor = self.run.whole(hook)?.squeeze(0)?;
+        let wanted = match hook.site() {
+            Site::Z => vec![self.len(), dims.n_heads, dims.d_head],
+            Site::Result => vec![self.len(), dims.n_heads, dims.d_model],
+            Site::Ln1Scale | Site::LnFinalScale => vec![self.len(), 1],
+            _ => vec![self.len(), dims.d_model],
+        };
+        if tensor.dims() != wanted {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!("the run's `{hook}` has shape {:?}, the model's {wanted:?}", tensor.dims()),
+            )
+            .help("give the model that made the run"));
+        }
+        Ok(tensor.to_device(self.model.device())?.contiguous()?)
+    }
+
+    /// Something `[.., position, width]` divided by the scale that a norm had in the run; as it is, where there are no norms.
+    pub(crate) fn scaled(&self, x: &Tensor, scale: impl Into<Hook>) -> Result<Tensor> {
+        match self.model.anatomy().norms {
+            Norms::None => Ok(x.clone()),
+            Norms::Layer | Norms::Rms => Ok(x.broadcast_div(&self.read(scale)?)?),
+        }
+    }
+
+    /// The embeddings that the stream begins with, by TransformerLens's names.
+    pub(crate) fn embeddings(model: &Model) -> Vec<(&'static str, Site)> {
+        let both = [("embed", Site::Embed), ("pos_embed", Site::PosEmbed)];
+        both.into_iter().filter(|(_, site)| model.anatomy().has(*site)).collect()
+    }
+
+    /// What each head of a layer wrote `[head, position, d_model]`, or that times a matrix `[d_model, width]`.
+    pub(crate) fn heads(&self, layer: usize, through: Option<&Tensor>) -> Result<Tensor> {
+        progress::check("taking the stream apart")?;
+        if self.run.hooks().contains(&Site::Result.at(layer)) {
+            let result = self.read(Site::Result.at(layer))?.transpose(0, 1)?.contiguous()?; // [head, position, d_model]
+            return match through {
+                Some(matrix) => through_all(&result, matrix),
+                None => Ok(result),
+            };
+        }
+        let z = self.read(Site::Z.at(layer))?.transpose(0, 1)?.contiguous()?; // [head, position, d_head]
+        let w_o = self.weight(&format!("blocks.{layer}.attn.W_O"))?; // [head, d_head, d_model]
+        // The product of two matrices is small where the matrix is narrow: no head's d_model numbers are made then.
+        let w_o = match through {
+            Some(matrix) => through_all(&w_o, matrix)?,
+            None => w_o,
+        };
+        Ok(z.matmul(&w_o)?)
+    }
+
+    /// The sum of the output biases of attention below a layer `[d_model]`.
+    pub(crate) fn attention_bias_below(&self, layer: usize) -> Result<Tensor> {
+        let mut sum = Tensor::zeros(self.model.dims().d_model, DType::F32, self.model.device())?;
+        for below in 0..layer {
+            sum = (sum + self.weight(&format!("blocks.{below}.attn.b_O"))?)?;
+        }
+        Ok(sum)
+    }
+
+    /// A weight, contiguous.
+    pub(crate) fn weight(&self, name: &str) -> Result<Tensor> {
+        Ok(self.model.weight(name)?.tensor().contiguous()?)
+    }
+}
+
+/// Each matrix `[.., rows, d_model]` times one matrix `[d_model, width]`.
+pub(crate) fn through_all(x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
+    let (many, rows, width) = x.dims3()?;
+    Ok(x.reshape((many * rows, width))?.matmul(matrix)?.reshape((many, rows, matrix.dim(1)?))?)
+}

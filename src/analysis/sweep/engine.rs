@@ -1,0 +1,324 @@
+//! The engine of all sweeps: many small changes to one model, each measured.
+//!
+//! A change at a layer leaves the layers below as they were, so a run resumes at the lowest layer that is changed. A change at
+//! a position leaves the positions before as they were, so it resumes behind those of which nothing is read.
+//! Changes at the same layer run together as the rows of a batch, as many as fit the budget of memory, and only the
+//! logits that the metric reads are made.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use crate::analysis::heads::scores::diagonal;
+use crate::analysis::sweep::metric::{Mean, Metric};
+use crate::analysis::sweep::part::{Keep, Share, Totals, check_inputs};
+use crate::error::Result;
+use crate::hook::{Hook, Site};
+use crate::memory;
+use crate::memory::floats;
+use crate::model::edit::Edit;
+use crate::model::input::{Input, Tokens};
+use crate::model::model::Model;
+use crate::network::cpu::ops::sum;
+use crate::network::start::{Past, Start};
+use crate::network::tap::Tap;
+use crate::network::tap::not_reached;
+use crate::progress::Progress;
+
+/// Bytes of activations that the rows of one batch may take together; one row always runs. `docs/big-work.md` states it.
+const BUDGET: u64 = 512 << 20;
+
+/// The metric of the unchanged model, and that of each variant.
+pub(crate) struct Swept {
+    pub(crate) clean: f64,
+    pub(crate) variants: Vec<f64>,
+}
+
+/// Measures variants of a model on inputs. Each variant is the model with edits added.
+pub(crate) fn sweep(
+    what: &str,
+    model: &Model,
+    variants: &[Model],
+    input: &Input,
+    metric: &Metric,
+) -> Result<Swept> {
+    check_inputs(model, input, Some(metric), drop)?;
+    let mut totals = Totals::default();
+    sweep_each(what, model, variants, input, metric, &Share::whole(input), &mut |row| totals.add(row))?;
+    Ok(Swept::of(&totals.0))
+}
+
+impl Swept {
+    /// From the sum of the rows that [`sweep_each`] gives.
+    pub(crate) fn of(totals: &[f64]) -> Swept {
+        let mean = |sum: &f64| sum / totals[0];
+        Swept { clean: mean(&totals[1]), variants: totals[2..].iter().map(mean).collect() }
+    }
+}
+
+/// As [`sweep`], for a share of the inputs, which were checked before, one after another. The row of each: how many values it
+/// has, and their sums for the unchanged model and for each variant.
+pub(crate) fn sweep_each(
+    what: &str,
+    model: &Model,
+    variants: &[Model],
+    input: &Input,
+    metric: &Metric,
+    share: &Share,
+    keep: &mut Keep,
+) -> Result<()> {
+    let mut by_place: BTreeMap<Place, Vec<Variant>> = BTreeMap::new();
+    for (index, variant) in variants.iter().enumerate() {
+        let added = &variant.edits[model.edits.len()..];
+        by_place.entry(Place::of(added)).or_default().push((index, added));
+    }
+    let steps = variants.len() + 1;
+    let progress = Progress::new(what, share.range.len() * steps);
+    progress.begin_at(share.done * steps);
+    for index in share.left() {
+        let tokens = &model.tokenize_one(input, index)?;
+        let budget = memory::share(BUDGET);
+        // The layers below are not run again, so no row is larger than that of the whole; beside it is what it resumes from, and
+        // what it is compared with.
+        let dims = model.dims();
+        let read = metric.positions(tokens).map_or(tokens.len(), |positions| positions.len());
+        let beside =
+            floats([dims.n_layers, tokens.len(), dims.d_model]).saturating_add(floats([read, dims.d_vocab]));
+        let row = Row { model, tokens, metric, layer: 0, skipped: 0 }.bytes();
+        memory::check(model.device(), row.saturating_add(beside), || {
+            let what = format!("{what} on {} tokens", tokens.len());
+            (what, "run a shorter input: others take no memory meanwhile, however many there are")
+        })?;
+        let mut sums = vec![Mean::default(); variants.len()];
+        let ids = Tensor::new(vec![tokens.ids().to_vec()], model.device())?;
+        // Above the first layer a run resumes from what the layer below left, before edits at the layer's own input.
+        let resumed = by_place.keys().filter_map(|place| place.layer.checked_sub(1)).collect();
+        let mut base = Reader::new(metric, tokens, &[], resumed, 0);
+        let mut past = Past::default();
+        // Keys and values of earlier positions are kept where a change leaves these as they were.
+        let behind = by_place.keys().any(|place| place.skipped(metric, tokens) > 0);
+        model.execute(Start::Tokens(ids), behind.then_some(&mut past), &mut base)?;
+        let unchanged = match metric.pattern_layer() {
+            Some(_) => base.induction_scores(1)?,
+            None => metric.of_logits(&base.logits()?, &base.logits()?, tokens)?,
+        };
+        progress.advance(1)?;
+        let mut resuming: BTreeMap<(usize, usize), Vec<Variant>> = BTreeMap::new();
+        for (place, variants) in &by_place {
+            let skipped = place.skipped(metric, tokens);
+            resuming.entry((place.layer, skipped)).or_default().extend(variants);
+        }
+        for ((layer, skipped), variants) in &resuming {
+            let row = Row { model, tokens, metric, layer: *layer, skipped: *skipped }.bytes();
+            let rows = (budget / row.max(1)).clamp(1, 64) as usize;
+            for chunk in variants.chunks(rows) {
+                let changes: Vec<&[Edit]> = chunk.iter().map(|(_, edits)| *edits).collect();
+                let below = layer.checked_sub(1).and_then(|below| base.streams.get(&below));
+                let (start, mut past) = match below {
+                    Some(stream) => {
+                        let stream = stream.narrow(1, *skipped, tokens.len() - skipped)?;
+                        let stream = stream.repeat((chunk.len(), 1, 1))?;
+                        let past = past.before(*layer, *skipped, chunk.len())?;
+                        (Start::Residual { layer: *layer, stream }, past)
+                    }
+                    None => {
+                        let ids = vec![tokens.ids()[*skipped..].to_vec(); chunk.len()];
+                        let ids = Tensor::new(ids, model.device())?;
+                        (Start::Tokens(ids), past.before(0, *skipped, chunk.len())?)
+                    }
+                };
+                let mut reader = Reader::new(metric, tokens, &changes, Vec::new(), *skipped);
+                let past = (*skipped > 0).then_some(&mut past);
+                model.execute(start, past, &mut reader)?;
+                let means = match (metric.pattern_layer(), &reader.pattern) {
+                    (None, _) => metric.of_logits(&reader.logits()?, &base.logits()?, tokens)?,
+                    (Some(_), Some(_)) => reader.induction_scores(chunk.len())?,
+                    // The pattern lies below what was changed.
+                    (Some(_), None) => unchanged.repeat(chunk.len()),
+                };
+                for ((index, _), mean) in chunk.iter().zip(means) {
+                    sums[*index].add(mean);
+                }
+                progress.advance(chunk.len())?;
+            }
+        }
+        let clean = unchanged.first().ok_or_else(not_reached)?;
+        let row: Vec<f64> =
+            [clean.count, clean.sum].into_iter().chain(sums.iter().map(|mean| mean.sum)).collect();
+        keep(&row)?;
+    }
+    Ok(())
+}
+
+/// A variant by its place among all, and the edits that it adds.
+type Variant<'a> = (usize, &'a [Edit]);
+
+/// Where a variant first differs from the model.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    layer: usize,
+    position: usize,
+}
+
+impl Place {
+    fn of(added: &[Edit]) -> Place {
+        let lowest = added.iter().flat_map(Edit::hooks).filter_map(Hook::layer).min();
+        let at_start = added.iter().flat_map(Edit::hooks).any(|hook| matches!(hook.site(), Site::Embed | Site::PosEmbed));
+        Place {
+            layer: if at_start { 0 } else { lowest.unwrap_or(0) },
+            position: added.iter().map(Edit::first_position).min().unwrap_or(0),
+        }
+    }
+
+    /// How many positions need not run again: those before the change, of which nothing is read. Rounded down, so that
+    /// neighbours run together.
+    fn skipped(&self, metric: &Metric, tokens: &Tokens) -> usize {
+        const STEPS: usize = 6;
+        match (metric.pattern_layer(), metric.positions(tokens)) {
+            (None, Some(read)) => {
+                let unread = read.into_iter().min().unwrap_or(0);
+                let step = tokens.len().div_ceil(STEPS);
+                self.position.min(unread) / step * step
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// One changed run of an input, from a layer and a position on.
+struct Row<'a> {
+    model: &'a Model,
+    tokens: &'a Tokens,
+    metric: &'a Metric,
+    layer: usize,
+    skipped: usize,
+}
+
+impl Row<'_> {
+    /// What it keeps alive at its widest: the stream and its norms, scores and pattern, neurons, logits, and the keys and values
+    /// of the positions that are skipped.
+    fn bytes(&self) -> u64 {
+        let dims = self.model.dims();
+        let (all, len) = (self.tokens.len(), self.tokens.len() - self.skipped);
+        let read = self.metric.positions(self.tokens).map_or(len, |positions| positions.len());
+        // A divergence makes more of the logits than other metrics do.
+        let logits = if matches!(self.metric, Metric::Kl) { 4 } else { 3 };
+        // Once as they are given to the run, once with those of the run's own behind them.
+        let past = if self.skipped > 0 { self.skipped + all } else { 0 };
+        let keys = 2 * dims.n_layers.saturating_sub(self.layer) * dims.n_key_value_heads * dims.d_head;
+        [
+            floats([len, 12 * dims.d_model + 3 * dims.d_mlp]),
+            floats([3 * dims.n_heads, len, all]),
+            floats([logits, read, dims.d_vocab]),
+            floats([past, keys]),
+        ]
+        .into_iter()
+        .fold(0, u64::saturating_add)
+    }
+}
+
+/// Changes each row by its own edits, and keeps what the metric reads.
+struct Reader<'a> {
+    metric: &'a Metric,
+    tokens: &'a Tokens,
+    changes: &'a [&'a [Edit]],
+    /// Those whose logits are read, counted from where the run begins.
+    positions: Option<Vec<usize>>,
+    /// Where the run begins.
+    start: usize,
+    pattern_layer: Option<usize>,
+    distance: usize,
+    head: usize,
+    stream_layers: Vec<usize>,
+    streams: BTreeMap<usize, Tensor>,
+    logits: Option<Tensor>,
+    pattern: Option<Tensor>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(
+        metric: &'a Metric,
+        tokens: &'a Tokens,
+        changes: &'a [&'a [Edit]],
+        stream_layers: Vec<usize>,
+        start: usize,
+    ) -> Self {
+        Reader {
+            metric,
+            tokens,
+            changes,
+            positions: metric.positions(tokens).map(|all| all.into_iter().map(|at| at - start).collect()),
+            start,
+            pattern_layer: metric.pattern_layer(),
+            distance: tokens.period().unwrap_or(1) - 1,
+            head: if let Metric::InductionScore(head) = metric { head.head } else { 0 },
+            stream_layers,
+            streams: BTreeMap::new(),
+            logits: None,
+            pattern: None,
+        }
+    }
+
+    fn changes_at(&self, hook: Hook) -> bool {
+        self.changes.iter().any(|edits| edits.iter().any(|edit| edit.is_at(hook)))
+    }
+
+    fn induction_scores(&self, rows: usize) -> Result<Vec<Mean>> {
+        let pattern = self.pattern.as_ref().ok_or_else(not_reached)?;
+        let len = pattern.dim(2)?;
+        let score = |row: usize| {
+            let head: Vec<f32> = pattern.get(row)?.get(self.head)?.flatten_all()?.to_vec1()?;
+            let named = diagonal(&head, len, self.distance);
+            Ok((sum(&named) / named.len() as f32).into())
+        };
+        (0..rows).map(score).collect()
+    }
+
+    /// The logits that the metric reads, whether or not the network made others too.
+    fn logits(&self) -> Result<Tensor> {
+        self.metric.read(self.logits.as_ref().ok_or_else(not_reached)?, self.tokens)
+    }
+}
+
+impl Tap for Reader<'_> {
+    fn wants(&self, hook: Hook) -> bool {
+        self.changes_at(hook) || self.keeps(hook)
+    }
+
+    fn keeps(&self, hook: Hook) -> bool {
+        match (hook.site(), hook.layer()) {
+            (Site::ResidPost, Some(layer)) => self.stream_layers.contains(&layer),
+            (Site::Pattern, layer) => layer == self.pattern_layer,
+            (Site::UnembedOut, _) => self.pattern_layer.is_none(),
+            _ => false,
+        }
+    }
+
+    fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
+        let mut activation = activation;
+        if self.changes_at(hook) {
+            let mut rows = Vec::new();
+            for (row, edits) in self.changes.iter().enumerate() {
+                let mut changed = activation.narrow(0, row, 1)?;
+                for edit in *edits {
+                    changed = edit.apply(hook, changed, self.start)?;
+                }
+                rows.push(changed);
+            }
+            activation = Tensor::cat(&rows, 0)?;
+        }
+        if self.keeps(hook) {
+            match (hook.site(), hook.layer()) {
+                (Site::ResidPost, Some(layer)) => drop(self.streams.insert(layer, activation.clone())),
+                (Site::Pattern, _) => self.pattern = Some(activation.clone()),
+                _ => self.logits = Some(activation.clone()),
+            }
+        }
+        Ok(activation)
+    }
+
+    fn unembed_positions(&self) -> Option<&[usize]> {
+        let all = self.changes.iter().any(|edits| edits.iter().any(Edit::is_at_unembedding));
+        if all { None } else { self.positions.as_deref() }
+    }
+}

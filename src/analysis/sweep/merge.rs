@@ -1,0 +1,103 @@
+//! Merging the parts of a sweep: the result that one process would have given, to the last bit.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::analysis::causal::ablation::AblationEffects;
+use crate::analysis::heads::repeated_tokens::RepeatedTokens;
+use crate::analysis::heads::scores::{HeadScores, of_totals};
+use crate::analysis::sweep::engine::Swept;
+use crate::analysis::sweep::part::{Asked, add};
+use crate::error::Result;
+use crate::view::{Drawn, Table, View};
+
+/// What the parts of a sweep found together, and what was asked.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Merged {
+    /// Of [`Part::ablation_effects`](crate::analysis::Part::ablation_effects).
+    Ablation {
+        /// The name of the model.
+        model: String,
+        /// What was put in place of what was ablated: `zero`, `mean` or `resample`.
+        ablation: String,
+        /// The effects.
+        effects: AblationEffects,
+    },
+    /// Of [`Part::head_scores`](crate::analysis::Part::head_scores).
+    HeadScores {
+        /// The name of the model.
+        model: String,
+        /// The tokens.
+        repeated: RepeatedTokens,
+        /// The scores of each kind.
+        scores: Vec<HeadScores>,
+    },
+    /// Of [`Part::measure`](crate::analysis::Part::measure).
+    Metric {
+        /// The name of the model.
+        model: String,
+        /// What was measured.
+        metric: String,
+        /// Its mean.
+        value: f64,
+        /// Of how many inputs.
+        inputs: usize,
+    },
+}
+
+/// Makes of the parts of a sweep, given in any order, what the sweep would have given in one piece, to the last bit where all
+/// parts were made on processors of one kind. Needs no model. Fails, saying which, if a shard is missing, there twice or not
+/// finished, or of another sweep.
+///
+/// [`Part`](crate::analysis::Part) has an example.
+pub fn merge(paths: &[impl AsRef<Path>]) -> Result<Merged> {
+    merged(&paths.iter().map(|path| path.as_ref().into()).collect::<Vec<_>>())
+}
+
+fn merged(paths: &[PathBuf]) -> Result<Merged> {
+    let added = add(paths)?;
+    let (model, totals) = (added.header.model, added.totals);
+    Ok(match added.header.asked {
+        Asked::Ablation { ablation, metric, layers, heads, mlps, .. } => {
+            let effects = AblationEffects::new(&Swept::of(&totals), metric, &ablation, layers, heads, mlps)?;
+            Merged::Ablation { model, ablation, effects }
+        }
+        Asked::HeadScores { kinds, length, batch, seed, layers, heads } => {
+            let repeated = RepeatedTokens { length, batch, seed };
+            let scores = of_totals(&totals, &kinds, &repeated, layers, heads)?;
+            Merged::HeadScores { model, repeated, scores }
+        }
+        Asked::Metric { metric } => {
+            Merged::Metric { model, metric, value: Swept::of(&totals).clean, inputs: added.header.inputs }
+        }
+    })
+}
+
+impl fmt::Debug for Merged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Merged::Ablation { model, effects, .. } => write!(f, "{model}: {effects:?}"),
+            Merged::HeadScores { model, scores, .. } => write!(f, "{model}: {scores:?}"),
+            Merged::Metric { model, metric, value, inputs } => {
+                write!(f, "{model}: {metric} {value:.4} over {inputs} inputs")
+            }
+        }
+    }
+}
+
+impl Drawn for Merged {
+    fn views(&self) -> Result<Vec<View>> {
+        Ok(match self {
+            Merged::Ablation { effects, .. } => effects.views()?,
+            Merged::HeadScores { scores, .. } => {
+                scores.iter().map(Drawn::views).collect::<Result<Vec<_>>>()?.concat()
+            }
+            Merged::Metric { model, metric, value, inputs } => {
+                let mut table = Table::new(model.clone(), [metric.clone(), "inputs".into()]);
+                table.push([format!("{value:.4}"), inputs.to_string()]);
+                vec![View::Table(table)]
+            }
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! Whether there is memory for a run, or for more weights, asked before they are made.
+
+use std::collections::HashSet;
+
+use candle_core::{CpuStorage, Storage, Tensor};
+
+use crate::error::{Remedy, Result};
+use crate::hook::{Hook, Site};
+use crate::memory::{check, floats};
+use crate::model::edit::Edit;
+use crate::model::model::Model;
+use crate::network::footprint::CHANGING;
+use crate::network::start::{Past, Start};
+use crate::network::tap::Tap;
+use crate::progress;
+use crate::progress::bytes;
+
+impl Model {
+    /// Runs the network with the edits in force, if there is memory for it. It stops when asked, before the next activation.
+    pub(crate) fn execute(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<()> {
+        let offset = past.as_deref().map_or(0, Past::len);
+        let mut edited = Edited { edits: &self.edits, offset, inner: tap };
+        self.has_room(&start, past.as_deref(), &edited)?;
+        self.network.run(start, past, &mut edited)
+    }
+
+    /// Fails if what such a run takes at once, with what its tap keeps, is more than what is free.
+    pub(super) fn has_room(&self, start: &Start, past: Option<&Past>, tap: &Edited) -> Result<()> {
+        let dims = match start {
+            Start::Tokens(ids) => ids.dims(),
+            Start::Residual { stream, .. } => stream.dims(),
+        };
+        let (batch, len) = (dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0));
+        let seen = len + past.map_or(0, Past::len);
+        let size = |hook: &Hook| self.dims().numbers(hook.site(), batch, len, seen).saturating_mul(4);
+        let needed = self.network.footprint(start, past, tap).saturating_add(tap.beside_what_is_kept(size));
+        let kept = || self.hooks().into_iter().filter(|hook| tap.wants(*hook) && tap.keeps(*hook));
+        check(self.device(), needed, || {
+            let inputs = if batch == 1 { "a run".to_string() } else { format!("a run of {batch} inputs") };
+            let kept = kept().max_by_key(size).map_or(String::new(), |largest| {
+                let bytes = bytes(size(&largest) as f64);
+                match kept().count() {
+                    1 => format!(" that keeps `{largest}`, {bytes},"),
+                    count => format!(" that keeps {count} activations (`{largest}` alone is {bytes})"),
+                }
+            });
+            (format!("{inputs} of {len} tokens{kept}"), "run a shorter input, or fewer at once")
+        })
+        .map_err(|error| if kept().nth(1).is_some() { error.remedied_by(Remedy::KeepLess) } else { error })
+    }
+
+    /// The same of a run through which gradients are taken, of so many positions' logits and with respect to these sites.
+    pub(crate) fn has_room_for_gradients(
+        &self,
+        batch: usize,
+        len: usize,
+        read: usize,
+        sites: &[Site],
+    ) -> Result<()> {
+        check(self.device(), self.network.footprint_of_gradients(batch, len, read, sites), || {
+            let what = format!("the gradient of a run of {len} tokens");
+            (what, "run a shorter input; patching in place of attribution takes no gradient, and less memory")
+        })
+    }
+
+    /// Fails if there is no memory for all weights once more, and so many bytes.
+    pub(super) fn has_room_for_weights(&self, what: &str, beside: u64) -> Result<()> {
+        // Several are often parts of one, or another view of it.
+        let mut seen = HashSet::new();
+        let mut bytes = beside;
+        for (_, weight) in self.network.weights()? {
+            let (storage, _) = weight.storage_and_layout();
+            if seen.insert(std::ptr::from_ref(&*storage)) {
+                bytes += match &*storage {
+                    Storage::Cpu(CpuStorage::F32(values)) => floats([values.len()]),
+                    _ => floats(weight.dims().iter().copied()),
+                };
+            }
+        }
+        check(self.device(), bytes, || {
+            (format!("{what} of {}", self.name), "let go of other models and runs, or take a smaller model")
+        })
+    }
+
+    /// Fails if there is no memory for so many copies of a weight.
+    pub(super) fn has_room_for_copies(&self, name: &str, weight: &Tensor, copies: usize) -> Result<()> {
+        check(self.device(), floats(weight.dims().iter().copied().chain([copies])), || {
+            (format!("`{name}` of all heads and layers"), "take one layer's, as `blocks.0.attn.W_Q`")
+        })
+    }
+}
+
+/// Applies edits, then shows the outcome to another tap.
+pub(super) struct Edited<'a> {
+    edits: &'a [Edit],
+    offset: usize,
+    inner: &'a mut dyn Tap,
+}
+
+impl Edited<'_> {
+    /// The most that a change takes of an activation that is kept as well, where each has such a size.
+    pub(super) fn beside_what_is_kept(&self, size: impl Fn(&Hook) -> u64) -> u64 {
+        let kept = self.edits.iter().flat_map(Edit::hooks).filter(|hook| self.keeps(*hook));
+        kept.map(|hook| size(&hook).saturating_mul(CHANGING)).max().unwrap_or(0)
+    }
+}
+
+impl Tap for Edited<'_> {
+    fn wants(&self, hook: Hook) -> bool {
+        // An activation that nobody reads is asked for only to stop there.
+        progress::is_stopping() || self.edits.iter().any(|edit| edit.is_at(hook)) || self.inner.wants(hook)
+    }
+
+    fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
+        progress::check("the run of the model")?;
+        let mut activation = activation;
+        for edit in self.edits {
+            activation = edit.apply(hook, activation, self.offset)?;
+        }
+        if self.inner.wants(hook) { self.inner.tap(hook, activation) } else { Ok(activation) }
+    }
+
+    fn keeps(&self, hook: Hook) -> bool {
+        self.inner.wants(hook) && self.inner.keeps(hook)
+    }
+
+    fn stop_after(&self) -> Option<usize> {
+        self.inner.stop_after()
+    }
+
+    /// An edit at the unembedding sees every position.
+    fn unembed_positions(&self) -> Option<&[usize]> {
+        if self.edits.iter().any(Edit::is_at_unembedding) { None } else { self.inner.unembed_positions() }
+    }
+}

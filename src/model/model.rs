@@ -1,0 +1,172 @@
+//! A model: a network with its tokenizer and its edits.
+
+use std::fmt;
+use std::sync::Arc;
+
+use candle_core::Device;
+
+use crate::error::Result;
+use crate::hook::{Head, Hook, IntoHook, Site, head};
+use crate::model::edit::Edit;
+use crate::named::{Axis, numbered};
+use crate::network::config::ConfigFile;
+use crate::network::dims::Dims;
+use crate::network::network::Network;
+use crate::network::parts::attention::Scoring;
+use crate::network::spec::Anatomy;
+use crate::network::weights::file::Weights;
+use crate::tokenizer::Tokenizer;
+
+/// A transformer to look into. Cloning is cheap: clones share the weights.
+///
+/// ```
+/// use headlight::prelude::*;
+/// let model = Model::open("built-in")?;
+/// let run = model.run_with_cache("the cat sat the cat sat")?;
+/// println!("{:?}", run.pattern(1)?);
+/// # Ok::<(), headlight::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Model {
+    pub(crate) name: String,
+    pub(crate) network: Arc<Network>,
+    /// How such a network is made of other weights.
+    pub(crate) config: Arc<ConfigFile>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    /// The token that begins a text, or why there is none.
+    pub(crate) bos: std::result::Result<u32, Arc<str>>,
+    pub(crate) eos: Vec<u32>,
+    pub(crate) edits: Vec<Edit>,
+}
+
+impl Model {
+    /// A model that reads ids alone.
+    pub(crate) fn without_tokenizer(
+        name: &str,
+        config: Arc<ConfigFile>,
+        weights: &Weights,
+        bos: u32,
+    ) -> Result<Model> {
+        let network = config.network(weights)?.into();
+        let tokenizer = Tokenizer::none().into();
+        Ok(Model {
+            name: name.into(),
+            network,
+            config,
+            tokenizer,
+            bos: Ok(bos),
+            eos: Vec::new(),
+            edits: Vec::new(),
+        })
+    }
+
+    /// What it was opened as.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its sizes, under TransformerLens's names.
+    pub fn dims(&self) -> &Dims {
+        self.network.dims()
+    }
+
+    /// What it is built of, where architectures differ.
+    pub fn anatomy(&self) -> Anatomy {
+        self.network.anatomy()
+    }
+
+    /// Every hook that it has, in the order in which a run meets them.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// assert!(model.hooks().contains(&Site::ResidMid.at(1)));
+    /// assert!(!model.hooks().contains(&Site::RotQ.at(1))); // its positions are embedded
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn hooks(&self) -> Vec<Hook> {
+        self.anatomy().hooks(self.dims().n_layers)
+    }
+
+    /// The hook that is meant. Fails unless the model has it.
+    pub(crate) fn hook(&self, hook: impl IntoHook) -> Result<Hook> {
+        self.anatomy().check(hook.into_hook()?, self.dims().n_layers)
+    }
+
+    /// The attention heads that share the keys and values of one key head: all that are in one group, or the head itself
+    /// where each has its own. Fails if there is no such layer or key head.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// assert_eq!(model.heads_of_key(1, 2)?, [head(1, 2)]);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn heads_of_key(&self, layer: usize, key_head: usize) -> Result<Vec<Head>> {
+        let Dims { n_layers, n_key_value_heads, .. } = *self.dims();
+        let of = head(layer, key_head).check(n_layers, n_key_value_heads)?;
+        let group = self.anatomy().group;
+        Ok((of.head * group..(of.head + 1) * group).map(|index| head(layer, index)).collect())
+    }
+
+    /// How many heads an activation has.
+    pub(crate) fn heads_at(&self, site: Site) -> usize {
+        if site.is_of_keys() { self.dims().n_key_value_heads } else { self.dims().n_heads }
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        self.network.device()
+    }
+
+    /// The token that begins a text, if the model has one: what `config.json` says, or else the files of generation and of the
+    /// tokenizer. An id beyond the vocabulary is none.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos.as_ref().ok().copied()
+    }
+
+    /// Whether [`bos`](Model::bos) is put before text unless [`no_bos`] or [`with_bos`] says otherwise: TransformerLens's
+    /// `default_prepend_bos`, true but for families that were trained without one (GPT-NeoX, and so Pythia, and Qwen).
+    pub fn prepends_bos(&self) -> bool {
+        self.network.prepends_bos()
+    }
+
+    pub(crate) fn scoring(&self, layer: usize) -> Result<&Scoring> {
+        self.network.scoring(layer)
+    }
+
+    pub(crate) fn layer_axis(&self) -> Axis {
+        Axis::labelled("layer", numbered("L", self.dims().n_layers))
+    }
+
+    pub(crate) fn head_axis(&self) -> Axis {
+        Axis::labelled("head", numbered("H", self.dims().n_heads))
+    }
+
+    /// The heads of an activation: those of keys are not named as query heads are, where they are fewer.
+    pub(crate) fn head_axis_at(&self, site: Site) -> Axis {
+        let prefix = if site.is_of_keys() && self.anatomy().group > 1 { "KV" } else { "H" };
+        Axis::labelled("head", numbered(prefix, self.heads_at(site)))
+    }
+}
+
+impl fmt::Debug for Model {
+    /// The name, the sizes, what of its tokenizer cannot be used, and the edits if there are any.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Dims { n_layers, n_heads, n_key_value_heads, d_model, d_vocab, n_ctx, .. } = self.dims();
+        write!(f, "{}: {n_layers} layers of {n_heads} heads", self.name)?;
+        if n_key_value_heads < n_heads {
+            write!(f, " on {n_key_value_heads} of keys")?;
+        }
+        write!(f, ", width {d_model}, {d_vocab} tokens, context {n_ctx}")?;
+        if let Some(largest) = self.tokenizer.beyond(*d_vocab) {
+            write!(
+                f,
+                "; its tokenizer has ids up to {largest}, of which it cannot read those from {d_vocab} on"
+            )?;
+        }
+        if let (Err(why), true) = (&self.bos, self.prepends_bos()) {
+            write!(f, "; no BOS before text: {why}")?;
+        }
+        self.edits().iter().try_for_each(|edit| write!(f, "; {edit}"))
+    }
+}

@@ -1,0 +1,158 @@
+//! Text and token ids: how a model reads the one as the other.
+
+use candle_core::Tensor;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::input::{Input, Sequences, Tokens};
+use crate::model::model::Model;
+use crate::network::dims::Dims;
+
+impl Model {
+    /// One text or one sequence of ids, as the model reads it, with its labels. Draws itself as a table, so that
+    /// the BOS token is there to see.
+    pub fn to_tokens(&self, input: impl Into<Input>) -> Result<Tokens> {
+        let mut all = self.tokenize(&input.into())?;
+        match (all.pop(), all.is_empty()) {
+            (Some(tokens), true) => Ok(tokens),
+            (_, _) => Err(Error::new(ErrorKind::Input, "there are several texts where one is taken")
+                .help("give one text at a time")),
+        }
+    }
+
+    /// What each token of an input says: the labels of [`to_tokens`](Model::to_tokens).
+    pub fn to_str_tokens(&self, input: impl Into<Input>) -> Result<Vec<String>> {
+        Ok(self.to_tokens(input)?.labels().to_vec())
+    }
+
+    /// The id of a piece of text that is one token, as it stands in mid-text: most words there begin with a space. Fails, naming
+    /// the tokens, if it is several, or one that the model has not.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// let cat = model.to_single_token(" cat")?;
+    /// assert_eq!(model.to_string(&[cat]), " cat");
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn to_single_token(&self, text: &str) -> Result<u32> {
+        match self.tokenizer.single(text)? {
+            Ok(id) if id as usize >= self.dims().d_vocab => Err(self.beyond(id, "")),
+            Ok(id) => Ok(id),
+            Err(ids) => Err(Error::new(
+                ErrorKind::Input,
+                format!("{text:?} is {} tokens, not one: {:?}", ids.len(), self.tokenizer.labels(&ids)),
+            )
+            .help("words in mid-sentence carry their leading space: try it with or without one")),
+        }
+    }
+
+    /// The text of token ids: of a whole text where they begin with BOS, and else of a piece of one, whose leading space is kept.
+    /// (Llama's tokenizer, and all that SentencePiece made, put a space of their own before a text.)
+    #[allow(clippy::inherent_to_string_shadow_display)]
+    pub fn to_string(&self, ids: &[u32]) -> String {
+        match self.bos().is_some() && ids.first().copied() == self.bos() {
+            true => self.tokenizer.decode(ids),
+            false => self.tokenizer.decode_continuation(ids),
+        }
+    }
+
+    /// Ids that stand for no text.
+    pub(crate) fn special_ids(&self) -> Vec<u32> {
+        let mut ids = self.tokenizer.special_ids();
+        ids.extend(self.bos().iter().chain(&self.eos));
+        ids
+    }
+
+    /// What token ids say, one by one.
+    pub(crate) fn labels(&self, ids: &[u32]) -> Vec<String> {
+        self.tokenizer.labels(ids)
+    }
+
+    pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<Tokens>> {
+        if input.len() == 0 {
+            return Err(Error::new(ErrorKind::Input, "there is no text and there are no ids to run")
+                .help("give at least one"));
+        }
+        (0..input.len()).map(|index| self.tokenize_one(input, index)).collect()
+    }
+
+    /// One of an input's sequences. Of thousands, all need not be tokens at once.
+    pub(crate) fn tokenize_one(&self, input: &Input, index: usize) -> Result<Tokens> {
+        let ids = match &input.sequences {
+            Sequences::Texts(texts) => self.encoded(&texts[index], input.bos),
+            Sequences::Ids(ids) => Ok(ids[index].clone()),
+        };
+        ids.and_then(|ids| self.checked(ids)).map_err(|error| input.placed(error, index))
+    }
+
+    fn encoded(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
+        if text.is_empty() {
+            return Err(Error::new(ErrorKind::Input, "the text is empty: there is nothing to run")
+                .help("give some text; to run the BOS token alone, give its id"));
+        }
+        let bos = match (&self.bos, bos) {
+            (Err(why), Some(true)) => {
+                return Err(Error::new(
+                    ErrorKind::Input,
+                    format!("there is no BOS to put before text: {why}"),
+                )
+                .help(
+                    "run the text without one; or name one of the vocabulary in config.json, as bos_token_id",
+                ));
+            }
+            (bos, asked) => bos.as_ref().ok().filter(|_| asked.unwrap_or(self.prepends_bos())).copied(),
+        };
+        Ok(bos.into_iter().chain(self.tokenizer.encode(text)?).collect())
+    }
+
+    pub(crate) fn checked(&self, ids: Vec<u32>) -> Result<Tokens> {
+        let Dims { n_ctx, d_vocab, .. } = *self.dims();
+        if ids.is_empty() {
+            return Err(Error::new(ErrorKind::Input, "the input has no tokens: there is nothing to run")
+                .help("give at least one token"));
+        }
+        if ids.len() > n_ctx {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!("the input has {} tokens, but the model reads at most {n_ctx}", ids.len()),
+            )
+            .help(format!("cut it to {n_ctx} tokens, BOS included, or run it in parts")));
+        }
+        if let Some(position) = ids.iter().position(|&id| id as usize >= d_vocab) {
+            return Err(self.beyond(ids[position], &format!(" at position {position}")));
+        }
+        let labels = self.tokenizer.labels(&ids);
+        let has_bos = self.bos().is_some() && ids.first().copied() == self.bos();
+        Ok(Tokens::new(ids, labels, has_bos))
+    }
+
+    /// What is said of a token that the model cannot read.
+    fn beyond(&self, id: u32, place: &str) -> Error {
+        let d_vocab = self.dims().d_vocab;
+        let ids = format!("the vocabulary has {d_vocab} tokens: ids are 0 to {}", d_vocab - 1);
+        match self.tokenizer.token(id) {
+            Some(token) => {
+                let what =
+                    format!("the model has no token {token:?} (id {id}){place}, though its tokenizer has");
+                Error::new(ErrorKind::Input, what).help(format!(
+                    "{ids}; write the text without it; if it is an ordinary word, the tokenizer is another model's"
+                ))
+            }
+            None => Error::new(ErrorKind::Input, format!("token id {id}{place} is out of range")).help(ids),
+        }
+    }
+
+    /// Ids `[batch, position]`. Shorter sequences are filled at the end, where a causal model's earlier positions
+    /// cannot see them; whoever reads the outcome must know the lengths.
+    pub(crate) fn batch(&self, tokens: &[Tokens]) -> Result<Tensor> {
+        let longest = tokens.iter().map(Tokens::len).max().unwrap_or(0);
+        let fill = self.bos().unwrap_or(0);
+        let row = |tokens: &Tokens| {
+            let mut ids = tokens.ids().to_vec();
+            ids.resize(longest, fill);
+            ids
+        };
+        let ids: Vec<u32> = tokens.iter().flat_map(row).collect();
+        Ok(Tensor::from_vec(ids, (tokens.len(), longest), self.network.device())?)
+    }
+}

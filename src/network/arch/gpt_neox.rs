@@ -1,0 +1,130 @@
+//! GPT-NeoX: Black et al. 2022, "GPT-NeoX-20B: An Open-Source Autoregressive Language Model", and Pythia (Biderman et al.
+//! 2023). Attention and MLP read the same stream, each through a norm of its own, and are added to it together (section
+//! 2.1); rotary positions turn a part of each head (section 2.1.1).
+//!
+//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::network::config::{Sizes, epsilon, rotary_width};
+use crate::network::dims::Dims;
+use crate::network::network::Network;
+use crate::network::parts::attention::{Attention, Scoring};
+use crate::network::parts::block::{Block, BlockKind};
+use crate::network::parts::linear::Linear;
+use crate::network::parts::mlp::{Activation, Mlp};
+use crate::network::parts::rotary::{Pairs, Parameters, Rotary};
+use crate::network::weights::file::Weights;
+use crate::network::weights::scope::{Scope, unembedding};
+
+/// What a GPT-NeoX's `config.json` says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    hidden_act: Activation,
+    max_position_embeddings: usize,
+    layer_norm_eps: f64,
+    tie_word_embeddings: bool,
+    use_parallel_residual: bool,
+    rope_parameters: Option<Parameters>,
+    rope_scaling: Option<Parameters>,
+    rotary_pct: Option<f64>,
+    rotary_emb_base: Option<f64>,
+    attention_bias: bool,
+}
+
+impl Default for Config {
+    /// `GPTNeoXConfig`'s.
+    fn default() -> Config {
+        Config {
+            vocab_size: 50432,
+            hidden_size: 6144,
+            num_hidden_layers: 44,
+            num_attention_heads: 64,
+            intermediate_size: 24576,
+            hidden_act: Activation::GeluErf,
+            max_position_embeddings: 2048,
+            layer_norm_eps: 1e-5,
+            tie_word_embeddings: false,
+            use_parallel_residual: true,
+            rope_parameters: None,
+            rope_scaling: None,
+            rotary_pct: Some(0.25),
+            rotary_emb_base: Some(10_000.0),
+            attention_bias: true,
+        }
+    }
+}
+
+pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
+    let dims = Sizes {
+        layers: ("num_hidden_layers", config.num_hidden_layers),
+        heads: ("num_attention_heads", config.num_attention_heads),
+        key_value_heads: None,
+        width: ("hidden_size", config.hidden_size),
+        head_width: None,
+        neurons: Some(("intermediate_size", config.intermediate_size)),
+        vocabulary: ("vocab_size", config.vocab_size),
+        context: ("max_position_embeddings", config.max_position_embeddings),
+    }
+    .dims()?;
+    let eps = epsilon("layer_norm_eps", config.layer_norm_eps)?;
+    let Dims { d_model: m, d_mlp: n, d_vocab: v, n_heads, d_head, .. } = dims;
+    let all = Scope::perhaps(weights, "gpt_neox.", "embed_in.weight");
+    let w_e = all.get("embed_in.weight", &[v, m])?; // (V, M)
+    let rope = Parameters::of(&config.rope_scaling, &config.rope_parameters);
+    let (base, scaling) = rope.read(config.rotary_emb_base, dims.n_ctx)?;
+    let part = rope.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
+    let width =
+        rotary_width(format!("the config has rotary_pct = {part}"), (part * d_head as f64) as usize, d_head)?;
+    let rotary = Rotary::new(width, base, Pairs::Halves, scaling);
+    let mut blocks = Vec::new();
+    for l in 0..dims.n_layers {
+        let of_layer = all.within(&format!("layers.{l}"));
+        let qkv = of_layer.linear("attention.query_key_value", [m, 3 * m], config.attention_bias)?;
+        blocks.push(Block {
+            ln1: of_layer.layer_norm("input_layernorm", m, eps)?,
+            attn: Attention {
+                n_heads,
+                n_key_value_heads: n_heads,
+                qkv: parts_apart(&qkv, n_heads, d_head)?,
+                output: of_layer.linear("attention.dense", [m, m], config.attention_bias)?,
+                scoring: Scoring { rotary: Some(rotary.clone()), ..Scoring::plain(d_head) },
+            },
+            mlp: Some((
+                of_layer.layer_norm("post_attention_layernorm", m, eps)?,
+                Mlp {
+                    activation: config.hidden_act,
+                    gate: None,
+                    input: of_layer.linear("mlp.dense_h_to_4h", [m, n], true)?,
+                    output: of_layer.linear("mlp.dense_4h_to_h", [n, m], true)?,
+                },
+            )),
+        });
+    }
+    // Renamed in transformers 5.14.
+    let name = if weights.has("lm_head.weight") { "lm_head" } else { "embed_out" };
+    let unembed = unembedding(weights, name, &w_e, config.tie_word_embeddings)?;
+    let ln_final = all.layer_norm("final_layer_norm", m, eps)?;
+    let block_kind = if config.use_parallel_residual { BlockKind::Parallel } else { BlockKind::Serial };
+    Ok(Network { dims, block_kind, prepends_bos: false, w_e, w_pos: None, blocks, ln_final, unembed })
+}
+
+/// The file has each head's query, key and value together; here all queries come first, then all keys and values.
+fn parts_apart(qkv: &Linear, n_heads: usize, d_head: usize) -> Result<Linear> {
+    let apart = |rows: &Tensor| -> Result<Tensor> {
+        let width = rows.elem_count() / (3 * n_heads * d_head);
+        let rows = rows.reshape((n_heads, 3, d_head, width))?.transpose(0, 1)?.contiguous()?; // (3, H, D, M)
+        Ok(rows.reshape((3 * n_heads * d_head, width))?) // (3HD, M)
+    };
+    let bias =
+        qkv.bias.as_ref().map(|bias| -> Result<Tensor> { Ok(apart(bias)?.squeeze(1)?) }).transpose()?;
+    Ok(Linear { weight: apart(&qkv.weight.t()?)?.t()?, bias })
+}

@@ -1,0 +1,136 @@
+//! Every architecture that can be opened, by the names that files give it.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::network::config::ConfigFile;
+use crate::network::arch::{attention_only, gpt_neo, gpt_neox, gpt2, gptj, llama, mistral, qwen};
+use crate::network::network::Network;
+use crate::network::weights::file::Weights;
+
+/// What is known of an architecture.
+struct Architecture {
+    /// The `model_type` of its `config.json`.
+    name: &'static str,
+    /// How the name of its class begins there.
+    class: &'static str,
+    /// The tokens that begin and end a text, where no file of the model says so: transformers' defaults.
+    bos_and_eos: Option<(u32, u32)>,
+    load: fn(&ConfigFile, &Weights) -> Result<Network>,
+}
+
+/// Every architecture that can be opened.
+const ARCHITECTURES: [Architecture; 9] = [
+    Architecture {
+        name: "gpt2",
+        class: "GPT2",
+        bos_and_eos: Some((50256, 50256)),
+        load: |file, weights| {
+            file.load(gpt2::Config::default(), &gpt2::NAMES, |config| gpt2::load(config, weights))
+        },
+    },
+    Architecture {
+        name: "gpt_neo",
+        class: "GPTNeoFor",
+        bos_and_eos: Some((50256, 50256)),
+        load: |file, weights| {
+            file.load(gpt_neo::Config::default(), &gpt_neo::NAMES, |config| gpt_neo::load(config, weights))
+        },
+    },
+    Architecture {
+        name: "gpt_neox",
+        class: "GPTNeoX",
+        bos_and_eos: Some((0, 2)),
+        load: |file, weights| {
+            file.load(gpt_neox::Config::default(), &[], |config| gpt_neox::load(config, weights))
+        },
+    },
+    Architecture {
+        name: "gptj",
+        class: "GPTJ",
+        bos_and_eos: Some((50256, 50256)),
+        load: |file, weights| {
+            file.load(gptj::Config::default(), &gptj::NAMES, |config| gptj::load(config, weights))
+        },
+    },
+    Architecture {
+        name: "llama",
+        class: "Llama",
+        bos_and_eos: Some((1, 2)),
+        load: |file, weights| file.load(llama::Config::default(), &[], |config| llama::load(config, weights)),
+    },
+    Architecture {
+        name: "mistral",
+        class: "Mistral",
+        bos_and_eos: Some((1, 2)),
+        load: |file, weights| {
+            file.load(mistral::Config::default(), &[], |config| mistral::load(config, weights))
+        },
+    },
+    Architecture {
+        name: "qwen2",
+        class: "Qwen2For",
+        bos_and_eos: None,
+        load: |file, weights| file.load(qwen::qwen2(), &[], |config| qwen::load_qwen2(config, weights)),
+    },
+    Architecture {
+        name: "qwen3",
+        class: "Qwen3For",
+        bos_and_eos: None,
+        load: |file, weights| file.load(qwen::qwen3(), &[], |config| qwen::load_qwen3(config, weights)),
+    },
+    Architecture {
+        name: "attn-only",
+        class: "AttentionOnly",
+        bos_and_eos: None,
+        load: |file, weights| {
+            let defaults = attention_only::Config::default();
+            file.load(defaults, &attention_only::NAMES, |config| attention_only::load(config, weights))
+        },
+    },
+];
+
+/// The architecture that a `model_type` or a class names.
+fn architecture(said: &str) -> Option<&'static Architecture> {
+    ARCHITECTURES.iter().find(|known| known.name == said || said.starts_with(known.class))
+}
+
+/// The tokens that begin and end a text in an architecture, where no file of the model says so.
+pub(crate) fn bos_and_eos(architecture_said: &str) -> Option<(u32, u32)> {
+    architecture(architecture_said)?.bos_and_eos
+}
+
+impl ConfigFile {
+    /// Builds the network of weights under Hugging Face's names (TransformerLens's for models of attention alone).
+    pub(crate) fn network(&self, weights: &Weights) -> Result<Network> {
+        match architecture(&self.architecture) {
+            Some(known) => (known.load)(self, weights),
+            None => {
+                let known: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
+                Err(Error::new(
+                    ErrorKind::Config,
+                    format!("{} is of architecture `{}`, which is not known", self.path, self.architecture),
+                )
+                .help(format!("known architectures: {}", known.join(", "))))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What transformers' classes say of the tokens that begin and end a text, which is not seen from outside.
+    #[test]
+    fn what_begins_and_ends_texts() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/defaults.json");
+        let all: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(path).expect("the file")).expect("JSON");
+        let known = all["bos_and_eos"].as_object().expect("a table");
+        for Architecture { name, bos_and_eos, .. } in &ARCHITECTURES {
+            let expected = known.get(*name).map(|ids| (ids[0].as_u64(), ids[1].as_u64()));
+            let expected = expected.and_then(|(bos, eos)| Some((bos? as u32, eos? as u32)));
+            assert_eq!(*bos_and_eos, expected, "{name}");
+        }
+        assert_eq!(known.len(), ARCHITECTURES.len() - 1);
+    }
+}

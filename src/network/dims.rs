@@ -1,0 +1,22 @@
+//! The sizes of a network.
+
+/// The sizes of a network, under TransformerLens's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dims {
+    /// Blocks.
+    pub n_layers: usize,
+    /// Attention heads in each block.
+    pub n_heads: usize,
+    /// Heads of keys and values in each block: fewer than attention heads where several share one.
+    pub n_key_value_heads: usize,
+    /// Width of the residual stream.
+    pub d_model: usize,
+    /// Width of one head.
+    pub d_head: usize,
+    /// Neurons in each MLP; 0 where there are none.
+    pub d_mlp: usize,
+    /// Tokens in the vocabulary.
+    pub d_vocab: usize,
+    /// The longest input, in tokens.
+    pub n_ctx: usize,
+}

@@ -1,0 +1,289 @@
+//! Attention (Vaswani et al. 2017), with as many heads of keys and values as of queries, or with fewer that query heads
+//! share (Ainslie et al. 2023, "GQA").
+//!
+//! Shapes at the end of lines: B batch, T positions read now, S positions read so far, H query heads, K heads of keys and
+//! values, D width of a head, M width of the residual stream.
+
+use candle_core::{Device, Tensor};
+
+use crate::error::Result;
+use crate::hook::Site;
+use crate::network::cpu::attend;
+use crate::network::cpu::attend::Sight;
+use crate::network::cpu::ops::{in_one_pass, softmax};
+use crate::network::parts::layer::LayerCtx;
+use crate::network::parts::linear::Linear;
+use crate::network::parts::norm::Norm;
+use crate::network::parts::rotary::Rotary;
+
+/// The attention of a block.
+#[derive(Clone, Debug)]
+pub(crate) struct Attention {
+    pub(crate) n_heads: usize,
+    pub(crate) n_key_value_heads: usize,
+    /// Queries, keys and values, head by head.
+    pub(crate) qkv: Linear, // (M, (H + 2K) D)
+    pub(crate) output: Linear, // (HD, M)
+    pub(crate) scoring: Scoring,
+}
+
+/// How queries and keys become attention scores.
+#[derive(Clone, Debug)]
+pub struct Scoring {
+    /// What their products are multiplied by.
+    pub scale: f64,
+    /// How many positions, its own included, a query looks back at most.
+    pub window: Option<usize>,
+    /// What turns them by their positions.
+    pub rotary: Option<Rotary>,
+    /// The norms of single heads' queries and keys, before they are turned.
+    pub(crate) norms: Option<(Norm, Norm)>,
+}
+
+impl Scoring {
+    /// Products over the root of the heads' width, of every earlier position.
+    pub(crate) fn plain(d_head: usize) -> Scoring {
+        Scoring { scale: 1.0 / (d_head as f64).sqrt(), window: None, rotary: None, norms: None }
+    }
+
+    /// Whether single heads' queries and keys are normed, so that no scores are linear in what they read.
+    pub fn is_normed(&self) -> bool {
+        self.norms.is_some()
+    }
+
+    /// Queries and keys `[batch, position, head, d_head]` as the norms of single heads leave them.
+    pub(crate) fn normed(&self, q: Tensor, k: Tensor) -> Result<(Tensor, Tensor)> {
+        match &self.norms {
+            Some((of_q, of_k)) => Ok((of_q.unseen(q)?, of_k.unseen(k)?)),
+            None => Ok((q, k)),
+        }
+    }
+
+    /// 0 where a query may look, -inf where the key lies ahead of it or too far back `[query, key]`. The last of `seen`
+    /// keys is that of the last of `len` queries. Nothing where all queries may look everywhere.
+    pub(crate) fn mask(&self, len: usize, seen: usize, device: &Device) -> Result<Option<Tensor>> {
+        let window = self.window.unwrap_or(usize::MAX);
+        if len == 1 && seen <= window {
+            return Ok(None);
+        }
+        let offset = seen - len;
+        let allowed = |query: usize, key: usize| key <= query + offset && query + offset - key < window;
+        let mask = (0..len).flat_map(|query| {
+            (0..seen).map(move |key| if allowed(query, key) { 0f32 } else { f32::NEG_INFINITY })
+        });
+        Ok(Some(Tensor::from_iter(mask, device)?.reshape((len, seen))?))
+    }
+}
+
+/// Queries, keys or values.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Q,
+    K,
+    V,
+}
+
+impl Attention {
+    /// What attention adds to the residual stream `pre`, which it reads through a norm.
+    pub(crate) fn forward(&self, ln1: &Norm, pre: &Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
+        let inputs = self.split_inputs(pre, layer)?; // three of (B, T, H or K, M), where changed
+        let shown = (Site::Ln1Scale, Site::Ln1Normalized, Some(layer.index));
+        let normalized = ln1.forward(pre.clone(), shown, layer.tap)?; // (B, T, M)
+        let [q, k, v] = self.project(&normalized)?; // (B, T, H, D), (B, T, K, D) twice
+        let [q, k, v] = self.project_apart(ln1, inputs, [q, k, v])?;
+        let q = layer.at(Site::Q, q)?;
+        let k = layer.at(Site::K, k)?;
+        let v = layer.at(Site::V, v)?;
+        let (mut q, mut k) = self.scoring.normed(q, k)?;
+        if let Some(rotary) = &self.scoring.rotary {
+            let start = layer.positions_before();
+            q = layer.at(Site::RotQ, rotary.rotate(&q, start)?)?; // (B, T, H, D)
+            k = layer.at(Site::RotK, rotary.rotate(&k, start)?)?; // (B, T, K, D)
+        }
+        let (k, v) = layer.with_past(k, v)?; // (B, S, K, D)
+        let z = self.mixed(&q, &k, &v, layer)?; // (B, T, H, D)
+        let z = layer.at(Site::Z, z)?; // (B, T, H, D)
+        if layer.wants(Site::Result) {
+            let result = self.result(&z)?; // (B, T, H, M)
+            let given = layer.at(Site::Result, result.clone())?;
+            if given.id() != result.id() {
+                return Ok(given.sum(2)?.broadcast_add(&self.output.bias_or_zeros()?)?); // (B, T, M)
+            }
+        }
+        self.output.forward(&z.flatten_from(2)?) // (B, T, M)
+    }
+
+    /// Keys and values `[batch, position, head, d_head]`, as [`forward`](Attention::forward) leaves them behind, of positions
+    /// from `start` on whose attention nobody reads.
+    pub(crate) fn keys_and_values(&self, ln1: &Norm, pre: Tensor, start: usize) -> Result<(Tensor, Tensor)> {
+        let (batch, len, _) = pre.dims3()?;
+        let (_, heads) = self.place(Part::K);
+        let d_head = self.qkv.weight.dim(1)? / (self.n_heads + 2 * heads);
+        let (first, width) = (self.n_heads * d_head, heads * d_head);
+        let both = Linear {
+            weight: self.qkv.weight.narrow(1, first, 2 * width)?, // (M, 2KD)
+            bias: self.qkv.bias.as_ref().map(|bias| bias.narrow(0, first, 2 * width)).transpose()?, // (2KD)
+        };
+        let both = both.forward(&ln1.unseen(pre)?)?.reshape((batch, len, 2 * heads, d_head))?; // (B, T, 2K, D)
+        let (k, v) = (both.narrow(2, 0, heads)?, both.narrow(2, heads, heads)?); // (B, T, K, D)
+        let k = match &self.scoring.norms {
+            Some((_, of_k)) => of_k.unseen(k)?,
+            None => k,
+        };
+        Ok(match &self.scoring.rotary {
+            Some(rotary) => (rotary.rotate(&k, start)?, v),
+            None => (k, v),
+        })
+    }
+
+    /// What the tap made of each head's own copy of the residual stream; nothing where it changed nothing,
+    /// so that reading these copies costs a view.
+    fn split_inputs(&self, pre: &Tensor, layer: &mut LayerCtx) -> Result<[Option<Tensor>; 3]> {
+        let mut changed = [None, None, None];
+        let sites = [(Site::QInput, Part::Q), (Site::KInput, Part::K), (Site::VInput, Part::V)];
+        for (slot, (site, part)) in changed.iter_mut().zip(sites) {
+            if layer.wants(site) {
+                let (batch, len, width) = pre.dims3()?;
+                let (_, heads) = self.place(part);
+                let copies = pre.unsqueeze(2)?.broadcast_as((batch, len, heads, width))?;
+                let given = layer.at(site, copies.clone())?; // (B, T, H or K, M)
+                *slot = (given.id() != copies.id()).then_some(given);
+            }
+        }
+        Ok(changed)
+    }
+
+    fn project(&self, x: &Tensor) -> Result<[Tensor; 3]> {
+        let (batch, len, _) = x.dims3()?;
+        let heads = self.n_heads + 2 * self.n_key_value_heads;
+        let all = self.qkv.forward(x)?; // (B, T, (H + 2K) D)
+        let all = all.reshape((batch, len, heads, all.dim(2)? / heads))?; // (B, T, H + 2K, D)
+        let part = |part: Part| -> Result<Tensor> {
+            let (first, heads) = self.place(part);
+            Ok(all.narrow(2, first, heads)?) // (B, T, H or K, D)
+        };
+        Ok([part(Part::Q)?, part(Part::K)?, part(Part::V)?])
+    }
+
+    fn project_apart(
+        &self,
+        ln1: &Norm,
+        inputs: [Option<Tensor>; 3],
+        shared: [Tensor; 3],
+    ) -> Result<[Tensor; 3]> {
+        let mut projected = shared;
+        for ((slot, input), part) in projected.iter_mut().zip(inputs).zip([Part::Q, Part::K, Part::V]) {
+            if let Some(input) = input {
+                *slot = self.project_each(part, &ln1.unseen(input)?)?; // (B, T, H, D)
+            }
+        }
+        Ok(projected)
+    }
+
+    /// Queries, keys or values where each head reads an input of its own.
+    fn project_each(&self, part: Part, x: &Tensor) -> Result<Tensor> {
+        let (batch, len, heads, width) = x.dims4()?;
+        let x = x.permute((2, 0, 1, 3))?.reshape((heads, batch * len, width))?; // (H, BT, M)
+        let y = x.matmul(&self.weight(part)?.contiguous()?)?; // (H, BT, D)
+        let y = y.reshape((heads, batch, len, y.dim(2)?))?.permute((1, 2, 0, 3))?; // (B, T, H, D)
+        Ok(y.contiguous()?.broadcast_add(&self.bias(part)?)?) // (B, T, H, D)
+    }
+
+    /// The values as queries and keys mix them, by way of scores and pattern where somebody asks for these.
+    fn mixed(&self, q: &Tensor, k: &Tensor, v: &Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
+        if !in_one_pass([q, k, v]) {
+            let scores = layer.at(Site::AttnScores, self.scores(q, k)?)?; // (B, H, T, S)
+            let pattern = layer.at(Site::Pattern, softmax(&scores)?)?; // (B, H, T, S)
+            return self.mix(&pattern, v); // (B, T, H, D)
+        }
+        let sight = Sight { scale: self.scoring.scale, window: self.scoring.window.unwrap_or(usize::MAX) };
+        let (pattern, masked) = match (layer.wants(Site::AttnScores), layer.wants(Site::Pattern)) {
+            (false, false) => return attend::attend(q, k, v, sight), // (B, T, H, D)
+            (false, true) => (attend::pattern(q, k, sight)?, true),  // (B, H, T, S)
+            (true, _) => {
+                let scores = attend::scores(q, k, sight)?; // (B, H, T, S)
+                let given = layer.at(Site::AttnScores, scores.clone())?; // (B, H, T, S)
+                (softmax(&given)?, given.id() == scores.id()) // (B, H, T, S)
+            }
+        };
+        let given = layer.at(Site::Pattern, pattern.clone())?; // (B, H, T, S)
+        // Somebody may have put attention where there was none.
+        let sight = (masked && given.id() == pattern.id()).then_some(sight);
+        attend::mix(&given, v, sight) // (B, T, H, D)
+    }
+
+    fn scores(&self, q: &Tensor, k: &Tensor) -> Result<Tensor> {
+        let q = (q.transpose(1, 2)?.contiguous()? * self.scoring.scale)?; // (B, H, T, D)
+        let k = k.permute((0, 2, 3, 1))?.contiguous()?; // (B, K, D, S)
+        let (batch, heads, len, width) = q.dims4()?;
+        let seen = k.dim(3)?;
+        // The queries of heads that share a key stand one after another, as if they were more positions.
+        let q = q.reshape((batch, self.n_key_value_heads, (), width))?; // (B, K, HT/K, D)
+        let scores = q.matmul(&k)?.reshape((batch, heads, len, seen))?; // (B, H, T, S)
+        Ok(match self.scoring.mask(len, seen, scores.device())? {
+            Some(mask) => scores.broadcast_add(&mask)?, // (B, H, T, S)
+            None => scores,
+        })
+    }
+
+    /// The values as a pattern mixes them.
+    fn mix(&self, pattern: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let (batch, heads, len, seen) = pattern.dims4()?;
+        let v = v.transpose(1, 2)?.contiguous()?; // (B, K, S, D)
+        let pattern = pattern.reshape((batch, self.n_key_value_heads, (), seen))?; // (B, K, HT/K, S)
+        let z = pattern.matmul(&v)?.reshape((batch, heads, len, v.dim(3)?))?; // (B, H, T, D)
+        Ok(z.transpose(1, 2)?.contiguous()?) // (B, T, H, D)
+    }
+
+    fn result(&self, z: &Tensor) -> Result<Tensor> {
+        let (batch, len, heads, width) = z.dims4()?;
+        let z = z.permute((2, 0, 1, 3))?.reshape((heads, batch * len, width))?; // (H, BT, D)
+        let result = z.matmul(&self.w_o()?.contiguous()?)?; // (H, BT, M)
+        let result = result.reshape((heads, batch, len, result.dim(2)?))?; // (H, B, T, M)
+        Ok(result.permute((1, 2, 0, 3))?) // (B, T, H, M)
+    }
+
+    /// The first head of a part among those of `qkv`, and how many it has.
+    fn place(&self, part: Part) -> (usize, usize) {
+        match part {
+            Part::Q => (0, self.n_heads),
+            Part::K => (self.n_heads, self.n_key_value_heads),
+            Part::V => (self.n_heads + self.n_key_value_heads, self.n_key_value_heads),
+        }
+    }
+
+    /// W_Q, W_K or W_V, as a view.
+    pub(crate) fn weight(&self, part: Part) -> Result<Tensor> {
+        let (first, heads) = self.place(part);
+        let (width, all) = self.qkv.weight.dims2()?;
+        let every = self.n_heads + 2 * self.n_key_value_heads;
+        let d_head = all / every;
+        // Files have either of the two layouts, and neither is to be copied.
+        Ok(if self.qkv.weight.is_contiguous() {
+            let weight = self.qkv.weight.reshape((width, every, d_head))?; // (M, H + 2K, D)
+            weight.narrow(1, first, heads)?.transpose(0, 1)? // (H or K, M, D)
+        } else {
+            let weight = self.qkv.weight.t()?.reshape((every, d_head, width))?; // (H + 2K, D, M)
+            weight.narrow(0, first, heads)?.transpose(1, 2)? // (H or K, M, D)
+        })
+    }
+
+    /// b_Q, b_K or b_V, as a view.
+    pub(crate) fn bias(&self, part: Part) -> Result<Tensor> {
+        let (first, heads) = self.place(part);
+        let every = self.n_heads + 2 * self.n_key_value_heads;
+        let bias = self.qkv.bias_or_zeros()?.reshape((every, ()))?; // (H + 2K, D)
+        Ok(bias.narrow(0, first, heads)?) // (H or K, D)
+    }
+
+    /// W_O, as a view.
+    pub(crate) fn w_o(&self) -> Result<Tensor> {
+        let (all, width) = self.output.weight.dims2()?;
+        let (heads, d_head) = (self.n_heads, all / self.n_heads);
+        Ok(if self.output.weight.is_contiguous() {
+            self.output.weight.reshape((heads, d_head, width))? // (H, D, M)
+        } else {
+            self.output.weight.t()?.reshape((width, heads, d_head))?.permute((1, 2, 0))? // (H, D, M)
+        })
+    }
+}

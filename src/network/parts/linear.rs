@@ -1,0 +1,40 @@
+//! Linear maps.
+
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
+use crate::network::cpu::matrix::affine;
+use crate::network::cpu::ops::in_one_pass;
+
+/// `x W + b`, with W `[in, out]`; without b where the model has none.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    pub(crate) weight: Tensor,       // (in, out)
+    pub(crate) bias: Option<Tensor>, // (out)
+}
+
+impl Linear {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut dims = x.dims().to_vec();
+        let width = dims.pop().unwrap_or(0);
+        let rows: usize = dims.iter().product();
+        dims.push(self.weight.dim(1)?);
+        let x = x.reshape((rows, width))?;
+        if in_one_pass([&x, &self.weight].into_iter().chain(&self.bias)) {
+            return Ok(affine(&x, &self.weight, self.bias.as_ref())?.reshape(dims)?);
+        }
+        let y = x.matmul(&self.weight)?;
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?.reshape(dims)?,
+            None => y.reshape(dims)?,
+        })
+    }
+
+    /// The bias, or the zeros that stand for none.
+    pub(crate) fn bias_or_zeros(&self) -> Result<Tensor> {
+        match &self.bias {
+            Some(bias) => Ok(bias.clone()),
+            None => Ok(Tensor::zeros(self.weight.dim(1)?, DType::F32, self.weight.device())?),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! MLPs, plain (Vaswani et al. 2017) and gated (Shazeer 2020, "GLU Variants Improve Transformer").
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::hook::Site;
+use crate::network::cpu::ops::{gelu, gelu_of_own};
+use crate::network::parts::linear::Linear;
+use crate::network::tap::TapCtx;
+
+/// `W_out f(W_in x)`, or `W_out (f(W_gate x) * W_in x)` with a gate.
+#[derive(Clone, Debug)]
+pub(crate) struct Mlp {
+    pub(crate) activation: Activation,
+    pub(crate) gate: Option<Linear>, // (M, N)
+    pub(crate) input: Linear,        // (M, N)
+    pub(crate) output: Linear,       // (N, M)
+}
+
+impl Mlp {
+    pub(crate) fn forward(&self, layer: usize, x: &Tensor, tap: &mut TapCtx) -> Result<Tensor> {
+        let l = Some(layer);
+        let post = match &self.gate {
+            None => {
+                let pre = self.input.forward(x)?; // (B, T, N)
+                match self.activation {
+                    Activation::GeluTanh if !tap.wants(Site::MlpPre, l) => gelu_of_own(pre)?, // (B, T, N)
+                    activation => activation.apply(&tap.at(Site::MlpPre, l, pre)?)?,          // (B, T, N)
+                }
+            }
+            Some(gate) => {
+                let pre = tap.at(Site::MlpPre, l, gate.forward(x)?)?; // (B, T, N)
+                let open = self.activation.apply(&pre)?; // (B, T, N)
+                let linear = tap.at(Site::MlpPreLinear, l, self.input.forward(x)?)?; // (B, T, N)
+                (open * linear)? // (B, T, N)
+            }
+        };
+        let post = tap.at(Site::MlpPost, l, post)?; // (B, T, N)
+        self.output.forward(&post) // (B, T, M)
+    }
+}
+
+/// An MLP's nonlinearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Activation {
+    /// GELU by its tanh approximation (Hendrycks and Gimpel 2016, section 2).
+    #[serde(rename = "gelu_new", alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
+    GeluTanh,
+    /// GELU by the error function.
+    #[serde(rename = "gelu")]
+    GeluErf,
+    #[serde(rename = "relu")]
+    Relu,
+    #[serde(rename = "silu", alias = "swish")]
+    Silu,
+}
+
+impl Activation {
+    fn apply(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Activation::GeluTanh => gelu(x)?,
+            Activation::GeluErf => x.gelu_erf()?,
+            Activation::Relu => x.relu()?,
+            Activation::Silu => x.silu()?,
+        })
+    }
+}

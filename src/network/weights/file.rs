@@ -1,0 +1,381 @@
+//! Weights by name, read through a memory map and checked on the way: safetensors, or what another reader has found
+//! the places of.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::network::cpu::pages;
+use crate::network::cpu::pages::Kept;
+use crate::network::weights::initial::Initial;
+
+/// A set of named tensors, from files, from memory, or drawn at random.
+pub struct Weights {
+    origin: String,
+    /// What says how the weights should be.
+    config: &'static str,
+    device: Device,
+    files: Vec<(String, Bytes)>,
+    entries: BTreeMap<String, Entry>,
+    notes: HashMap<String, String>,
+    initial: Option<RefCell<Initial>>,
+}
+
+enum Bytes {
+    Mapped(Mmap),
+    Static(&'static [u8]),
+}
+
+enum Entry {
+    InFile { file: usize, place: Place },
+    InMemory(Tensor),
+}
+
+/// Where in a file a weight lies, and how.
+pub(crate) struct Place {
+    pub stored: Stored,
+    /// The shape as it is stored, rows first.
+    pub shape: Vec<usize>,
+    /// The bytes; that they lie within the file and are as many as the shape asks for is checked where this is made.
+    pub range: Range<usize>,
+    pub change: Change,
+}
+
+/// The weights of a file, by name.
+pub(crate) type Places = Vec<(String, Place)>;
+
+/// How numbers are stored.
+pub(crate) enum Stored {
+    Plain(DType),
+    Quantized(GgmlDType),
+    /// A type that no weight has: masks are bytes or booleans.
+    Other(String),
+}
+
+/// What makes of a stored weight the one that Hugging Face's name stands for.
+#[derive(Clone, Copy)]
+pub(crate) enum Change {
+    None,
+    /// `[out, in]` to `[in, out]`.
+    Transpose,
+    /// Rows `[head, pair, half, ...]` to `[head, half, pair, ...]`: how rotary pairs are laid out.
+    Rotary {
+        heads: usize,
+    },
+    /// Rows `[q k v, head, d_head, ...]` to `[head, q k v, d_head, ...]`.
+    Interleave {
+        heads: usize,
+    },
+}
+
+impl Weights {
+    /// Tensors that are in memory already, such as those being trained.
+    pub fn from_tensors(tensors: HashMap<String, Tensor>) -> Weights {
+        let device = tensors.values().next().map_or(Device::Cpu, |tensor| tensor.device().clone());
+        let entries = tensors.into_iter().map(|(name, tensor)| (name, Entry::InMemory(tensor))).collect();
+        Weights { entries, ..Weights::empty("the given tensors", &device) }
+    }
+
+    /// Whatever weight is asked for, drawn as GPT-2's are before any training, if need be with another deviation.
+    pub(crate) fn random(seed: u64, deviation: f64, n_layers: usize, device: &Device) -> Weights {
+        let initial = Some(RefCell::new(Initial::new(seed, deviation, n_layers)));
+        Weights { initial, ..Weights::empty("a random model", device) }
+    }
+
+    /// What was drawn at random, in the order in which it was asked for.
+    pub(crate) fn into_drawn(self) -> Vec<(String, Tensor)> {
+        self.initial.map(|initial| initial.into_inner().into_drawn()).unwrap_or_default()
+    }
+
+    /// A safetensors file that is part of the program.
+    pub(crate) fn from_static(name: &str, bytes: &'static [u8], device: &Device) -> Result<Weights> {
+        let mut weights = Weights::empty(name, device);
+        weights.add(name.to_string(), Bytes::Static(bytes))?;
+        Ok(weights)
+    }
+
+    /// Safetensors files, mapped rather than read.
+    pub(crate) fn from_files(origin: &str, files: &[PathBuf], device: &Device) -> Result<Weights> {
+        let mut weights = Weights::empty(origin, device);
+        for path in files {
+            let map =
+                map(path, "a model folder holds model.safetensors, or the shards that its index names")?;
+            weights.add(path.display().to_string(), Bytes::Mapped(map))?;
+        }
+        Ok(weights)
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn empty(origin: &str, device: &Device) -> Weights {
+        let (files, entries) = (Vec::new(), BTreeMap::new());
+        Weights {
+            origin: origin.into(),
+            config: CONFIG,
+            device: device.clone(),
+            files,
+            entries,
+            notes: HashMap::new(),
+            initial: None,
+        }
+    }
+
+    /// Weights whose places in mapped files another reader has found.
+    pub(crate) fn from_places(
+        origin: &str,
+        config: &'static str,
+        files: Vec<(String, Mmap, Places)>,
+        device: &Device,
+    ) -> Weights {
+        let mut weights = Weights { config, ..Weights::empty(origin, device) };
+        for (file, (path, map, places)) in files.into_iter().enumerate() {
+            weights.files.push((path, Bytes::Mapped(map)));
+            let entries = places.into_iter().map(|(name, place)| (name, Entry::InFile { file, place }));
+            weights.entries.extend(entries);
+        }
+        weights
+    }
+
+    /// How many bytes all weights take as f32: what a network of them needs at least.
+    pub(crate) fn bytes(&self) -> u64 {
+        let count = |entry: &Entry| match entry {
+            Entry::InFile { place: Place { stored: Stored::Other(_), .. }, .. } => 0,
+            Entry::InFile { place, .. } => place.shape.iter().map(|&len| len as u64).product::<u64>(),
+            Entry::InMemory(tensor) => tensor.elem_count() as u64,
+        };
+        self.entries.values().map(count).sum::<u64>().saturating_mul(4)
+    }
+
+    fn add(&mut self, name: String, bytes: Bytes) -> Result<()> {
+        let broken = |error: safetensors::SafeTensorError| {
+            Error::new(ErrorKind::Weights, format!("{name} is not a sound safetensors file"))
+                .caused_by(error)
+                .help("it may be cut short or not downloaded whole: fetch or save it again")
+        };
+        let all = bytes.as_slice();
+        let (header, metadata) = SafeTensors::read_metadata(all).map_err(broken)?;
+        SafeTensors::deserialize(all).map_err(broken)?; // the offsets lie within the file
+        let data = 8 + header;
+        self.notes.extend(metadata.metadata().clone().unwrap_or_default());
+        for (tensor, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            let stored = match info.dtype {
+                Dtype::F16 => Stored::Plain(DType::F16),
+                Dtype::BF16 => Stored::Plain(DType::BF16),
+                Dtype::F32 => Stored::Plain(DType::F32),
+                Dtype::F64 => Stored::Plain(DType::F64),
+                other => Stored::Other(format!("{other:?}")),
+            };
+            let (shape, range) = (info.shape.clone(), data + start..data + end);
+            let place = Place { stored, shape, range, change: Change::None };
+            self.entries.insert(tensor, Entry::InFile { file: self.files.len(), place });
+        }
+        self.files.push((name, bytes));
+        Ok(())
+    }
+
+    /// Unmaps the files, for which nobody waits: of half a gigabyte it takes a tenth of the time of reading it.
+    pub(crate) fn let_go(self) {
+        rayon::spawn(|| drop(self.files));
+    }
+
+    /// A text that was written beside the tensors.
+    pub(crate) fn note(&self, name: &str) -> Option<&str> {
+        self.notes.get(name).map(String::as_str)
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The tensor `name` as f32. Fails if it is missing, has another shape, or, in a file, holds NaN or infinity.
+    pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        if let Some(initial) = &self.initial {
+            return initial.borrow_mut().draw(name, shape, &self.device);
+        }
+        let Some(entry) = self.entries.get(name) else {
+            let error = Error::new(ErrorKind::Weights, format!("{} has no weight `{name}`", self.origin));
+            let config = self.config;
+            return Err(match nearest(name, self.entries.keys().map(String::as_str)) {
+                Some(guess) => error.help(format!("it has `{guess}`: is {config} that of another model?")),
+                None => error.help(format!("is {config} that of another model?")),
+            });
+        };
+        let found = match entry {
+            Entry::InFile { place, .. } => place.changed_shape(),
+            Entry::InMemory(tensor) => tensor.dims().to_vec(),
+        };
+        if found != shape {
+            return Err(Error::new(
+                ErrorKind::Weights,
+                format!(
+                    "weight `{name}` of {} has shape {found:?}, but {} asks for {shape:?}",
+                    self.origin, self.config
+                ),
+            )
+            .help(format!("{} and the weights must be of the same model", self.config)));
+        }
+        match entry {
+            Entry::InFile { file, place } => {
+                let (path, bytes) = &self.files[*file];
+                let (tensor, finite) = place.read(bytes.as_slice()).map_err(|error| match error {
+                    Some(error) => error.into(),
+                    None => Error::new(
+                        ErrorKind::Weights,
+                        format!("weight `{name}` of {path} is of type {}", place.stored.name()),
+                    )
+                    .help("weights are read as F32, F16, BF16 or F64: save it as one of them"),
+                })?;
+                if !finite && let Some((at, value)) = first_not_finite(&tensor)? {
+                    return Err(Error::new(
+                        ErrorKind::Weights,
+                        format!("weight `{name}` of {path} is {value} at entry {at}"),
+                    )
+                    .help("the file is damaged, or the training that made it diverged"));
+                }
+                Ok(tensor.to_device(&self.device)?)
+            }
+            Entry::InMemory(tensor) => Ok(tensor.to_dtype(DType::F32)?),
+        }
+    }
+}
+
+impl Place {
+    /// Whether the change can be made of a weight of this shape.
+    pub(crate) fn fits(&self) -> bool {
+        let rows = self.shape.first().copied().unwrap_or(0);
+        match self.change {
+            Change::None => true,
+            Change::Transpose => self.shape.len() == 2,
+            Change::Rotary { heads } => heads > 0 && rows.is_multiple_of(heads.saturating_mul(2)),
+            Change::Interleave { heads } => heads > 0 && rows.is_multiple_of(heads.saturating_mul(3)),
+        }
+    }
+
+    fn changed_shape(&self) -> Vec<usize> {
+        match self.change {
+            Change::Transpose => self.shape.iter().rev().copied().collect(),
+            _ => self.shape.clone(),
+        }
+    }
+
+    /// The weight in f32, and whether all of it is finite; nothing where its type is not that of weights.
+    fn read(&self, file: &[u8]) -> std::result::Result<(Tensor, bool), Option<candle_core::Error>> {
+        let (bytes, shape) = (&file[self.range.clone()], self.shape.as_slice());
+        let cpu = Device::Cpu;
+        let mut known = None;
+        let tensor = match &self.stored {
+            Stored::Plain(DType::F32) => {
+                let (values, finite) = f32s(bytes);
+                known = Some(finite);
+                Tensor::from_vec(values, shape, &cpu)?
+            }
+            Stored::Plain(dtype) => {
+                Tensor::from_raw_buffer(bytes, *dtype, shape, &cpu)?.to_dtype(DType::F32)?
+            }
+            Stored::Quantized(dtype) => {
+                qtensor_from_ggml(*dtype, bytes, shape.to_vec(), &cpu)?.dequantize(&cpu)?
+            }
+            Stored::Other(_) => return Err(None),
+        };
+        let finite = match known {
+            Some(finite) => finite,
+            None => tensor_is_finite(&tensor)?,
+        };
+        let rows = |of: [usize; 3]| [&of, shape.get(1..).unwrap_or(&[])].concat();
+        let each = |parts: usize| shape[0] / parts;
+        let changed = match self.change {
+            Change::None => tensor,
+            Change::Transpose => tensor.t()?.contiguous()?,
+            Change::Rotary { heads } => tensor
+                .reshape(rows([heads, each(heads * 2), 2]))?
+                .transpose(1, 2)?
+                .contiguous()?
+                .reshape(shape)?,
+            Change::Interleave { heads } => tensor
+                .reshape(rows([3, heads, each(heads * 3)]))?
+                .transpose(0, 1)?
+                .contiguous()?
+                .reshape(shape)?,
+        };
+        Ok((changed, finite))
+    }
+}
+
+impl Stored {
+    fn name(&self) -> String {
+        match self {
+            Stored::Plain(dtype) => format!("{dtype:?}"),
+            Stored::Quantized(dtype) => format!("{dtype:?}"),
+            Stored::Other(name) => name.clone(),
+        }
+    }
+}
+
+/// What says how weights should be, in a folder.
+pub(crate) const CONFIG: &str = "config.json";
+
+/// A file's bytes, mapped rather than read.
+pub(crate) fn map(path: &Path, help: &str) -> Result<Mmap> {
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::File, format!("cannot read {}", path.display())).caused_by(error).help(help)
+    };
+    // Asked before it is opened: a pipe would be waited for.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(Error::new(ErrorKind::File, format!("{} is not a file", path.display())).help(help));
+    }
+    let file = File::open(path).map_err(failed)?;
+    // SAFETY: the map is only read, and each tensor is copied out of it while it lives. Another process
+    // that cuts the file short meanwhile would end this one, as with any map.
+    unsafe { Mmap::map(&file) }.map_err(failed)
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(map) => map,
+            Bytes::Static(bytes) => bytes,
+        }
+    }
+}
+
+/// Numbers that are read, and then looked at, while they are in a core's cache.
+const CHUNK: usize = 1 << 14;
+
+/// Little-endian numbers, and whether all of them are finite.
+fn f32s(bytes: &[u8]) -> (Vec<f32>, bool) {
+    let (numbers, _) = bytes.as_chunks::<4>();
+    let each = |number: &[u8; 4]| f32::from_le_bytes(*number);
+    let (values, finite) = pages::made(Kept::Long, numbers, CHUNK, each, |_, values| are_finite(values));
+    (values, finite.into_iter().all(|finite| finite))
+}
+
+/// By exponents, in a pass without branches.
+fn are_finite(values: &[f32]) -> bool {
+    const EXPONENT: u32 = 0x7f80_0000;
+    let full = values.iter().fold(0, |full, value| full | u32::from(value.to_bits() & EXPONENT == EXPONENT));
+    full == 0
+}
+
+fn tensor_is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
+    let (storage, _) = tensor.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(values)) = &*storage else { candle_core::bail!("f32 on the CPU only") };
+    Ok(values.par_chunks(CHUNK).all(are_finite))
+}
+
+fn first_not_finite(tensor: &Tensor) -> candle_core::Result<Option<(usize, f32)>> {
+    let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+    Ok(values.into_iter().enumerate().find(|(_, value)| !value.is_finite()))
+}

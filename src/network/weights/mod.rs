@@ -1,0 +1,6 @@
+//! Weights: where they lie in files, how they are read, and how they begin before any training.
+
+pub(crate) mod file;
+pub(crate) mod initial;
+pub(crate) mod pickle;
+pub(crate) mod scope;

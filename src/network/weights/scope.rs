@@ -1,0 +1,86 @@
+//! Weights under a common prefix, read as the parts that architectures are made of.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::network::parts::linear::Linear;
+use crate::network::parts::norm::Norm;
+use crate::network::weights::file::Weights;
+
+/// Weights whose names begin alike.
+pub(crate) struct Scope<'a> {
+    weights: &'a Weights,
+    prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    pub(crate) fn all(weights: &'a Weights) -> Scope<'a> {
+        Scope { weights, prefix: String::new() }
+    }
+
+    /// Weights under `prefix` if there are any: some files leave it out.
+    pub(crate) fn perhaps(weights: &'a Weights, prefix: &str, known: &str) -> Scope<'a> {
+        let has = weights.has(&format!("{prefix}{known}"));
+        Scope { weights, prefix: if has { prefix.into() } else { String::new() } }
+    }
+
+    pub(crate) fn within(&self, name: &str) -> Scope<'a> {
+        Scope { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.weights.has(&format!("{}{name}", self.prefix))
+    }
+
+    pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.weights.get(&format!("{}{name}", self.prefix), shape)
+    }
+
+    /// A linear map as PyTorch keeps it, `[out, in]`.
+    pub(crate) fn linear(&self, name: &str, [from, to]: [usize; 2], biased: bool) -> Result<Linear> {
+        self.joined(&[(name, to)], from, biased)
+    }
+
+    /// Several linear maps of one input, as PyTorch keeps them, in one.
+    pub(crate) fn joined(&self, maps: &[(&str, usize)], from: usize, biased: bool) -> Result<Linear> {
+        let join = |parts: Vec<Tensor>| -> Result<Tensor> {
+            Ok(if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 0)? })
+        };
+        let weights = maps.iter().map(|(name, to)| self.get(&format!("{name}.weight"), &[*to, from]));
+        let weight = join(weights.collect::<Result<_>>()?)?.t()?; // (in, out)
+        let bias = match biased {
+            true => {
+                let biases = maps.iter().map(|(name, to)| self.get(&format!("{name}.bias"), &[*to]));
+                Some(join(biases.collect::<Result<_>>()?)?)
+            }
+            false => None,
+        };
+        Ok(Linear { weight, bias })
+    }
+
+    pub(crate) fn layer_norm(&self, name: &str, width: usize, eps: f64) -> Result<Norm> {
+        let gain = self.get(&format!("{name}.weight"), &[width])?;
+        Ok(Norm::layer(eps, gain, self.get(&format!("{name}.bias"), &[width])?))
+    }
+
+    pub(crate) fn rms_norm(&self, name: &str, width: usize, eps: f64) -> Result<Norm> {
+        Ok(Norm::rms(eps, self.get(&format!("{name}.weight"), &[width])?))
+    }
+}
+
+/// The unembedding `name` of a model: one of its own, or the embedding's transpose where the file has none and the config
+/// does not say that they are apart.
+pub(crate) fn unembedding(weights: &Weights, name: &str, w_e: &Tensor, tied: bool) -> Result<Linear> {
+    let all = Scope::all(weights);
+    if tied && !all.has(&format!("{name}.weight")) {
+        return Ok(Linear { weight: w_e.t()?, bias: None });
+    }
+    let (d_vocab, d_model) = w_e.dims2()?;
+    let unembed = all.linear(name, [d_model, d_vocab], false);
+    unembed.map_err(|error| match all.has(&format!("{name}.weight")) {
+        true => error,
+        false => error.help(
+            "the config has tie_word_embeddings = false; set it to true if the embedding is the unembedding as well",
+        ),
+    })
+}

@@ -1,0 +1,414 @@
+//! Opening a model: the built-in one, a folder as Hugging Face lays it out, a repository of the hub, a GGUF file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::files::read_text;
+use crate::hub::Hub;
+use crate::json::parse;
+use crate::model::model::Model;
+use crate::network::arch::bos_and_eos;
+use crate::network::config::ConfigFile;
+use crate::network::weights::file::{CONFIG, Weights, map};
+use crate::network::weights::pickle;
+use crate::open::known;
+use crate::open::known::{BUILT_IN, WEIGHTS};
+use crate::tokenizer::{BpeFiles, SpecialToken, Tokenizer};
+use crate::{gguf, hub, memory};
+
+/// What of `config.json` holds for every architecture.
+#[derive(Deserialize)]
+struct Header {
+    model_type: Option<String>,
+    architectures: Option<Vec<String>>,
+    /// Nothing where the file says nothing, which is other than null.
+    #[serde(default, deserialize_with = "said")]
+    bos_token_id: Option<Option<i64>>,
+    #[serde(default, deserialize_with = "said")]
+    eos_token_id: Option<Option<OneOrMany>>,
+}
+
+fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(untagged, expecting = "expected a token id or a list of them")]
+enum OneOrMany {
+    One(i64),
+    Many(Vec<i64>),
+}
+
+impl OneOrMany {
+    fn ids(&self) -> Vec<i64> {
+        match self {
+            OneOrMany::One(id) => vec![*id],
+            OneOrMany::Many(ids) => ids.clone(),
+        }
+    }
+}
+
+/// What of `generation_config.json` ends a text.
+#[derive(Default, Deserialize)]
+struct Generation {
+    bos_token_id: Option<i64>,
+    eos_token_id: Option<OneOrMany>,
+}
+
+/// What of `tokenizer_config.json` and `special_tokens_map.json` begins and ends a text.
+#[derive(Default, Deserialize)]
+struct SpecialTokens {
+    bos_token: Option<SpecialToken>,
+    eos_token: Option<SpecialToken>,
+}
+
+/// What files beside `config.json` say of the tokens that begin and end a text.
+#[derive(Default)]
+struct Beside {
+    generation: Generation,
+    tokens: SpecialTokens,
+}
+
+impl Beside {
+    fn read(source: &mut Source) -> Result<Beside> {
+        let generation = source.beside("generation_config.json")?.unwrap_or_default();
+        let first: SpecialTokens = source.beside("tokenizer_config.json")?.unwrap_or_default();
+        let then: SpecialTokens = source.beside("special_tokens_map.json")?.unwrap_or_default();
+        let tokens = SpecialTokens {
+            bos_token: first.bos_token.or(then.bos_token),
+            eos_token: first.eos_token.or(then.eos_token),
+        };
+        Ok(Beside { generation, tokens })
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// What a tokenizer consists of.
+enum TokenizerFiles {
+    Json(PathBuf),
+    Bpe(BpeFiles),
+    None,
+}
+
+/// Where the files of a model come from.
+enum Source {
+    Folder(PathBuf),
+    Hub(Box<Hub>),
+}
+
+impl Source {
+    fn cached(&self, file: &str) -> Option<PathBuf> {
+        match self {
+            Source::Folder(folder) => Some(folder.join(file)).filter(|path| path.exists()),
+            Source::Hub(hub) => hub.cached(file),
+        }
+    }
+
+    /// The first of several files that there is; what need not be fetched goes before.
+    fn first(&mut self, files: &[&'static str]) -> Result<Option<(&'static str, PathBuf)>> {
+        if let Some(found) = files.iter().find_map(|&file| Some((file, self.cached(file)?))) {
+            return Ok(Some(found));
+        }
+        if let Source::Hub(hub) = self {
+            for &file in files {
+                if let Some(path) = hub.find(file)? {
+                    return Ok(Some((file, path)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a small file says that a model may lack. The hub is asked for it only while a model is being fetched.
+    fn beside<T: DeserializeOwned>(&mut self, file: &str) -> Result<Option<T>> {
+        let path = match self {
+            Source::Hub(hub) if hub.is_fetching() => hub.find(file)?,
+            _ => self.cached(file),
+        };
+        let Some(path) = path else { return Ok(None) };
+        let help = "it says which tokens begin and end a text: mend it, or take it away";
+        let text = read_text(&path, help)?;
+        parse(&path.display().to_string(), &text).map(Some).map_err(|error| error.help(help))
+    }
+
+    /// The path of a file that must be there; in a folder, reading it says whether it is.
+    fn require(&mut self, file: &str) -> Result<PathBuf> {
+        match self {
+            Source::Folder(folder) => Ok(folder.join(file)),
+            Source::Hub(hub) => hub.require(file),
+        }
+    }
+}
+
+impl Model {
+    /// Opens a model by its name:
+    ///
+    /// - `"built-in"`, which needs no file and no network
+    /// - a folder: `config.json`, `model.safetensors` (or the shards of `model.safetensors.index.json`, or
+    ///   `pytorch_model.bin`), and `tokenizer.json` or `vocab.json` with `merges.txt`
+    /// - a GGUF file, whose weights become f32
+    /// - a name that [`known_models`] lists, as `"gpt2"`, or any `owner/name` of the Hugging Face hub, with `@revision`
+    ///   after it if one wants. What is not in the cache that Python's libraries share is fetched into it.
+    ///
+    /// What is a path that exists goes before a name. The hub is asked only for files that the cache does not hold;
+    /// `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean in Python.
+    ///
+    /// A folder without a tokenizer opens too; token ids are then the labels, and text is refused.
+    ///
+    /// With the GNU allocator of Linux the process from then on keeps up to an eighth of what memory is free (2 GB at most) of what
+    /// it lets go, for runs to come.
+    ///
+    /// ```
+    /// let model = headlight::Model::open("built-in")?;
+    /// println!("{model:?}");
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn open(name: &str) -> Result<Model> {
+        Model::open_on(name, &Device::Cpu)
+    }
+
+    /// Opens a model on a device of candle's, such as a GPU (features `cuda` and `metal`).
+    pub fn open_on(name: &str, device: &Device) -> Result<Model> {
+        open(name, device)
+    }
+}
+
+fn open(name: &str, device: &Device) -> Result<Model> {
+    if name == BUILT_IN {
+        return built_in(device);
+    }
+    let path = Path::new(name);
+    if path.is_dir() {
+        let short = path.file_name().map_or_else(|| name.into(), |last| last.to_string_lossy().into_owned());
+        return from_files(&short, name, Source::Folder(path.into()), device);
+    }
+    if path.exists() {
+        return one_file(path, device);
+    }
+    let (repo, revision) = match name.split_once('@') {
+        Some((repo, revision)) => (repo, Some(revision)),
+        None => (name, None),
+    };
+    if let Some(repos) = known::repositories(repo) {
+        return from_files(name, repos[0], Source::Hub(Box::new(Hub::new(repos, revision)?)), device);
+    }
+    if hub::is_repo(repo) && repo.contains('/') && !is_file_name(repo) {
+        return from_files(name, repo, Source::Hub(Box::new(Hub::new(&[repo], revision)?)), device);
+    }
+    let help = match nearest(repo, known::names()) {
+        Some(guess) if !is_file_name(repo) => format!("did you mean `{guess}`?"),
+        _ => "give \"built-in\", a name that `known_models()` or `headlight models` lists, `owner/name` of the Hugging Face hub, the path of a \
+              folder with config.json and model.safetensors, or that of a GGUF file"
+            .into(),
+    };
+    Err(Error::new(ErrorKind::File, format!("there is no model, folder or file `{name}`")).help(help))
+}
+
+fn is_file_name(name: &str) -> bool {
+    [".gguf", ".safetensors", ".bin", ".json"].iter().any(|end| name.to_ascii_lowercase().ends_with(end))
+}
+
+fn one_file(path: &Path, device: &Device) -> Result<Model> {
+    let name = path.display().to_string();
+    let mut begin = [0; 4];
+    let begins = path.is_file() && File::open(path).and_then(|mut file| file.read_exact(&mut begin)).is_ok();
+    let is_gguf = begins && &begin == b"GGUF" || name.to_ascii_lowercase().ends_with(".gguf");
+    if !is_gguf {
+        return Err(Error::new(ErrorKind::File, format!("`{name}` is not a folder and not a GGUF file"))
+            .help("a model is opened by its folder, which holds config.json and the weights, or by its GGUF file"));
+    }
+    let found = gguf::read(path, device)?;
+    let short = path.file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned());
+    let said = format!("what {name} says");
+    let tokenizer = found.tokenizer;
+    let header = parse(&said, &found.config)?;
+    assemble(&short, &said, &found.config, (&header, &Beside::default()), &found.weights, |_| {
+        tokenizer.map_or_else(|| Ok(Tokenizer::none()), |tokenizer| tokenizer.read())
+    })
+}
+
+/// A model by its files; `origin` is what errors call them.
+fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> Result<Model> {
+    let config = source.require("config.json")?;
+    let text = read_text(&config, "a model folder holds config.json and model.safetensors")?;
+    let config = config.display().to_string();
+    let header = parse(&config, &text)?;
+    let weights = weights(origin, &mut source, device)?;
+    // What the tokenizer consists of is there before the weights are loaded.
+    let tokenizer = match source.first(&["tokenizer.json", "vocab.json"])? {
+        Some(("vocab.json", vocab)) => match source.first(&["merges.txt"])? {
+            Some((_, merges)) => {
+                let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| config);
+                TokenizerFiles::Bpe(BpeFiles { vocab, merges, config })
+            }
+            None => TokenizerFiles::None,
+        },
+        Some((_, json)) => TokenizerFiles::Json(json),
+        None => TokenizerFiles::None,
+    };
+    let beside = Beside::read(&mut source)?;
+    let model = assemble(name, &config, &text, (&header, &beside), &weights, |family| match &tokenizer {
+        TokenizerFiles::Bpe(files) => Tokenizer::from_bpe_files(files, family),
+        TokenizerFiles::Json(json) => {
+            let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
+            Tokenizer::from_bytes(&json.display().to_string(), read_text(json, help)?.as_bytes())
+        }
+        TokenizerFiles::None => Ok(Tokenizer::none()),
+    });
+    weights.let_go();
+    model
+}
+
+fn built_in(device: &Device) -> Result<Model> {
+    let weights = include_bytes!("../../assets/built-in/model.safetensors");
+    let config = include_str!("../../assets/built-in/config.json");
+    let tokenizer = include_bytes!("../../assets/built-in/tokenizer.json");
+    let weights = Weights::from_static("the built-in model", weights, device)?;
+    let path = "the built-in config.json";
+    let header = parse(path, config)?;
+    assemble(BUILT_IN, path, config, (&header, &Beside::default()), &weights, |_| {
+        Tokenizer::from_bytes("the built-in tokenizer.json", tokenizer)
+    })
+}
+
+fn assemble(
+    name: &str,
+    config_path: &str,
+    config: &str,
+    (header, beside): (&Header, &Beside),
+    weights: &Weights,
+    tokenizer: impl FnOnce(&str) -> Result<Tokenizer> + Send,
+) -> Result<Model> {
+    let Some(said) = architecture(header) else {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("{config_path} has neither model_type nor architectures"),
+        )
+        .help("say what it is, as \"model_type\": \"gpt2\""));
+    };
+    memory::check(weights.device(), weights.bytes(), || {
+        (
+            name,
+            "weights are 4 bytes a number here, however they are stored: close what else is running, let go of other models, or open a smaller one",
+        )
+    })?;
+    memory::keep_between_runs();
+    let family = said;
+    let config = ConfigFile { architecture: said.into(), path: config_path.into(), text: config.into() };
+    // Reading a tokenizer takes one thread about as long as reading the weights takes the others.
+    let (network, tokenizer) = std::thread::scope(|scope| {
+        let tokenizer = scope.spawn(|| tokenizer(family));
+        (config.network(weights), tokenizer.join())
+    });
+    let network = Arc::new(network?);
+    let tokenizer = tokenizer.map_err(|_| {
+        Error::new(ErrorKind::Tokenizer, format!("the tokenizer of {name} could not be read"))
+            .help("its file may be damaged: take the one that came with the weights")
+    })??;
+    let d_vocab = network.dims().d_vocab;
+    let default = bos_and_eos(said);
+    let bos = bos(config_path, (header, beside), &tokenizer, default.map(|(bos, _)| bos), d_vocab);
+    let eos = eos((header, beside), &tokenizer, default.map(|(_, eos)| eos), d_vocab);
+    let (name, config, tokenizer, edits) = (name.into(), config.into(), tokenizer.into(), Vec::new());
+    Ok(Model { name, network, config, tokenizer, bos, eos, edits })
+}
+
+/// The token that begins a text, by the first file that names one of the vocabulary, or why there is none.
+fn bos(
+    config_path: &str,
+    (header, beside): (&Header, &Beside),
+    tokenizer: &Tokenizer,
+    default: Option<u32>,
+    d_vocab: usize,
+) -> std::result::Result<u32, Arc<str>> {
+    let known = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < d_vocab);
+    let token = beside.tokens.bos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
+    let said = [header.bos_token_id.flatten(), beside.generation.bos_token_id];
+    let by_tokenizer = [token, tokenizer.end_of_text()].map(|id| id.map(i64::from));
+    let default = default.filter(|_| header.bos_token_id.is_none()).map(i64::from);
+    let mut all = said.into_iter().chain(by_tokenizer).chain([default]).flatten();
+    all.find_map(known).ok_or_else(|| match header.bos_token_id.flatten() {
+        Some(id) => {
+            format!("{config_path} says bos_token_id = {id}, but the vocabulary has {d_vocab} tokens").into()
+        }
+        None => "none of the model's files names one".into(),
+    })
+}
+
+/// The tokens that end a text, by the first file that names any: `generation_config.json` goes before, as when
+/// transformers generates. What is beyond the vocabulary ends nothing.
+fn eos(
+    (header, beside): (&Header, &Beside),
+    tokenizer: &Tokenizer,
+    default: Option<u32>,
+    d_vocab: usize,
+) -> Vec<u32> {
+    let token = beside.tokens.eos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
+    let by_tokenizer = token.or_else(|| tokenizer.end_of_text());
+    let default = default.filter(|_| header.eos_token_id.is_none());
+    let said = beside.generation.eos_token_id.clone().or_else(|| header.eos_token_id.clone().flatten());
+    let ids = match said {
+        Some(said) => said.ids(),
+        None => by_tokenizer.or(default).map(i64::from).into_iter().collect(),
+    };
+    let known = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < d_vocab);
+    ids.into_iter().filter_map(known).collect()
+}
+
+fn architecture(header: &Header) -> Option<&str> {
+    let class = header.architectures.as_ref().and_then(|all| all.first());
+    header.model_type.as_deref().or(class.map(String::as_str))
+}
+
+/// The weights of one file, or of the shards that an index names.
+fn weights(origin: &str, source: &mut Source, device: &Device) -> Result<Weights> {
+    let (first, path) = match source.first(&WEIGHTS)? {
+        Some(found) => found,
+        None => (WEIGHTS[0], source.require(WEIGHTS[0])?),
+    };
+    let files = match first.ends_with(".index.json") {
+        true => {
+            let shards = shards(&path)?;
+            shards.iter().map(|shard| source.require(shard)).collect::<Result<Vec<PathBuf>>>()?
+        }
+        false => vec![path],
+    };
+    if first.starts_with("model.safetensors") {
+        return Weights::from_files(origin, &files, device);
+    }
+    let mut all = Vec::new();
+    for file in files {
+        let name = file.display().to_string();
+        let map = map(&file, "a model folder holds its weights, or the shards that its index names")?;
+        let places = pickle::places(&name, &map)?;
+        all.push((name, map, places));
+    }
+    Ok(Weights::from_places(origin, CONFIG, all, device))
+}
+
+fn shards(index: &Path) -> Result<BTreeSet<String>> {
+    let path = index.display().to_string();
+    let index: Index = parse(&path, &read_text(index, "it names the shard of each weight")?)?;
+    let shards: BTreeSet<String> = index.weight_map.into_values().collect();
+    let is_beside = |shard: &String| Path::new(shard).file_name() == Some(shard.as_ref());
+    match shards.iter().find(|shard| !is_beside(shard)) {
+        Some(outside) => Err(Error::new(
+            ErrorKind::File,
+            format!("{path} names the shard `{outside}`, which is not in its folder"),
+        )
+        .help("an index names plain files beside it")),
+        None => Ok(shards),
+    }
+}

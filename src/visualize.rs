@@ -1,0 +1,67 @@
+//! The results that draw themselves where a notebook ends a cell with one.
+
+use crate::analysis::causal::ablation::AblationEffects;
+use crate::analysis::circuits::circuit::Circuit;
+use crate::analysis::circuits::composition::CompositionScores;
+use crate::analysis::circuits::tokens::{Directions, TokenPairs};
+use crate::analysis::course_project::detection::PublishedDetection;
+use crate::analysis::course_project::qk::QkAsPublished;
+use crate::analysis::heads::detection::Detection;
+use crate::analysis::heads::evaluation::Evaluation;
+use crate::analysis::heads::ground_truth::Truth;
+use crate::analysis::heads::repeat_loss::LossOnRepeats;
+use crate::analysis::heads::scores::HeadScores;
+use crate::analysis::residual::logit_lens::LogitLens;
+use crate::analysis::sweep::merge::Merged;
+use crate::error::Result;
+use crate::figure::display::show_result;
+use crate::figure::figure::Figure;
+use crate::model::generate::Generated;
+use crate::model::input::Tokens;
+use crate::model::predict::PromptTest;
+use crate::model::run::Run;
+use crate::named::Named;
+use crate::open::known::KnownModels;
+use crate::training::curve::TrainingCurve;
+use crate::view::Drawn;
+
+/// Gives types that say what of them is to be seen the inherent methods `figure` and `evcxr_display`.
+macro_rules! impl_visualize {
+    ($($type:ty),* $(,)?) => {$(
+        impl $type {
+            /// The figure of it: to save, to stack with others, or to look at in a notebook.
+            pub fn figure(&self) -> Result<Figure> {
+                Figure::new(Drawn::views(self)?)
+            }
+
+            /// Shows the figure where a notebook ends a cell with this value. Where there is no figure it shows why.
+            pub fn evcxr_display(&self) {
+                show_result(self.figure());
+            }
+        }
+    )*};
+}
+
+impl_visualize! {
+    AblationEffects,
+    Circuit,
+    CompositionScores,
+    Detection,
+    Directions,
+    Evaluation,
+    Generated,
+    HeadScores,
+    KnownModels,
+    LogitLens,
+    LossOnRepeats,
+    Merged,
+    Named,
+    PromptTest,
+    PublishedDetection,
+    QkAsPublished,
+    Run,
+    TokenPairs,
+    Tokens,
+    TrainingCurve,
+    Truth,
+}
