@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use headlight::{Axis, Figure, Meaning, Named, Result, Section, Table, View, html_page};
+use headlight::{Axis, Figure, ValueKind, NamedTensor, Result, Section, Table, View, html_page};
 
 fn main() -> Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "target/figures".into()));
@@ -98,68 +98,68 @@ fn square(tokens: &[String]) -> [Axis; 2] {
     [Axis::labelled("query", tokens.to_vec()), Axis::labelled("key", tokens.to_vec())]
 }
 
-fn pattern(heads: usize, tokens: &[String]) -> Result<Named> {
+fn pattern(heads: usize, tokens: &[String]) -> Result<NamedTensor> {
     let [query, key] = square(tokens);
     let values = (0..heads).flat_map(|head| attention(head, tokens.len())).collect();
-    let axes = vec![Axis::plain("head", heads), query, key];
-    Ok(Named::from_vec("blocks.5.attn.hook_pattern", values, axes)?.with_meaning(Meaning::Probability))
+    let axes = vec![Axis::unlabelled("head", heads), query, key];
+    Ok(NamedTensor::from_vec("blocks.5.attn.hook_pattern", values, axes)?.with_value_kind(ValueKind::Probability))
 }
 
-fn all_heads() -> Result<Named> {
+fn all_heads() -> Result<NamedTensor> {
     let tokens = fox();
     let [query, key] = square(&tokens);
     let labels: Vec<String> = (0..144).map(|i| format!("L{}H{}", i / 12, i % 12)).collect();
     let values = (0..144).flat_map(|head| attention(head * 5 + head / 12, tokens.len())).collect();
     let axes = vec![Axis::labelled("head", labels), query, key];
-    Ok(Named::from_vec("attention of every head", values, axes)?.with_meaning(Meaning::Probability))
+    Ok(NamedTensor::from_vec("attention of every head", values, axes)?.with_value_kind(ValueKind::Probability))
 }
 
-fn masked() -> Result<Named> {
+fn masked() -> Result<NamedTensor> {
     let n = fox().len();
     let values =
         (0..n * n).map(|i| if i % n > i / n { f32::NEG_INFINITY } else { noise(i) * 12.0 - 7.0 }).collect();
-    Named::from_vec("blocks.5.attn.hook_attn_scores", values, square(&fox()).to_vec())
+    NamedTensor::from_vec("blocks.5.attn.hook_attn_scores", values, square(&fox()).to_vec())
 }
 
-fn head_scores() -> Result<Named> {
+fn head_scores() -> Result<NamedTensor> {
     let values =
         (0..144).map(|i| noise(i * 31).powi(6) * if noise(i + 9) > 0.4 { 1.0 } else { -0.6 }).collect();
-    Named::from_vec(
+    NamedTensor::from_vec(
         "change of the logit difference, head ablated",
         values,
-        vec![Axis::plain("layer", 12), Axis::plain("head", 12)],
+        vec![Axis::unlabelled("layer", 12), Axis::unlabelled("head", 12)],
     )
 }
 
-fn residual() -> Result<Named> {
+fn residual() -> Result<NamedTensor> {
     let values =
         (0..11 * 768).map(|i| (noise(i * 3) - 0.5) * if i % 768 == 447 { 20.0 } else { 3.0 }).collect();
-    let axes = vec![Axis::labelled("position", fox()), Axis::plain("d_model", 768)];
-    Named::from_vec("blocks.5.hook_resid_post", values, axes)
+    let axes = vec![Axis::labelled("position", fox()), Axis::unlabelled("d_model", 768)];
+    NamedTensor::from_vec("blocks.5.hook_resid_post", values, axes)
 }
 
-fn bars() -> Result<Named> {
+fn bars() -> Result<NamedTensor> {
     let labels: Vec<String> = [" Paris", " the", " a", " London", " France", "\n"].map(String::from).to_vec();
     let values = vec![0.62, 0.11, 0.06, 0.03, 0.012, 0.004];
-    Ok(Named::from_vec("next token", values, vec![Axis::labelled("token", labels)])?
-        .with_meaning(Meaning::Probability))
+    Ok(NamedTensor::from_vec("next token", values, vec![Axis::labelled("token", labels)])?
+        .with_value_kind(ValueKind::Probability))
 }
 
-fn groups() -> Result<Named> {
+fn groups() -> Result<NamedTensor> {
     let sorts: Vec<String> = ["clean", "corrupted", "patched"].map(String::from).to_vec();
-    let axes = vec![Axis::labelled("run", sorts), Axis::plain("layer", 6)];
-    Named::from_vec("logit difference by layer", (0..18).map(|i| noise(i * 17) * 6.0 - 2.0).collect(), axes)
+    let axes = vec![Axis::labelled("run", sorts), Axis::unlabelled("layer", 6)];
+    NamedTensor::from_vec("logit difference by layer", (0..18).map(|i| noise(i * 17) * 6.0 - 2.0).collect(), axes)
 }
 
-fn losses(lines: usize) -> Result<Named> {
+fn losses(lines: usize) -> Result<NamedTensor> {
     let n = fox().len();
     let values =
         (0..lines * n).map(|i| 9.0 - 6.0 * ((i % n) as f32 / n as f32) + 2.0 * noise(i * 5)).collect();
-    let axes = vec![Axis::plain("layer", lines), Axis::labelled("position", fox())];
-    Ok(Named::from_vec("loss at each token", values, axes)?.with_meaning(Meaning::Magnitude))
+    let axes = vec![Axis::unlabelled("layer", lines), Axis::labelled("position", fox())];
+    Ok(NamedTensor::from_vec("loss at each token", values, axes)?.with_value_kind(ValueKind::Magnitude))
 }
 
-fn token_losses() -> Result<Named> {
+fn token_losses() -> Result<NamedTensor> {
     let text = "When Mary and John went to the store, John gave a drink to Mary.\nThen they left; nobody knew why, but the \
                 shopkeeper kept the change and closed the store for good.";
     let mut tokens = vec!["<|endoftext|>".to_string()];
@@ -171,8 +171,8 @@ fn token_losses() -> Result<Named> {
     }
     let values =
         (0..tokens.len()).map(|i| if i == 0 { f32::NAN } else { noise(i * 7).powi(2) * 9.0 }).collect();
-    Ok(Named::from_vec("loss", values, vec![Axis::labelled("position", tokens)])?
-        .with_meaning(Meaning::Magnitude))
+    Ok(NamedTensor::from_vec("loss", values, vec![Axis::labelled("position", tokens)])?
+        .with_value_kind(ValueKind::Magnitude))
 }
 
 fn table() -> Table {
@@ -208,7 +208,7 @@ fn nasty_tokens() -> Vec<String> {
     tokens.map(String::from).to_vec()
 }
 
-fn nasty() -> Result<Named> {
+fn nasty() -> Result<NamedTensor> {
     let n = nasty_tokens().len();
     let values = (0..n * n)
         .map(|i| match i {
@@ -218,7 +218,7 @@ fn nasty() -> Result<Named> {
             i => noise(i) * 2.0 - 1.0,
         })
         .collect();
-    Named::from_vec("<i>nasty</i> $x$ </script>", values, square(&nasty_tokens()).to_vec())
+    NamedTensor::from_vec("<i>nasty</i> $x$ </script>", values, square(&nasty_tokens()).to_vec())
 }
 
 fn nasty_table() -> Table {

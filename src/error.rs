@@ -20,7 +20,7 @@ pub enum ErrorKind {
     Address,
     /// A tap or an edit did something that the network cannot continue from.
     Tap,
-    /// An axis, a label or a shape of a [`Named`](crate::Named) does not fit.
+    /// An axis, a label or a shape of a [`NamedTensor`](crate::NamedTensor) does not fit.
     Axes,
     /// A figure could not be drawn.
     Figure,

@@ -128,7 +128,7 @@ impl Site {
     }
 
     /// Whether its `head` axis counts heads of keys and values, which several query heads may share.
-    pub fn is_of_keys(self) -> bool {
+    pub fn is_kv(self) -> bool {
         matches!(self, Site::K | Site::V | Site::RotK | Site::KInput | Site::VInput)
     }
 

@@ -24,17 +24,17 @@ mod view;
 mod visualize;
 
 pub use error::{Error, ErrorKind, Remedy, Result};
-pub use figure::{Figure, Section, Shown, html_page, show};
+pub use figure::{Figure, Section, DisplayHandle, html_page, show};
 pub use files::write as write_file;
 pub use hook::{Head, Hook, IntoHook, Site, head};
 pub use memory::memory_asked_for;
 pub use model::{
-    Ablation, Component, Components, Edge, Generated, Input, Model, PromptTest, Run, RunOptions, Sampling,
+    Ablation, Component, Components, AttentionEdge, Generation, Input, Model, PromptTest, Run, RunOptions, Sampling,
     Tokens, no_bos, with_bos,
 };
-pub use named::{Axis, Meaning, Named};
-pub use network::{Anatomy, Dims, Tap};
+pub use named::{Axis, ValueKind, NamedTensor};
+pub use network::{ArchSpec, Dims, Tap};
 pub use notebook::{EvcxrDisplay, clear_output};
 pub use open::{KnownModel, KnownModels, known_models};
 pub use progress::{check_stop, clear_stop, request_stop};
-pub use view::{Drawn, Table, View};
+pub use view::{Visualize, Table, View};

@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::memory;
 
-/// One axis of a [`Named`]: its name, its length, and a label for each index where there is one.
+/// One axis of a [`NamedTensor`]: its name, its length, and a label for each index where there is one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Axis {
     name: &'static str,
@@ -18,7 +18,7 @@ pub struct Axis {
 
 impl Axis {
     /// An axis whose entries are known by their index alone.
-    pub fn plain(name: &'static str, len: usize) -> Self {
+    pub fn unlabelled(name: &'static str, len: usize) -> Self {
         Axis { name, len, labels: None }
     }
 
@@ -64,9 +64,9 @@ impl Axis {
     }
 }
 
-/// What the numbers of a [`Named`] are, which decides the colours they are drawn in.
+/// What the numbers of a [`NamedTensor`] are, which decides the colours they are drawn in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Meaning {
+pub enum ValueKind {
     /// Numbers of either sign: a diverging scale around zero.
     #[default]
     Signed,
@@ -81,8 +81,8 @@ pub enum Meaning {
 /// A tensor with a name for itself, for each axis, and for the entries of each axis.
 ///
 /// ```
-/// use headlight::{Axis, Named};
-/// let scores = Named::from_vec(
+/// use headlight::{Axis, NamedTensor};
+/// let scores = NamedTensor::from_vec(
 ///     "scores",
 ///     vec![0.1, 0.9],
 ///     vec![Axis::labelled("head", ["L0H0".to_string(), "L0H1".to_string()])],
@@ -91,14 +91,14 @@ pub enum Meaning {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Named {
+pub struct NamedTensor {
     name: String,
     tensor: Tensor,
     axes: Vec<Axis>,
-    meaning: Meaning,
+    meaning: ValueKind,
 }
 
-impl Named {
+impl NamedTensor {
     /// Names the axes of a tensor. Fails unless there is one axis of the right length for each dimension.
     pub fn new(name: impl Into<String>, tensor: Tensor, axes: Vec<Axis>) -> Result<Self> {
         let name = name.into();
@@ -115,7 +115,7 @@ impl Named {
             )
             .help("give one axis for each dimension, each as long as it"));
         }
-        Ok(Named { name, tensor, axes, meaning: Meaning::default() })
+        Ok(NamedTensor { name, tensor, axes, meaning: ValueKind::default() })
     }
 
     /// Names numbers in row-major order, the last axis running fastest.
@@ -130,11 +130,11 @@ impl Named {
             )
             .help("give as many numbers as the product of the lengths"));
         }
-        Named::new(name, Tensor::from_vec(values, lens, &Device::Cpu)?, axes)
+        NamedTensor::new(name, Tensor::from_vec(values, lens, &Device::Cpu)?, axes)
     }
 
     /// Says what the numbers are, for the colours.
-    pub fn with_meaning(mut self, meaning: Meaning) -> Self {
+    pub fn with_value_kind(mut self, meaning: ValueKind) -> Self {
         self.meaning = meaning;
         self
     }
@@ -151,7 +151,7 @@ impl Named {
     }
 
     /// What the numbers are.
-    pub fn meaning(&self) -> Meaning {
+    pub fn value_kind(&self) -> ValueKind {
         self.meaning
     }
 
@@ -178,14 +178,14 @@ impl Named {
     /// One entry of an axis: the axis goes, the others stay.
     ///
     /// ```
-    /// # use headlight::{Axis, Named};
-    /// # let pattern = Named::from_vec("p", vec![0.; 8],
-    /// #     vec![Axis::plain("head", 2), Axis::plain("query", 2), Axis::plain("key", 2)])?;
+    /// # use headlight::{Axis, NamedTensor};
+    /// # let pattern = NamedTensor::from_vec("p", vec![0.; 8],
+    /// #     vec![Axis::unlabelled("head", 2), Axis::unlabelled("query", 2), Axis::unlabelled("key", 2)])?;
     /// let second_head = pattern.select("head", 1)?;
     /// assert_eq!(second_head.shape(), [2, 2]);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn select(&self, axis: &str, index: usize) -> Result<Named> {
+    pub fn select(&self, axis: &str, index: usize) -> Result<NamedTensor> {
         let dim = self.dim(axis)?;
         let entry = &self.axes[dim];
         if index >= entry.len {
@@ -200,7 +200,7 @@ impl Named {
     }
 
     /// The entries `range` of an axis.
-    pub fn slice(&self, axis: &str, range: std::ops::Range<usize>) -> Result<Named> {
+    pub fn slice(&self, axis: &str, range: std::ops::Range<usize>) -> Result<NamedTensor> {
         let dim = self.dim(axis)?;
         let entry = &self.axes[dim];
         if range.start >= range.end || range.end > entry.len {
@@ -213,23 +213,23 @@ impl Named {
         let mut axes = self.axes.clone();
         axes[dim] = entry.narrowed(range.start, range.len());
         let tensor = self.tensor.narrow(dim, range.start, range.len())?;
-        Ok(Named { tensor, axes, ..self.clone() })
+        Ok(NamedTensor { tensor, axes, ..self.clone() })
     }
 
     /// The mean over an axis.
-    pub fn mean(&self, axis: &str) -> Result<Named> {
+    pub fn mean(&self, axis: &str) -> Result<NamedTensor> {
         let dim = self.dim(axis)?;
         self.without(dim, format!("{}, mean over {axis}", self.name), self.tensor.mean(dim)?)
     }
 
     /// The sum over an axis.
-    pub fn sum(&self, axis: &str) -> Result<Named> {
+    pub fn sum(&self, axis: &str) -> Result<NamedTensor> {
         let dim = self.dim(axis)?;
         self.without(dim, format!("{}, sum over {axis}", self.name), self.tensor.sum(dim)?)
     }
 
-    /// This minus another of the same axes: always [`Meaning::Signed`].
-    pub fn minus(&self, other: &Named) -> Result<Named> {
+    /// This minus another of the same axes: always [`ValueKind::Signed`].
+    pub fn sub(&self, other: &NamedTensor) -> Result<NamedTensor> {
         if self.shape() != other.shape() {
             return Err(Error::new(
                 ErrorKind::Axes,
@@ -246,7 +246,7 @@ impl Named {
         self.has_room(1)?;
         let tensor = (&self.tensor - &other.tensor)?;
         let name = format!("{} minus {}", self.name, other.name);
-        Ok(Named { name, tensor, axes: self.axes.clone(), meaning: Meaning::Signed })
+        Ok(NamedTensor { name, tensor, axes: self.axes.clone(), meaning: ValueKind::Signed })
     }
 
     /// How far this is from another of the same axes: the largest difference of two numbers at the same place.
@@ -254,13 +254,13 @@ impl Named {
     /// ```
     /// # use headlight::prelude::*;
     /// let run = Model::open("built-in")?.run_with_cache("the cat sat")?;
-    /// assert_eq!(run.pattern(1)?.largest_difference(&run.pattern(1)?)?, 0.0);
+    /// assert_eq!(run.pattern(1)?.max_abs_diff(&run.pattern(1)?)?, 0.0);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn largest_difference(&self, other: &Named) -> Result<f32> {
+    pub fn max_abs_diff(&self, other: &NamedTensor) -> Result<f32> {
         // A comparison with NaN is a difference, not none.
         let larger = |a: f32, b: f32| if a.is_nan() || a > b { a } else { b };
-        Ok(self.minus(other)?.to_vec()?.into_iter().map(f32::abs).fold(0.0, |most, x| larger(x, most)))
+        Ok(self.sub(other)?.to_vec()?.into_iter().map(f32::abs).fold(0.0, |most, x| larger(x, most)))
     }
 
     /// The number at one index for each axis.
@@ -317,10 +317,10 @@ impl Named {
         })
     }
 
-    fn without(&self, dim: usize, name: String, tensor: Tensor) -> Result<Named> {
+    fn without(&self, dim: usize, name: String, tensor: Tensor) -> Result<NamedTensor> {
         let mut axes = self.axes.clone();
         axes.remove(dim);
-        Ok(Named { name, tensor, axes, meaning: self.meaning })
+        Ok(NamedTensor { name, tensor, axes, meaning: self.meaning })
     }
 
     fn out_of_range(&self, axis: &Axis, index: usize) -> Error {
@@ -335,7 +335,7 @@ impl Named {
     }
 }
 
-impl fmt::Debug for Named {
+impl fmt::Debug for NamedTensor {
     /// The name, the axes, and the first numbers: `pattern [head 4, query 7, key 7] 1.0000 0.0000 ...`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 8;

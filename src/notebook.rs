@@ -65,7 +65,7 @@ pub(crate) fn result(content: &Content) {
 }
 
 /// Takes away what the cell has shown and printed so far, as soon as it shows or prints something else: for a picture
-/// that follows a loop. [`Shown::update`](crate::Shown::update) changes one picture and leaves the rest.
+/// that follows a loop. [`DisplayHandle::update`](crate::DisplayHandle::update) changes one picture and leaves the rest.
 ///
 /// Where the kernel is not Headlight's own it does nothing.
 ///

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use headlight::analysis::{
-    Baseline, Composition, DynamicThreshold, HeadKind, HeadScores, RepeatedTokens, as_published,
+    CompositionBaseline, Composition, DynamicThreshold, HeadKind, HeadScores, RepeatedTokens, as_published,
     causal_truth, composition_scores, head_scores, induction_scores, loss_on_repeats,
 };
 use headlight::{
-    Ablation, Drawn, Figure, Head, Model, Result, RunOptions, Section, Site, Table, View, head, html_page,
+    Ablation, Visualize, Figure, Head, Model, Result, RunOptions, Section, Site, Table, View, head, html_page,
 };
 
 /// A head is said to be of a kind from this score on, as in ARENA's course.
@@ -42,7 +42,7 @@ pub fn write(model: &Model, path: &Path) -> Result<String> {
              came next. A head that does the finding and looking is an induction head (Olsson et al. 2022). A score is \
              the mean attention along one diagonal of a head's pattern: the probability, from 0 to 1, with which it \
              looks where such a head would look.",
-            scores[0].measured_on()
+            scores[0].dataset()
         )),
         Section::Heading("The heads found".into()),
         Section::Figure(Figure::new(vec![View::Table(found_table(&found, &scores)?)])?),
@@ -90,7 +90,7 @@ pub fn write(model: &Model, path: &Path) -> Result<String> {
 /// Every head's scores, as a table for the screen.
 pub fn table(scores: &[HeadScores]) -> Result<String> {
     let mut table = Table::new(
-        format!("head scores on {}", scores[0].measured_on()),
+        format!("head scores on {}", scores[0].dataset()),
         std::iter::once("head".to_string()).chain(scores.iter().map(|scores| scores.kind().to_string())),
     );
     let mut heads: Vec<Head> = scores[0].ranked()?.into_iter().map(|(head, _)| head).collect();
@@ -174,7 +174,7 @@ fn causes(
     if let Some(feeding) = feeding.filter(|_| !fed.is_empty()) {
         let composition = composition_scores(model, Composition::K)?;
         let scores = fed.iter().map(|head| Ok(format!("{head} {:.3}", composition.score(feeding, *head)?)));
-        let Baseline { mean, std } = composition.baseline();
+        let CompositionBaseline { mean, std } = composition.baseline();
         sentences.push(format!(
             "One makes the other possible: what the previous-token head {feeding} writes enters the keys of the induction \
              heads (K-composition, Elhage et al. 2021). Scores: {}; heads of random weights would score {mean:.3} ± {std:.3}.",

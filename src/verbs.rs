@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use headlight::analysis::{
-    AblationEffects, Composition, DynamicThreshold, HeadKind, HeadScores, Merged, Metric, Part,
+    AblationEffects, Composition, DynamicThreshold, HeadKind, HeadScores, SweepResult, Metric, SweepPart,
     RepeatedTokens, Shard, ablation_effects, activation_patching, causal_truth, composition_scores,
     head_scores, induction_scores, merge, qk_circuit,
 };
 use headlight::{
-    Ablation, Drawn, Figure, Head, Input, IntoHook, Model, Named, Result, RunOptions, Site, Table, View,
+    Ablation, Visualize, Figure, Head, Input, IntoHook, Model, NamedTensor, Result, RunOptions, Site, Table, View,
     known_models, request_stop,
 };
 use serde_json::{Value, json};
@@ -33,9 +33,9 @@ pub struct Kept {
 
 impl Kept {
     /// Makes the part; prints what is found if it is the whole, and what to do next if it is not.
-    fn make(&self, as_json: bool, make: impl FnOnce(&Part) -> Result<()>) -> Result<String> {
+    fn make(&self, as_json: bool, make: impl FnOnce(&SweepPart) -> Result<()>) -> Result<String> {
         stop_by_signal();
-        make(&Part::new(&self.path, self.shard))?;
+        make(&SweepPart::new(&self.path, self.shard))?;
         if self.shard == Shard::ALL {
             return found(&merge(&[&self.path])?, as_json);
         }
@@ -67,11 +67,11 @@ pub fn merged(paths: &[PathBuf], as_json: bool, out: Option<&Path>) -> Result<St
     Ok(said)
 }
 
-fn found(merged: &Merged, as_json: bool) -> Result<String> {
+fn found(merged: &SweepResult, as_json: bool) -> Result<String> {
     match merged {
-        Merged::Ablation { model, ablation, effects } => effects_said(model, ablation, effects, as_json),
-        Merged::HeadScores { model, repeated, scores } => scores_said(model, repeated, scores, as_json),
-        Merged::Metric { model, metric, value, inputs } => Ok(match as_json {
+        SweepResult::Ablation { model, ablation, effects } => effects_said(model, ablation, effects, as_json),
+        SweepResult::HeadScores { model, repeated, scores } => scores_said(model, repeated, scores, as_json),
+        SweepResult::Metric { model, metric, value, inputs } => Ok(match as_json {
             true => line(&json!({ "model": model, metric: value, "inputs": inputs })),
             false => format!("{metric} {value:.4} nats, over {inputs} inputs\n"),
         }),
@@ -137,7 +137,7 @@ pub fn mean_loss(model: &Model, input: Input, kept: Option<&Kept>, as_json: bool
         None => {
             let (inputs, value) = (input.len(), Metric::Loss.measure(model, input)?);
             let (model, metric) = (model.name().to_string(), "loss".to_string());
-            found(&Merged::Metric { model, metric, value, inputs }, as_json)
+            found(&SweepResult::Metric { model, metric, value, inputs }, as_json)
         }
     }
 }
@@ -289,7 +289,7 @@ pub fn patch(
     Ok(format!("{text}logit difference: {clean:.4} clean, {corrupted:.4} corrupted\n{said}"))
 }
 
-fn rows(named: &Named) -> Result<Vec<Vec<f32>>> {
+fn rows(named: &NamedTensor) -> Result<Vec<Vec<f32>>> {
     let width = named.shape().last().copied().unwrap_or(1).max(1);
     Ok(named.to_vec()?.chunks(width).map(<[f32]>::to_vec).collect())
 }
@@ -352,7 +352,7 @@ pub fn qk(model: &Model, head: Head, input: Input, as_json: bool, out: Option<&P
         figure.save(out)?;
         said = format!("wrote {}\n", out.display());
     }
-    let by_position = match model.anatomy().has(Site::PosEmbed) {
+    let by_position = match model.spec().has(Site::PosEmbed) {
         true => Some(circuit.previous_token_mass()?),
         false => None,
     };

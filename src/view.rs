@@ -1,24 +1,24 @@
-//! What a result says of how it is to be looked at, in terms of [`Named`]. Drawing it is `figure`'s work.
+//! What a result says of how it is to be looked at, in terms of [`NamedTensor`]. Drawing it is `figure`'s work.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::named::{Axis, Named};
+use crate::named::{Axis, NamedTensor};
 
 /// One picture, described.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum View {
     /// Two axes as rows and columns; row 0 at the top.
-    Heatmap(Named),
+    Heatmap(NamedTensor),
     /// Three axes: a thumbnail for each entry of the first, the most telling of them enlarged.
-    Multiples(Named),
+    Multiples(NamedTensor),
     /// The same, with one entry chosen to be enlarged.
-    MultiplesOf(Named, usize),
+    MultiplesOf(NamedTensor, usize),
     /// One axis as bars; or two, a group of bars for each entry of the last.
-    Bars(Named),
+    Bars(NamedTensor),
     /// One axis as a line; or two, a line for each entry of the first.
-    Lines(Named),
+    Lines(NamedTensor),
     /// One axis of text pieces, each coloured by its number.
-    Tokens(Named),
+    Tokens(NamedTensor),
     /// Rows of words and numbers.
     Table(Table),
 }
@@ -62,12 +62,12 @@ impl Table {
 }
 
 /// A result that can be looked at.
-pub trait Drawn {
+pub trait Visualize {
     /// What there is to look at, from top to bottom.
     fn views(&self) -> Result<Vec<View>>;
 }
 
-impl Drawn for Named {
+impl Visualize for NamedTensor {
     /// By the number of axes: one is bars (lines where there are many entries), two a heatmap, three small
     /// multiples, four small multiples over the first two (layer and head, say).
     fn views(&self) -> Result<Vec<View>> {
@@ -90,7 +90,7 @@ impl Drawn for Named {
                 let shape = (labels.len(), rows.len(), columns.len());
                 let tensor = self.tensor().reshape(shape)?;
                 let axes = vec![Axis::labelled(inner.name(), labels), rows.clone(), columns.clone()];
-                let flat = Named::new(self.name(), tensor, axes)?.with_meaning(self.meaning());
+                let flat = NamedTensor::new(self.name(), tensor, axes)?.with_value_kind(self.value_kind());
                 View::Multiples(flat)
             }
             _ => {

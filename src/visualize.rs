@@ -3,27 +3,27 @@
 use crate::analysis::causal::ablation::AblationEffects;
 use crate::analysis::circuits::circuit::Circuit;
 use crate::analysis::circuits::composition::CompositionScores;
-use crate::analysis::circuits::tokens::{Directions, TokenPairs};
+use crate::analysis::circuits::tokens::{SingularDirections, TokenPairs};
 use crate::analysis::course_project::detection::PublishedDetection;
 use crate::analysis::course_project::qk::QkAsPublished;
 use crate::analysis::heads::detection::Detection;
 use crate::analysis::heads::evaluation::Evaluation;
-use crate::analysis::heads::ground_truth::Truth;
+use crate::analysis::heads::ground_truth::GroundTruth;
 use crate::analysis::heads::repeat_loss::LossOnRepeats;
 use crate::analysis::heads::scores::HeadScores;
 use crate::analysis::residual::logit_lens::LogitLens;
-use crate::analysis::sweep::merge::Merged;
+use crate::analysis::sweep::merge::SweepResult;
 use crate::error::Result;
 use crate::figure::display::show_result;
 use crate::figure::figure::Figure;
-use crate::model::generate::Generated;
+use crate::model::generate::Generation;
 use crate::model::input::Tokens;
 use crate::model::predict::PromptTest;
 use crate::model::run::Run;
-use crate::named::Named;
+use crate::named::NamedTensor;
 use crate::open::known::KnownModels;
 use crate::training::curve::TrainingCurve;
-use crate::view::Drawn;
+use crate::view::Visualize;
 
 /// Gives types that say what of them is to be seen the inherent methods `figure` and `evcxr_display`.
 macro_rules! impl_visualize {
@@ -31,7 +31,7 @@ macro_rules! impl_visualize {
         impl $type {
             /// The figure of it: to save, to stack with others, or to look at in a notebook.
             pub fn figure(&self) -> Result<Figure> {
-                Figure::new(Drawn::views(self)?)
+                Figure::new(Visualize::views(self)?)
             }
 
             /// Shows the figure where a notebook ends a cell with this value. Where there is no figure it shows why.
@@ -47,15 +47,15 @@ impl_visualize! {
     Circuit,
     CompositionScores,
     Detection,
-    Directions,
+    SingularDirections,
     Evaluation,
-    Generated,
+    Generation,
     HeadScores,
     KnownModels,
     LogitLens,
     LossOnRepeats,
-    Merged,
-    Named,
+    SweepResult,
+    NamedTensor,
     PromptTest,
     PublishedDetection,
     QkAsPublished,
@@ -63,5 +63,5 @@ impl_visualize! {
     TokenPairs,
     Tokens,
     TrainingCurve,
-    Truth,
+    GroundTruth,
 }

@@ -4,7 +4,7 @@ mod common;
 #[path = "common/folder.rs"]
 mod folder;
 
-use common::{Golden, largest_difference, refused};
+use common::{Golden, max_abs_diff, refused};
 use folder::Folder;
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
@@ -135,15 +135,15 @@ fn heads_that_share_keys() -> Result<()> {
             assert_eq!(own, of_layer.select("head", index)?.to_vec()?);
         }
     }
-    assert_eq!(model.heads_of_key(1, 1)?, [head(1, 2), head(1, 3)]);
-    assert!(model.heads_of_key(1, 2).is_err());
+    assert_eq!(model.query_heads_of_kv(1, 1)?, [head(1, 2), head(1, 3)]);
+    assert!(model.query_heads_of_kv(1, 2).is_err());
     let ids = vec![0, 5, 6, 7, 5, 6, 7];
     let run = model.run_with_cache(&ids)?;
     assert_eq!((run.q(0)?.shape()[1], run.k(0)?.shape()[1]), (4, 2));
     assert_eq!(run.k(0)?.axes()[1].label(1), "L0KV1");
     // A key's query heads one by one are other than all of them together.
     let loss = |model: Model| model.loss(&ids);
-    let both = loss(model.ablate(model.heads_of_key(0, 0)?, Ablation::Zero)?)?;
+    let both = loss(model.ablate(model.query_heads_of_kv(0, 0)?, Ablation::Zero)?)?;
     let one = loss(model.ablate(head(0, 0), Ablation::Zero)?)?;
     assert_ne!(both, one);
     let patched = activation_patching(&model, &ids, vec![0, 5, 9, 7, 5, 6, 7], Site::K, &Metric::Loss)?;
@@ -184,7 +184,7 @@ fn random_weights_of_every_architecture() -> Result<()> {
     for name in common::MODELS {
         let trained = open(name)?;
         let random = trained.with_random_weights(3)?;
-        assert_eq!((random.dims(), random.anatomy()), (trained.dims(), trained.anatomy()), "{name}");
+        assert_eq!((random.dims(), random.spec()), (trained.dims(), trained.spec()), "{name}");
         let ids = Golden::open(name).ids("B");
         assert_eq!(random.loss(&ids)?, trained.with_random_weights(3)?.loss(&ids)?, "{name}");
         let uniform = (trained.dims().d_vocab as f32).ln();
@@ -196,7 +196,7 @@ fn random_weights_of_every_architecture() -> Result<()> {
             assert!(gain.to_vec()?.iter().all(|value| *value == 1.0), "{name}");
         }
         let (read, written) = (random.weight("W_Q")?, random.weight("W_O")?);
-        let deviation = |weight: &Named| -> Result<f64> {
+        let deviation = |weight: &NamedTensor| -> Result<f64> {
             let values = weight.to_vec()?;
             Ok((values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / values.len() as f64)
                 .sqrt())
@@ -366,14 +366,14 @@ fn settings_that_make_a_difference() -> Result<()> {
             Ok(model.logits(golden.ids("B"))?.to_vec()?.into_iter().map(f64::from).collect())
         };
         let (changed, before) = (folder.open()?, open(name)?);
-        let apart = largest_difference(&values(&changed)?, &values(&before)?);
+        let apart = max_abs_diff(&values(&changed)?, &values(&before)?);
         assert!(apart > 1e-3 && apart.is_finite(), "{name}, {what}: differs by {apart}");
-        let folded = largest_difference(
+        let folded = max_abs_diff(
             &[changed.folded()?.loss(golden.ids("B"))?.into()],
             &[changed.loss(golden.ids("B"))?.into()],
         );
         assert!(folded < 1e-5, "{name}, {what}: folding changes the loss by {folded}");
-        let has_middle = changed.anatomy().has(Site::ResidMid);
+        let has_middle = changed.spec().has(Site::ResidMid);
         assert_eq!(has_middle, !matches!(*name, "tiny-gptj"), "{name}, {what}");
     }
     Ok(())
@@ -518,13 +518,13 @@ fn variants_of_transformers() -> Result<()> {
         let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<f64>>();
         let expected = wide(golden["logits"].flatten_all()?.to_vec1()?);
         let model = Model::open(path.to_str().expect("UTF-8"))?;
-        let apart = largest_difference(&wide(model.logits(&ids)?.to_vec()?), &expected);
+        let apart = max_abs_diff(&wide(model.logits(&ids)?.to_vec()?), &expected);
         println!("{}: {apart:.1e}", model.name());
         assert!(apart < 1e-5, "{}: differs by {apart}", model.name());
         let log_probs = |model: &Model| -> Result<Vec<f64>> {
             Ok(wide(model.run_with_cache(&ids)?.log_probs()?.to_vec()?))
         };
-        let apart = largest_difference(&log_probs(&model.folded()?)?, &log_probs(&model)?);
+        let apart = max_abs_diff(&log_probs(&model.folded()?)?, &log_probs(&model)?);
         assert!(apart < 1e-5, "{}, folded: differs by {apart}", model.name());
         seen += 1;
     }

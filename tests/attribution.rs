@@ -2,17 +2,17 @@
 
 mod common;
 
-use common::{Golden, MODELS, largest_difference, numbers, refused};
+use common::{Golden, MODELS, max_abs_diff, numbers, refused};
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 
 const SECTION: &str = "attribution_B_proc64";
 
-fn wide(named: &Named) -> Vec<f64> {
+fn wide(named: &NamedTensor) -> Vec<f64> {
     named.to_vec().expect("values").into_iter().map(f64::from).collect()
 }
 
-fn labels(named: &Named) -> Vec<String> {
+fn labels(named: &NamedTensor) -> Vec<String> {
     named.axes()[0].labels().expect("labels").to_vec()
 }
 
@@ -40,13 +40,13 @@ fn stacks_say_what_transformer_lens_says() -> Result<()> {
         let model = Model::open(&golden.folder)?.folded()?;
         let run = model.run_with_cache(golden.ids("B"))?;
         let check = |what: &str, found: &[f64], expected: &[f64]| {
-            let apart = largest_difference(found, expected);
+            let apart = max_abs_diff(found, expected);
             println!("{name}, {what}: {apart:.1e}");
             assert!(apart < 1e-4, "{name}, {what}: differs by {apart}");
         };
         let one = |key: &str| golden.at(&[SECTION, key]).as_f64().expect("a number");
         let stacks = [
-            ("accumulated_resid", accumulated_resid(&run, model.anatomy().has(Site::ResidMid))?),
+            ("accumulated_resid", accumulated_resid(&run, model.spec().has(Site::ResidMid))?),
             ("decompose_resid", decompose_resid(&run)?),
             ("stack_head_results", stack_head_results(&model, &run)?),
             ("full_resid_decomposition(no neurons, ln applied)", full_resid_decomposition(&model, &run)?),
@@ -97,7 +97,7 @@ fn logit_lens_of_transformer_lens() -> Result<()> {
             if form == "folded" {
                 let expected: Vec<f64> =
                     numbers(golden.at(&[SECTION, "logit_lens_logprob_of_next"])).collect();
-                let apart = largest_difference(&wide(next), &expected);
+                let apart = max_abs_diff(&wide(next), &expected);
                 println!("{name}: lens {apart:.1e}");
                 assert!(apart < 1e-4, "{name}: differs by {apart}");
                 let expected: Vec<u32> = numbers(golden.at(&[SECTION, "logit_lens_top1_per_layer_pos"]))
@@ -135,13 +135,13 @@ fn attributions_sum_to_the_logits() -> Result<()> {
                     let said = logit_attrs(&model, &stack, &run, right, incorrect)?.sum("component")?;
                     let bias = f64::from(logit_bias(&model, right, incorrect)?);
                     let found: Vec<f64> = wide(&said).iter().map(|said| said + bias).collect();
-                    let apart = largest_difference(&found, expected);
+                    let apart = max_abs_diff(&found, expected);
                     println!("{name}, {form}, {}: {apart:.1e}", stack.name());
                     assert!(apart < 1e-4, "{name}, {form}, {}: differs by {apart}", stack.name());
                 }
                 let sum = wide(&stack.sum("component")?);
                 let last = run.resid_post(model.dims().n_layers - 1)?;
-                assert!(largest_difference(&sum, &wide(&last)) < 1e-4, "{name}, {form}");
+                assert!(max_abs_diff(&sum, &wide(&last)) < 1e-4, "{name}, {form}");
             }
             // Normalised parts times W_U's columns are the same.
             let stack = full_resid_decomposition(&model, &run)?;
@@ -153,7 +153,7 @@ fn attributions_sum_to_the_logits() -> Result<()> {
                 .chunks(w_u.len())
                 .map(|row| row.iter().zip(&w_u).map(|(a, b)| f64::from(a * b)).sum())
                 .collect();
-            assert!(largest_difference(&found, &said) < 1e-4, "{name}, {form}");
+            assert!(max_abs_diff(&found, &said) < 1e-4, "{name}, {form}");
         }
     }
     Ok(())
@@ -185,7 +185,7 @@ fn split_scores_sum_to_the_scores() -> Result<()> {
                     continue;
                 }
                 let split = split?;
-                let has = |site| usize::from(model.anatomy().has(site));
+                let has = |site| usize::from(model.spec().has(site));
                 let components = 2 + has(Site::PosEmbed) + head.layer * (4 + has(Site::MlpOut));
                 assert_eq!(split.shape(), [components, components, 41, 41]);
                 let sum = split.sum("query component")?.sum("key component")?.to_vec()?;

@@ -2,11 +2,11 @@
 
 mod common;
 
-use common::{Golden, largest_difference, numbers};
+use common::{Golden, max_abs_diff, numbers};
 use headlight::prelude::*;
 use headlight::{Result, Site};
 
-fn values(named: &Named) -> Vec<f64> {
+fn values(named: &NamedTensor) -> Vec<f64> {
     named.to_vec().expect("values").into_iter().map(f64::from).collect()
 }
 
@@ -22,7 +22,7 @@ fn transformers_says_the_same() -> Result<()> {
         let run = model.run_with_cache(text)?;
         let losses = numbers(&entry["loss_per_token"]).collect::<Vec<_>>();
         assert!(
-            largest_difference(&values(&run.loss_per_token()?), &losses) < 1e-4,
+            max_abs_diff(&values(&run.loss_per_token()?), &losses) < 1e-4,
             "{text}: loss per token"
         );
         let mean = entry["loss_mean"].as_f64().expect("a number");
@@ -31,12 +31,12 @@ fn transformers_says_the_same() -> Result<()> {
             let expected =
                 golden.tensor(&format!("text{index}.blocks.{layer}.attn.hook_pattern")).expect("a pattern");
             assert!(
-                largest_difference(&values(&run.pattern(layer)?), &expected) < 1e-5,
+                max_abs_diff(&values(&run.pattern(layer)?), &expected) < 1e-5,
                 "{text}: layer {layer}"
             );
         }
         if let Some(expected) = golden.tensor(&format!("text{index}.logits")) {
-            assert!(largest_difference(&values(&run.logits()?), &expected) < 1e-4, "{text}: logits");
+            assert!(max_abs_diff(&values(&run.logits()?), &expected) < 1e-4, "{text}: logits");
         }
     }
     let greedy = golden.at(&["greedy"]);
@@ -65,7 +65,7 @@ fn detectors_are_the_goldens() -> Result<()> {
     for (key, scores) in scores {
         let (_, expected) = known.iter().find(|(name, _)| name.starts_with(key)).expect(key);
         let expected: Vec<f64> = numbers(expected).collect();
-        assert!(largest_difference(&values(scores.named()), &expected) < 1e-5, "{key}");
+        assert!(max_abs_diff(&values(scores.named()), &expected) < 1e-5, "{key}");
     }
     Ok(())
 }

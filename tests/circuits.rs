@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Golden, MODELS, largest_difference, numbers, refused};
+use common::{Golden, MODELS, max_abs_diff, numbers, refused};
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 
@@ -11,7 +11,7 @@ fn heads(model: &Model) -> Vec<Head> {
     (0..dims.n_layers).flat_map(|layer| (0..dims.n_heads).map(move |index| head(layer, index))).collect()
 }
 
-fn f64s(named: &Named) -> Result<Vec<f64>> {
+fn f64s(named: &NamedTensor) -> Result<Vec<f64>> {
     Ok(named.to_vec()?.into_iter().map(f64::from).collect())
 }
 
@@ -43,7 +43,7 @@ impl Check {
     }
 
     fn within(&self, found: &[f64], tolerance: f64) {
-        let apart = largest_difference(found, &self.golden);
+        let apart = max_abs_diff(found, &self.golden);
         println!("{}: {apart:.1e}", self.what);
         assert!(apart <= tolerance, "{}: differs by {apart}", self.what);
     }
@@ -53,7 +53,7 @@ impl Check {
         let len = self.golden.len() / found.len();
         let mut worst = 0f64;
         for (found, golden) in found.iter().zip(self.golden.chunks(len)) {
-            worst = worst.max(largest_difference(found, golden) / size(golden));
+            worst = worst.max(max_abs_diff(found, golden) / size(golden));
         }
         println!("{}: {worst:.1e} of the largest", self.what);
         assert!(worst <= 1e-5, "{}: differs by {worst} of the largest", self.what);
@@ -81,7 +81,7 @@ fn spectra() -> Result<()> {
             let full = of_heads(&model, |head| ov_circuit(&model, head)?.full_eigenvalue_positivity())?;
             check("fullOV_eig_positivity").within(&full, 1e-5);
             let mass = of_heads(&model, |head| qk_circuit(&model, head)?.previous_token_mass());
-            if model.anatomy().has(Site::PosEmbed) {
+            if model.spec().has(Site::PosEmbed) {
                 check("posQK_prev_token_mass").within(&mass?, 1e-5);
             } else {
                 assert!(
@@ -104,10 +104,10 @@ fn products() -> Result<()> {
                 [("OV_L0H0", ov_circuit(&model, head(0, 0))?), ("QK_L1H1", qk_circuit(&model, head(1, 1))?)];
             for (key, circuit) in circuits {
                 let expected = golden.tensor(&format!("W.{form}.{key}")).expect("a product");
-                let apart = largest_difference(&f64s(&circuit.corner(d_model)?)?, &expected);
+                let apart = max_abs_diff(&f64s(&circuit.submatrix(d_model)?)?, &expected);
                 println!("{name}, {form}, {key}: {apart:.1e} of {:.1e}", size(&expected));
                 assert!(apart <= 1e-5 * size(&expected), "{name}, {form}, {key}: differs by {apart}");
-                let corner = circuit.corner(2)?.to_vec()?;
+                let corner = circuit.submatrix(2)?.to_vec()?;
                 assert_eq!(corner.len(), 4);
                 assert!((f64::from(corner[2]) - expected[d_model]).abs() < 1e-5);
             }
@@ -194,7 +194,7 @@ fn circuits_at_distances_make_the_scores() -> Result<()> {
             let scores = run.attn_scores(head.layer)?.select("head", head.head)?;
             for (query, key) in [(5, 5), (5, 4), (9, 4), (11, 5)] {
                 let circuit = qk_circuit(&model, head)?.at_distance(query - key)?;
-                let qk = f64s(&circuit.corner(d_model)?)?;
+                let qk = f64s(&circuit.submatrix(d_model)?)?;
                 let row = |position: usize| &x[position * d_model..(position + 1) * d_model];
                 let product: f64 = (0..d_model)
                     .map(|i| {
@@ -205,7 +205,7 @@ fn circuits_at_distances_make_the_scores() -> Result<()> {
                 assert!(apart.abs() < 1e-4, "{name}, {head}, {query} to {key}: differs by {apart}");
             }
             let here = qk_circuit(&model, head)?;
-            assert_eq!(here.at_distance(0)?.corner(d_model)?.to_vec()?, here.corner(d_model)?.to_vec()?);
+            assert_eq!(here.at_distance(0)?.submatrix(d_model)?.to_vec()?, here.submatrix(d_model)?.to_vec()?);
         }
     }
     let rotary = Model::open(&Golden::open("tiny-llama3").folder)?;
@@ -240,13 +240,13 @@ fn scores_and_patterns_are_the_hooks() -> Result<()> {
                         let hook = hook.select("head", head.head)?;
                         assert_eq!(found.axis_names(), hook.axis_names());
                         assert_eq!(found.axes()[0].labels(), hook.axes()[0].labels());
-                        let unmasked = |named: &Named| -> Result<Vec<f64>> {
+                        let unmasked = |named: &NamedTensor| -> Result<Vec<f64>> {
                             let finite = |value: f64| if value == f64::NEG_INFINITY { 0.0 } else { value };
                             Ok(f64s(named)?.into_iter().map(finite).collect())
                         };
-                        let apart = largest_difference(&unmasked(found)?, &unmasked(&hook)?);
+                        let apart = max_abs_diff(&unmasked(found)?, &unmasked(&hook)?);
                         assert!(apart < tolerance, "{name}, {form}, {head}: differs by {apart}");
-                        let ahead = |named: &Named| named.value(&[0, 1]);
+                        let ahead = |named: &NamedTensor| named.value(&[0, 1]);
                         assert_eq!(ahead(found)?, ahead(&hook)?);
                     }
                 }
@@ -314,8 +314,8 @@ fn positions_are_the_definition() -> Result<()> {
     let weight = |name: &str| model.weight(&format!("blocks.1.attn.{name}"))?.select("head", 2);
     let q = embeddings.tensor().matmul(weight("W_Q")?.tensor())?;
     let k = embeddings.tensor().matmul(weight("W_K")?.tensor())?;
-    let expected = Named::new("expected", q.matmul(&k.t()?)?, found.axes().to_vec())?;
-    assert!(largest_difference(&f64s(&found)?, &f64s(&expected)?) < 1e-4);
+    let expected = NamedTensor::new("expected", q.matmul(&k.t()?)?, found.axes().to_vec())?;
+    assert!(max_abs_diff(&f64s(&found)?, &f64s(&expected)?) < 1e-4);
     Ok(())
 }
 
@@ -410,8 +410,8 @@ fn what_cannot_be_asked() -> Result<()> {
         ("no pairs", none(ov.top_pairs(0)), Input, &["0 pairs", "at least one"]),
         ("no directions", none(ov.directions(0)), Input, &["0 directions of the OV circuit of L1H1", "1 to 16"]),
         ("more directions than there are", none(ov.directions(17)), Input, &["17 directions", "1 to 16"]),
-        ("no corner", none(ov.corner(0)), Input, &["size 0", "1 to 64"]),
-        ("a corner too large", none(qk.corner(65)), Input, &["size 65", "1 to 64"]),
+        ("no corner", none(ov.submatrix(0)), Input, &["size 0", "1 to 64"]),
+        ("a corner too large", none(qk.submatrix(65)), Input, &["size 65", "1 to 64"]),
         ("no tokens", none(ov.between_tokens(Vec::<u32>::new())), Input, &["0 tokens"]),
         ("an unknown token", none(ov.between_tokens([3, 160])), Input, &["160", "0 to 159"]),
         ("a text of several tokens", none(words.between_tokens(["the cat sat"])), Input, &["the cat sat", "not one"]),
@@ -447,7 +447,7 @@ fn position_patterns_are_those_of_equal_tokens() -> Result<()> {
     for index in 0..model.dims().n_heads {
         let expected = run.pattern(0)?.select("head", index)?;
         let found = qk_circuit(&model, head(0, index))?.position_pattern(expected.shape()[0])?;
-        assert!(found.largest_difference(&expected)? < 1e-6);
+        assert!(found.max_abs_diff(&expected)? < 1e-6);
     }
     Ok(())
 }

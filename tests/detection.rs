@@ -141,7 +141,7 @@ fn curves_run_over_all_thresholds() -> Result<()> {
     let golden = Golden::open("tiny-gpt2-induction");
     let model = Model::open(&golden.folder)?;
     let scores = model.run_with_cache(golden.ids("B"))?.induction_scores()?;
-    let truth = Truth::heads(&model, &[head(1, 0), head(1, 1), head(1, 2), head(1, 3)])?;
+    let truth = GroundTruth::heads(&model, &[head(1, 0), head(1, 1), head(1, 2), head(1, 3)])?;
     let curve = scores.precision_recall(&truth)?;
     let last = curve.shape()[1] - 1;
     assert_eq!(curve.value(&[1, 0])?, 1.0, "at the lowest threshold every head is found");
@@ -219,7 +219,7 @@ fn bad_questions_are_refused() -> Result<()> {
     let scores = run.induction_scores()?;
     let golden = Golden::open("tiny-gpt2-random");
     let model = Model::open(&golden.folder)?;
-    let truth = Truth::heads(&model, &[])?;
+    let truth = GroundTruth::heads(&model, &[])?;
     let alone = run_of(&[0, 3], vec![vec![vec![1.0, 0.0], vec![0.5, 0.5]]])?;
     let cases: Vec<(&str, headlight::Error, &[&str])> = vec![
         ("no threshold", scores.detect(f32::NAN).expect_err("NaN"), &["NaN", "0 to 1"]),
@@ -244,7 +244,7 @@ fn bad_questions_are_refused() -> Result<()> {
             .iter()
             .for_each(|part| assert!(error.to_string().contains(part), "{what}: `{part}` in {error}"));
     }
-    assert_eq!(Truth::heads(&model, &[head(5, 0)]).expect_err("L5H0").kind(), ErrorKind::Address);
+    assert_eq!(GroundTruth::heads(&model, &[head(5, 0)]).expect_err("L5H0").kind(), ErrorKind::Address);
     Ok(())
 }
 

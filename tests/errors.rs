@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ErrorKind::{Address, Axes, Config, File, Input as BadInput, Tap as BadTap, Tokenizer, Weights};
 use candle_core::{DType, Device, Tensor};
 use folder::{Folder, Weight, with_header};
-use headlight::analysis::{DetectHead, HeadKind, RepeatedTokens, detect_head, head_scores};
+use headlight::analysis::{DetectHeadOptions, HeadKind, RepeatedTokens, detect_head, head_scores};
 use headlight::prelude::*;
 use headlight::{Error, ErrorKind, Result, Tap};
 use safetensors::Dtype;
@@ -562,31 +562,31 @@ fn addresses() -> Result<()> {
 
 #[test]
 fn named() -> Result<()> {
-    let axes = || vec![Axis::plain("head", 2), Axis::plain("query", 3)];
+    let axes = || vec![Axis::unlabelled("head", 2), Axis::unlabelled("query", 3)];
     let tensor = Tensor::zeros((2, 4), DType::F32, &Device::Cpu)?;
-    let scores = Named::from_vec("scores", vec![0.0; 6], axes())?;
-    let other = Named::from_vec("others", vec![0.0; 2], vec![Axis::plain("head", 2)])?;
-    let endless = || vec![Axis::plain("a", usize::MAX), Axis::plain("b", 2)];
+    let scores = NamedTensor::from_vec("scores", vec![0.0; 6], axes())?;
+    let other = NamedTensor::from_vec("others", vec![0.0; 2], vec![Axis::unlabelled("head", 2)])?;
+    let endless = || vec![Axis::unlabelled("a", usize::MAX), Axis::unlabelled("b", 2)];
     let rows: &[Call] = &[
         row!(
             "wrong axes",
-            Named::new("x", tensor.clone(), axes()),
+            NamedTensor::new("x", tensor.clone(), axes()),
             Axes,
             ["`x`", "[2, 4]", "[head 2, query 3]"]
         ),
         row!(
             "too few axes",
-            Named::new("x", tensor.clone(), vec![]),
+            NamedTensor::new("x", tensor.clone(), vec![]),
             Axes,
             ["[2, 4]", "[]", "for each dimension"]
         ),
         row!(
             "too few numbers",
-            Named::from_vec("x", vec![0.0; 5], axes()),
+            NamedTensor::from_vec("x", vec![0.0; 5], axes()),
             Axes,
             ["5 numbers", "[2, 3]", "product"]
         ),
-        row!("endless axes", Named::from_vec("x", vec![], endless()), Axes, ["0 numbers", "product"]),
+        row!("endless axes", NamedTensor::from_vec("x", vec![], endless()), Axes, ["0 numbers", "product"]),
         row!(
             "a misspelt axis",
             scores.select("qery", 0),
@@ -602,7 +602,7 @@ fn named() -> Result<()> {
         ),
         row!("a far range", scores.slice("query", 1..4), Axes, ["1..4", "`query`", "ends at 3 at most"]),
         row!("an empty range", scores.slice("query", 2..2), Axes, ["2..2", "at least one entry"]),
-        row!("another shape", scores.minus(&other), Axes, ["`scores`", "[2, 3]", "`others`", "[2]", "slice"]),
+        row!("another shape", scores.sub(&other), Axes, ["`scores`", "[2, 3]", "`others`", "[2]", "slice"]),
         row!("an index too few", scores.value(&[1]), Axes, ["2 axes, not 1", "head, query"]),
         row!("a far value", scores.value(&[0, 3]), Axes, ["`query`", "3 is out", "0 to 2"]),
         row!(
@@ -633,13 +633,13 @@ fn named() -> Result<()> {
 fn detecting() -> Result<()> {
     let model = talking()?;
     let detect = |input: &str, kind, pattern: Option<Vec<Vec<f32>>>| {
-        detect_head(&model, no_bos(input), kind, &DetectHead { pattern, ..DetectHead::default() })
+        detect_head(&model, no_bos(input), kind, &DetectHeadOptions { pattern, ..DetectHeadOptions::default() })
     };
     let own = |pattern: [[f32; 2]; 2]| {
         let pattern = pattern.iter().map(|row| row.to_vec()).collect();
         detect("the cat", HeadKind::Induction, Some(pattern))
     };
-    let absent = DetectHead { heads: Some(vec![head(2, 0)]), ..DetectHead::default() };
+    let absent = DetectHeadOptions { heads: Some(vec![head(2, 0)]), ..DetectHeadOptions::default() };
     let rows: &[Call] = &[
         row!("one token", detect("the", HeadKind::Induction, None), BadInput, ["one token", "at least two"]),
         row!(
@@ -786,7 +786,7 @@ fn a_model_that_overflows() -> Result<()> {
             scores.figure()?.to_json()?;
         }
         for exclude_bos in [false, true] {
-            let options = DetectHead { exclude_bos, ..DetectHead::default() };
+            let options = DetectHeadOptions { exclude_bos, ..DetectHeadOptions::default() };
             detect_head(&model, text, HeadKind::Induction, &options)?.figure()?;
         }
         model.test_prompt(text, " sat")?.figure()?;

@@ -4,7 +4,7 @@ use std::io::Read;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use headlight::{Axis, Error, ErrorKind, Figure, Meaning, Named, Remedy, Section, Table, View, html_page};
+use headlight::{Axis, Error, ErrorKind, Figure, ValueKind, NamedTensor, Remedy, Section, Table, View, html_page};
 use serde_json::Value;
 
 const NASTY: [&str; 12] = [
@@ -26,16 +26,16 @@ fn labels(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| text.to_string()).collect()
 }
 
-fn square(tokens: &[&str], values: Vec<f32>, meaning: Meaning) -> Named {
+fn square(tokens: &[&str], values: Vec<f32>, meaning: ValueKind) -> NamedTensor {
     let axes = vec![Axis::labelled("query", labels(tokens)), Axis::labelled("key", labels(tokens))];
-    Named::from_vec("pattern", values, axes).unwrap().with_meaning(meaning)
+    NamedTensor::from_vec("pattern", values, axes).unwrap().with_value_kind(meaning)
 }
 
-fn counted(lens: &[usize]) -> Named {
+fn counted(lens: &[usize]) -> NamedTensor {
     let names = ["head", "row", "column"];
-    let axes = lens.iter().zip(&names[3 - lens.len()..]).map(|(len, name)| Axis::plain(name, *len)).collect();
+    let axes = lens.iter().zip(&names[3 - lens.len()..]).map(|(len, name)| Axis::unlabelled(name, *len)).collect();
     let count = lens.iter().product::<usize>();
-    Named::from_vec("counted", (0..count).map(|i| (i as f32 * 0.7).sin()).collect(), axes).unwrap()
+    NamedTensor::from_vec("counted", (0..count).map(|i| (i as f32 * 0.7).sin()).collect(), axes).unwrap()
 }
 
 /// Draws a view in every way, looks at what must hold of any figure, and hands over the JSON.
@@ -69,7 +69,7 @@ fn axis<'a>(json: &'a Value, name: &str) -> &'a Value {
 fn repeated_labels_keep_every_row_and_column_and_query_0_is_on_top() {
     let tokens = ["<|endoftext|>", " the", " cat", " the", " cat"];
     let values: Vec<f32> = (0..25).map(|i| i as f32 / 25.0).collect();
-    let json = check(View::Heatmap(square(&tokens, values, Meaning::Probability)));
+    let json = check(View::Heatmap(square(&tokens, values, ValueKind::Probability)));
     let z = json["data"][0]["z"].as_array().unwrap();
     assert_eq!(z.len(), 5);
     assert!(z.iter().all(|row| row.as_array().unwrap().len() == 5));
@@ -89,13 +89,13 @@ fn repeated_labels_keep_every_row_and_column_and_query_0_is_on_top() {
 #[test]
 fn colours_follow_the_meaning() {
     let table = [
-        (Meaning::Probability, [0.0, 0.2, 0.3, 0.9], 0.0, 1.0),
-        (Meaning::Probability, [0.0, 0.1, 0.21, 0.0], 0.0, 0.25),
-        (Meaning::Probability, [0.0; 4], 0.0, 1.0),
-        (Meaning::Magnitude, [1.0, 7.3, 2.0, 0.0], 0.0, 8.0),
-        (Meaning::Signed, [1.0, -7.3, 2.0, 0.0], -7.3, 7.3),
-        (Meaning::Signed, [0.0; 4], -1.0, 1.0),
-        (Meaning::Signed, [f32::NEG_INFINITY, 2.0, f32::NAN, -1.0], -2.0, 2.0),
+        (ValueKind::Probability, [0.0, 0.2, 0.3, 0.9], 0.0, 1.0),
+        (ValueKind::Probability, [0.0, 0.1, 0.21, 0.0], 0.0, 0.25),
+        (ValueKind::Probability, [0.0; 4], 0.0, 1.0),
+        (ValueKind::Magnitude, [1.0, 7.3, 2.0, 0.0], 0.0, 8.0),
+        (ValueKind::Signed, [1.0, -7.3, 2.0, 0.0], -7.3, 7.3),
+        (ValueKind::Signed, [0.0; 4], -1.0, 1.0),
+        (ValueKind::Signed, [f32::NEG_INFINITY, 2.0, f32::NAN, -1.0], -2.0, 2.0),
     ];
     for (meaning, values, low, high) in table {
         let json = check(View::Heatmap(square(&["a", "b"], values.to_vec(), meaning)));
@@ -109,25 +109,25 @@ fn colours_follow_the_meaning() {
 #[test]
 fn numbers_that_are_not_finite_are_null_and_are_told() {
     let (inf, nan) = (f32::INFINITY, f32::NAN);
-    let json = check(View::Heatmap(square(&["a", "b"], vec![1.0, -inf, nan, inf], Meaning::Signed)));
+    let json = check(View::Heatmap(square(&["a", "b"], vec![1.0, -inf, nan, inf], ValueKind::Signed)));
     assert_eq!(json["data"][0]["z"].to_string(), "[[1,null],[null,null]]");
     let told: Vec<&str> = json["data"].as_array().unwrap()[1..]
         .iter()
         .map(|trace| trace["hovertemplate"].as_str().unwrap().split("value ").nth(1).unwrap())
         .collect();
     assert_eq!(told, ["-inf<extra></extra>", "inf<extra></extra>", "NaN<extra></extra>"]);
-    let figure = square(&["a", "b"], vec![1.0, -inf, nan, inf], Meaning::Signed).figure().unwrap();
+    let figure = square(&["a", "b"], vec![1.0, -inf, nan, inf], ValueKind::Signed).figure().unwrap();
     assert!(["-inf", "NaN", " inf"].iter().all(|word| figure.to_text().contains(word)), "{figure:?}");
 
-    let axes = ["head", "query", "key"].map(|name| Axis::plain(name, 2)).to_vec();
-    let heads = Named::from_vec("heads", vec![1.0, 5.0, 1.0, 1.0, 1.0, nan, 1.0, 1.0], axes).unwrap();
+    let axes = ["head", "query", "key"].map(|name| Axis::unlabelled(name, 2)).to_vec();
+    let heads = NamedTensor::from_vec("heads", vec![1.0, 5.0, 1.0, 1.0, 1.0, nan, 1.0, 1.0], axes).unwrap();
     let json = check(View::Multiples(heads));
     assert_eq!(json["layout"]["updatemenus"][0]["active"], 0);
     let button = &json["layout"]["updatemenus"][0]["buttons"][1]["args"];
     assert_eq!(button[0]["z"].to_string(), "[[[1,null],[1,1]],[[null,1],[null,null]]]");
     assert_eq!(button[2].to_string(), "[0,1]");
 
-    let row = || Named::from_vec("row", vec![nan, -inf, inf], vec![Axis::plain("token", 3)]).unwrap();
+    let row = || NamedTensor::from_vec("row", vec![nan, -inf, inf], vec![Axis::unlabelled("token", 3)]).unwrap();
     let all = [View::Bars(row()), View::Lines(row()), View::Tokens(row())];
     all.into_iter().for_each(|view| drop(check(view)));
 }
@@ -136,11 +136,11 @@ fn numbers_that_are_not_finite_are_null_and_are_told() {
 fn text_is_only_text() {
     let n = NASTY.len();
     let values: Vec<f32> = (0..n * n).map(|i| (i as f32).sin()).collect();
-    let square = square(&NASTY, values, Meaning::Signed).renamed(NASTY.join(" "));
+    let square = square(&NASTY, values, ValueKind::Signed).renamed(NASTY.join(" "));
     let row = square.select("query", 1).unwrap();
     let mut table = Table::new(NASTY.join(" "), NASTY);
     table.push(NASTY);
-    let heads = Named::new(
+    let heads = NamedTensor::new(
         NASTY.join(" "),
         square.tensor().unsqueeze(0).unwrap(),
         vec![Axis::labelled("head", labels(&[NASTY[0]])), square.axes()[0].clone(), square.axes()[1].clone()],
@@ -232,8 +232,8 @@ fn many_heads_are_one_small_trace_and_a_menu() {
             values[head * n * n + query * n + if head == 2 { query / 2 } else { 0 }] = 0.9;
         }
     }
-    let axes = vec![Axis::plain("head", 4), Axis::plain("query", n), Axis::plain("key", n)];
-    let named = Named::from_vec("pattern", values, axes).unwrap().with_meaning(Meaning::Probability);
+    let axes = vec![Axis::unlabelled("head", 4), Axis::unlabelled("query", n), Axis::unlabelled("key", n)];
+    let named = NamedTensor::from_vec("pattern", values, axes).unwrap().with_value_kind(ValueKind::Probability);
     let json = check(View::Multiples(named));
     let menu = &json["layout"]["updatemenus"][0];
     assert_eq!(menu["active"], 2, "the head that looks elsewhere than at the first token");
@@ -320,8 +320,8 @@ fn a_large_matrix_is_an_image() {
     };
     let axes = |names: [&'static str; 2]| names.map(|name| Axis::labelled(name, tokens.clone())).to_vec();
     let values: Vec<f32> = (0..side * side).map(value).collect();
-    let pattern = Named::from_vec("pattern", values.clone(), axes(["query", "key"])).unwrap();
-    let pattern = pattern.with_meaning(Meaning::Probability);
+    let pattern = NamedTensor::from_vec("pattern", values.clone(), axes(["query", "key"])).unwrap();
+    let pattern = pattern.with_value_kind(ValueKind::Probability);
     let figure = pattern.figure().unwrap();
     assert!(figure.to_html().unwrap().len() < 5_000_000);
     let json: Value = serde_json::from_str(&figure.to_json().unwrap()).unwrap();
@@ -368,7 +368,7 @@ fn a_large_matrix_is_an_image() {
     );
     // With numbers below zero, and some that are not finite, the hover says where it is.
     let scores = values.iter().map(|v| if *v == 0.0 { f32::NEG_INFINITY } else { v - 0.5 }).collect();
-    let scores = Named::from_vec("scores", scores, axes(["query", "key"])).unwrap().figure().unwrap();
+    let scores = NamedTensor::from_vec("scores", scores, axes(["query", "key"])).unwrap().figure().unwrap();
     let json: Value = serde_json::from_str(&scores.to_json().unwrap()).unwrap();
     let images: Vec<&Value> =
         json["data"].as_array().unwrap().iter().filter(|trace| trace["type"] == "image").collect();
@@ -383,9 +383,9 @@ fn a_large_matrix_is_an_image() {
 #[test]
 fn one_of_many_patterns_is_drawn() {
     let side = 400;
-    let axes = vec![Axis::plain("head", 8), Axis::plain("query", side), Axis::plain("key", side)];
+    let axes = vec![Axis::unlabelled("head", 8), Axis::unlabelled("query", side), Axis::unlabelled("key", side)];
     let values = (0..8 * side * side).map(|i| (i / (side * side)) as f32 / 8.0).collect();
-    let patterns = Named::from_vec("pattern", values, axes).unwrap();
+    let patterns = NamedTensor::from_vec("pattern", values, axes).unwrap();
     let error = Figure::attention(&patterns).unwrap_err();
     assert_eq!(error.remedy(), Some(Remedy::DrawLess));
     let chosen = Figure::attention_of(&patterns, 3).unwrap();

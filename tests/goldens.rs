@@ -4,7 +4,7 @@
 mod common;
 
 use candle_core::{Device, Tensor};
-use common::{Golden, MODELS, largest_difference, numbers};
+use common::{Golden, MODELS, max_abs_diff, numbers};
 use headlight::prelude::*;
 use headlight::{Hook, Result, Site};
 
@@ -48,7 +48,7 @@ fn every_hook_is_transformer_lens_s() -> Result<()> {
                 let (first, last) =
                     (&values[..6.min(values.len())], &values[values.len().saturating_sub(6)..]);
                 for (key, found) in [("first", first), ("last", last)] {
-                    let apart = largest_difference(found, &numbers(&entry[key]).collect::<Vec<_>>());
+                    let apart = max_abs_diff(found, &numbers(&entry[key]).collect::<Vec<_>>());
                     assert!(apart < tolerance(hook.site()), "{what}: {key} values differ by {apart}");
                 }
                 // A sum's error grows with the root of its terms at most, for errors that are not all one way.
@@ -56,7 +56,7 @@ fn every_hook_is_transformer_lens_s() -> Result<()> {
                 let apart = (values.iter().sum::<f64>() - entry["sum"].as_f64().unwrap_or(f64::NAN)).abs();
                 assert!(apart < bound, "{what}: the sum differs by {apart}");
                 if let Some(expected) = golden.tensor(&format!("A.{processing}.{hook}")) {
-                    let apart = largest_difference(&values, &expected);
+                    let apart = max_abs_diff(&values, &expected);
                     assert!(apart < tolerance(hook.site()), "{what}: differs by {apart}");
                 }
             }
@@ -81,7 +81,7 @@ fn logits_and_losses() -> Result<()> {
             let found: Vec<f64> =
                 model.logits(golden.ids(&logits[..1]))?.to_vec()?.into_iter().map(f64::from).collect();
             let expected = golden.tensor(logits).expect("a tensor");
-            let apart = largest_difference(&found, &expected);
+            let apart = max_abs_diff(&found, &expected);
             println!("{name}, {logits}: {apart:.1e}");
             assert!(apart < 1e-4, "{name}, {logits}: differ by {apart}");
         }
@@ -89,7 +89,7 @@ fn logits_and_losses() -> Result<()> {
             let per_token: Vec<f64> =
                 raw.loss_per_token(golden.ids(input))?.to_vec()?.into_iter().map(f64::from).collect();
             let expected: Vec<f64> = numbers(golden.at(&["loss_per_token_raw64", input])).collect();
-            assert!(largest_difference(&per_token, &expected) < 1e-4, "{name}, {input}: loss per token");
+            assert!(max_abs_diff(&per_token, &expected) < 1e-4, "{name}, {input}: loss per token");
             let mean = golden.at(&["loss_mean_raw64", input]).as_f64().expect("a number");
             for model in [&raw, &folded] {
                 assert!(
@@ -146,7 +146,7 @@ fn detectors() -> Result<()> {
         for (key, scores) in scores {
             let expected: Vec<f64> = numbers(golden.at(&["arena_detectors_B_raw64", key])).collect();
             let found: Vec<f64> = scores.named().to_vec()?.into_iter().map(f64::from).collect();
-            assert!(largest_difference(&found, &expected) < 1e-5, "{name}: {key}");
+            assert!(max_abs_diff(&found, &expected) < 1e-5, "{name}: {key}");
         }
         let kinds = [
             ("previous_token_head", HeadKind::PreviousToken),
@@ -166,18 +166,18 @@ fn detectors() -> Result<()> {
                             title(exclude_bos),
                             title(exclude_current_token)
                         );
-                        let options = DetectHead {
+                        let options = DetectHeadOptions {
                             exclude_bos,
                             exclude_current_token,
                             error_measure,
-                            ..DetectHead::default()
+                            ..DetectHeadOptions::default()
                         };
                         let found = detect_head(&model, golden.ids(input), kind, &options)?;
                         let found: Vec<f64> = found.to_vec()?.into_iter().map(f64::from).collect();
                         let expected: Vec<f64> =
                             numbers(golden.at(&["detect_head_raw32", input, &key])).collect();
                         let tolerance = if error_measure == ErrorMeasure::Mul { 1e-5 } else { 6e-4 };
-                        let apart = largest_difference(&found, &expected);
+                        let apart = max_abs_diff(&found, &expected);
                         assert!(apart < tolerance, "{name}, {input}, {key}: differs by {apart}");
                     }
                 }
@@ -245,7 +245,7 @@ fn a_batch_is_its_inputs(name: &str) -> Result<()> {
         let (item, alone) = (batch.item(index)?, model.run_with_options(ids, &RunOptions::all())?);
         for hook in alone.hooks() {
             let (a, b) = (unmasked(item.get(hook)?.to_vec()?), unmasked(alone.get(hook)?.to_vec()?));
-            let apart = largest_difference(&a, &b);
+            let apart = max_abs_diff(&a, &b);
             assert!(apart < tolerance(hook.site()), "{name}, input {index}, {hook}: differs by {apart}");
         }
         losses.extend(alone.loss_per_token()?.to_vec()?);

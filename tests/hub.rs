@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use Fault::{All, Cut, Flip, Named, Silent, Stall, Status};
+use Fault::{All, Cut, Flip, NamedTensor, Silent, Stall, Status};
 use folder::{Folder, small_bpe};
 use headlight::{ErrorKind, Model, request_stop};
 use hub_server::{COMMIT, Fault, Server, etag};
@@ -300,8 +300,8 @@ fn refusals() {
             &[],
             &["names no commit", "HF_ENDPOINT"],
         ),
-        ("a strange ETag", vec![Named("../../../x", COMMIT)], &[], &["names no ETag"]),
-        ("a strange commit", vec![Named("abc", "../../x")], &[], &["names no commit"]),
+        ("a strange ETag", vec![NamedTensor("../../../x", COMMIT)], &[], &["names no ETag"]),
+        ("a strange commit", vec![NamedTensor("abc", "../../x")], &[], &["names no commit"]),
         (
             "silence",
             vec![Silent(3000)],

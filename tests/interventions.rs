@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Golden, MODELS, largest_difference, numbers, refused};
+use common::{Golden, MODELS, max_abs_diff, numbers, refused};
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result, Site};
 
@@ -54,12 +54,12 @@ fn ablations_of_heads_and_mlps() -> Result<()> {
             ];
             for (key, found, tolerance) in keys {
                 let expected: Vec<f64> = numbers(golden.at(&["ablation_B_raw64", kind, key])).collect();
-                let apart = largest_difference(&found, &expected);
+                let apart = max_abs_diff(&found, &expected);
                 assert!(apart < tolerance, "{name}, {kind}, {key}: differs by {apart}");
             }
         }
         let mut found = Vec::new();
-        let with_mlps = model.anatomy().has(Site::MlpOut);
+        let with_mlps = model.spec().has(Site::MlpOut);
         for layer in (0..model.dims().n_layers).filter(|_| with_mlps) {
             let losses =
                 model.ablate(Component::Mlp(layer), Ablation::Zero)?.loss_per_token(&ids)?.to_vec()?;
@@ -67,7 +67,7 @@ fn ablations_of_heads_and_mlps() -> Result<()> {
         }
         let expected: Vec<f64> =
             numbers(golden.at(&["ablation_B_raw64", "zero_mlp_out_delta_mean_loss"])).collect();
-        assert!(largest_difference(&found, &expected) < 1e-5, "{name}: MLPs");
+        assert!(max_abs_diff(&found, &expected) < 1e-5, "{name}: MLPs");
     }
     Ok(())
 }
@@ -77,8 +77,8 @@ fn knocked_out_edges() -> Result<()> {
     for name in MODELS {
         let golden = Golden::open(name);
         let model = Model::open(&golden.folder)?;
-        let edges: Vec<Edge> =
-            (0..4).map(|index| Edge { head: head(1, index), query: HALF + 5, key: 6 }).collect();
+        let edges: Vec<AttentionEdge> =
+            (0..4).map(|index| AttentionEdge { head: head(1, index), query: HALF + 5, key: 6 }).collect();
         let (clean, cut) =
             (model.logits(golden.ids("B"))?, model.knock_out(&edges)?.logits(golden.ids("B"))?);
         let (n, d_vocab) = (clean.shape()[0], clean.shape()[1]);
@@ -94,7 +94,7 @@ fn knocked_out_edges() -> Result<()> {
         let found: Vec<f64> = (0..n).map(change).collect();
         let key = "knockout_scores_L1_q25_k6_all_heads_max_logit_change_per_pos";
         let expected: Vec<f64> = numbers(golden.at(&["ablation_B_raw64", key])).collect();
-        assert!(largest_difference(&found, &expected) < 1e-4, "{name}");
+        assert!(max_abs_diff(&found, &expected) < 1e-4, "{name}");
     }
     Ok(())
 }
@@ -106,10 +106,10 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
         let model = Model::open(&golden.folder)?;
         let (clean_ids, ids) = (golden.ids("B"), golden.ids("C"));
         let clean = model.run_with_cache(&clean_ids)?;
-        let check = |section: &[&str], found: &Named, tolerance: f64| {
+        let check = |section: &[&str], found: &NamedTensor, tolerance: f64| {
             let expected: Vec<f64> = numbers(golden.at(section)).collect();
             let found: Vec<f64> = found.to_vec().expect("values").into_iter().map(f64::from).collect();
-            let apart = largest_difference(&found, &expected);
+            let apart = max_abs_diff(&found, &expected);
             assert!(apart < tolerance, "{name}, {section:?}: differs by {apart}");
         };
         let corrupted = model.run_with_cache(&ids)?;
@@ -127,7 +127,7 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
             }
         }
         let layers = ablation_effects(&model, &clean_ids, Ablation::Zero, &Metric::Loss)?.layers().clone();
-        if model.anatomy().has(Site::MlpOut) {
+        if model.spec().has(Site::MlpOut) {
             check(&["ablation_B_raw64", "zero_mlp_out_delta_mean_loss"], &layers.select("part", 0)?, 1e-5);
         } else {
             assert_eq!(layers.axis("part")?.labels(), Some(&["attention".to_string()][..]));
@@ -145,7 +145,7 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
             ("head_k_all_pos", Site::K),
             ("head_v_all_pos", Site::V),
         ];
-        for (key, site) in sites.into_iter().filter(|(_, site)| model.anatomy().has(*site)) {
+        for (key, site) in sites.into_iter().filter(|(_, site)| model.spec().has(*site)) {
             let patched = activation_patching(&model, &clean_ids, &ids, site, &metric)?;
             check(&["patching_raw64", key], &patched, 1e-4);
         }
@@ -165,7 +165,7 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
         assert!((by_hand - neither).abs() < 1e-4, "before position 10 both inputs are the same");
 
         // From the last layer every way to the logits is the direct one, for MLPs are free.
-        let paths = path_patching(&model, &clean_ids, &ids, Receiver::Logits, &metric)?;
+        let paths = path_patching(&model, &clean_ids, &ids, PathReceiver::Logits, &metric)?;
         let direct = activation_patching(&model, &clean_ids, &ids, Site::Z, &metric)?;
         let last = model.dims().n_layers - 1;
         for index in 0..4 {
@@ -181,11 +181,11 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
         // Where query heads share keys, heads of keys are counted.
         let key_head = model.dims().n_key_value_heads / 2;
         let received = value(&model.patch(("k_input", 1), Some(key_head), None, &sent)?)? - neither;
-        for reader in model.heads_of_key(1, key_head)? {
-            let paths = path_patching(&model, &clean_ids, &ids, Receiver::Key(reader), &metric)?;
+        for reader in model.query_heads_of_kv(1, key_head)? {
+            let paths = path_patching(&model, &clean_ids, &ids, PathReceiver::Key(reader), &metric)?;
             assert!((paths.value(&[0, 3])? - received).abs() < 5e-5, "{name}: path to the keys of {reader}");
         }
-        let paths = path_patching(&model, &clean_ids, &ids, Receiver::Key(head(1, 0)), &metric)?;
+        let paths = path_patching(&model, &clean_ids, &ids, PathReceiver::Key(head(1, 0)), &metric)?;
         assert_eq!(paths.value(&[1, 0])?, 0.0, "what lies above cannot reach");
     }
     Ok(())
@@ -280,7 +280,7 @@ fn edited_models_are_models() -> Result<()> {
     assert!(format!("{at_once:?}").ends_with("; L0H1, L1H0 zero-ablated"));
     assert!(model.edits().is_empty(), "the model itself is as it was");
 
-    let cut = both.knock_out(&[Edge { head: head(0, 2), query: 26, key: 3 }])?;
+    let cut = both.knock_out(&[AttentionEdge { head: head(0, 2), query: 26, key: 3 }])?;
     let sampling = Sampling { max_new_tokens: 6, ..Sampling::default() };
     let mut ids = ids[..25].to_vec();
     for &expected in cut.generate(&ids, &sampling)?.new_ids() {
@@ -300,9 +300,9 @@ fn bad_edits_are_refused() -> Result<()> {
     let short = model.run_with_cache(golden.ids("A"))?;
     let two = model.run_with_cache(vec![golden.ids("A"), golden.ids("B")])?;
     let direction = run.resid_pre(0)?.select("position", 1)?;
-    let nothing = Named::from_vec("nothing", vec![0.0; 64], vec![Axis::plain("d_model", 64)])?;
-    let narrow = Named::from_vec("narrow", vec![1.0; 3], vec![Axis::plain("d_model", 3)])?;
-    let edge = |head, query, key| Edge { head, query, key };
+    let nothing = NamedTensor::from_vec("nothing", vec![0.0; 64], vec![Axis::unlabelled("d_model", 64)])?;
+    let narrow = NamedTensor::from_vec("narrow", vec![1.0; 3], vec![Axis::unlabelled("d_model", 3)])?;
+    let edge = |head, query, key| AttentionEdge { head, query, key };
     let loss = |model: Result<Model>| model.and_then(|model| model.loss(golden.ids("B"))).map(|_| ());
     let cases: Vec<(&str, Result<()>, ErrorKind, &[&str])> = vec![
         (
@@ -444,7 +444,7 @@ fn gradients_of_a_model_with_edited_logits() -> Result<()> {
 fn keys_cut_one_edit_at_a_time() -> Result<()> {
     let golden = Golden::open("tiny-gpt2-random");
     let model = Model::open(&golden.folder)?;
-    let edge = |key| [Edge { head: head(0, 1), query: 1, key }];
+    let edge = |key| [AttentionEdge { head: head(0, 1), query: 1, key }];
     let cut = model.knock_out(&edge(0))?.knock_out(&edge(1))?;
     let error = cut.loss(golden.ids("A")).expect_err("query 1 sees nothing").to_string();
     assert!(error.contains("query 1 of L0H1 would have no key left"), "{error}");
@@ -492,7 +492,7 @@ fn bad_sweeps_are_refused() -> Result<()> {
             &["L1H4", "L0H0 to L1H3"],
         ),
         ("a metric of one's own", effects(&b, &custom), ErrorKind::Axes, &["9999", "0 to 40"]),
-        ("a receiver", paths(Receiver::Key(head(2, 0))), ErrorKind::Address, &["L2H0"]),
+        ("a receiver", paths(PathReceiver::Key(head(2, 0))), ErrorKind::Address, &["L2H0"]),
         (
             "no gradient",
             slopes(Site::Z, &Metric::Kl),

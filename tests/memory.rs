@@ -138,9 +138,9 @@ fn more_prompts_take_no_more() -> Result<()> {
     let peak = |prompts: usize| -> Result<[usize; 4]> {
         let prompts = tokens(prompts, 24, vocab);
         let path = folder.path(&format!("{}.part", prompts.len()));
-        let part = Part::new(&path, Shard::ALL);
+        let part = SweepPart::new(&path, Shard::ALL);
         let scores = RepeatedTokens { length: 10, batch: prompts.len(), seed: 0 };
-        let in_part = Part::new(folder.path(&format!("scores-{}.part", prompts.len())), Shard::ALL);
+        let in_part = SweepPart::new(folder.path(&format!("scores-{}.part", prompts.len())), Shard::ALL);
         Ok([
             peak_of(|| ablation_effects(&model, &prompts, Ablation::Zero, &Metric::Loss))?,
             peak_of(|| part.ablation_effects(&model, &prompts, Ablation::Zero, &Metric::Loss))?,
@@ -167,7 +167,7 @@ fn a_cache_holds_what_was_asked_for() -> Result<()> {
     for name in MODELS {
         let model = Folder::copy_of(name).open()?;
         // Position embeddings are a view of a weight, which the model holds anyhow.
-        let made = |site: &Site| model.anatomy().has(*site) && *site != Site::PosEmbed;
+        let made = |site: &Site| model.spec().has(*site) && *site != Site::PosEmbed;
         for site in Site::ALL.iter().copied().filter(made) {
             let run = model.run_with_options(vec![3, 1, 4, 1, 5], &RunOptions::only([site]))?;
             for hook in run.hooks() {
@@ -200,7 +200,7 @@ fn a_run_takes_what_it_asked_for() -> Result<()> {
         let Dims { n_ctx, d_vocab, n_layers, .. } = *model.dims();
         let mut kept: Vec<(String, RunOptions)> = Site::ALL
             .into_iter()
-            .filter(|site| model.anatomy().has(*site))
+            .filter(|site| model.spec().has(*site))
             .map(|site| (site.to_string(), RunOptions::only([site])))
             .collect();
         kept.push(("the usual".into(), RunOptions::new()));
@@ -293,7 +293,7 @@ fn works<'a>(model: &'a Model, folder: &'a Folder) -> Vec<Work<'a>> {
         "a divergence": ablation_effects(model, ids(600), Ablation::Zero, &Metric::Kl);
         "patching": activation_patching(model, ids(300), ids(300), Site::Pattern, &by_head);
         "patching by position": activation_patching_by_position(model, ids(20), ids(20), Site::Z, &by_position);
-        "paths": path_patching(model, ids(300), ids(300), Receiver::Logits, &of_paths);
+        "paths": path_patching(model, ids(300), ids(300), PathReceiver::Logits, &of_paths);
         "slopes": attribution_patching(model, ids(600), ids(600), Site::Pattern, &of_slopes);
         "head scores": head_scores(model, &HeadKind::ALL, &RepeatedTokens { length: 400, batch: 4, seed: 0 });
         "a lens": logit_lens(model, &kept(1500, &stream)?);
@@ -341,7 +341,7 @@ fn an_analysis_takes_what_it_asked_for() -> Result<()> {
     let short = model.run_with_cache(ids[..300].to_vec())?;
     let (logits, patterns) = (of(&[Site::UnembedOut])?, of(&[Site::Pattern, Site::AttnScores])?);
     let pattern = patterns.pattern(0)?;
-    let part = |named: Named, len: usize| named.slice("query", 0..len)?.slice("key", 0..len);
+    let part = |named: NamedTensor, len: usize| named.slice("query", 0..len)?.slice("key", 0..len);
     let head = pattern.select("head", 1)?;
     let scores = part(patterns.attn_scores(0)?.select("head", 1)?, 900)?;
     let heads = part(pattern.clone(), 300)?;
@@ -356,7 +356,7 @@ fn an_analysis_takes_what_it_asked_for() -> Result<()> {
     let works = works! {
         "log-probabilities": logits.log_probs();
         "numbers": pattern.to_vec();
-        "a difference": pattern.minus(&pattern);
+        "a difference": pattern.sub(&pattern);
         "a saved run": patterns.save(folder.path("run.safetensors"));
         "a saved run, read": Run::open(folder.path("run.safetensors"));
         "a lens": logit_lens(&model, &stream);

@@ -27,8 +27,8 @@ fn printed(cell: &str, token: &str) -> String {
     String::from_utf8(cell.stdout).unwrap()
 }
 
-fn scores() -> Result<Named> {
-    Named::from_vec("scores", vec![0.1, 0.9], vec![Axis::plain("head", 2)])
+fn scores() -> Result<NamedTensor> {
+    NamedTensor::from_vec("scores", vec![0.1, 0.9], vec![Axis::unlabelled("head", 2)])
 }
 
 #[test]

@@ -61,9 +61,9 @@ fn bits(effects: &AblationEffects) -> Vec<u64> {
     values.chain([effects.clean().to_bits()]).collect()
 }
 
-fn effects(merged: Merged) -> AblationEffects {
+fn effects(merged: SweepResult) -> AblationEffects {
     match merged {
-        Merged::Ablation { effects, .. } => effects,
+        SweepResult::Ablation { effects, .. } => effects,
         other => panic!("{other:?} is not of an ablation"),
     }
 }
@@ -89,7 +89,7 @@ fn shards_merge_to_the_last_bit() -> Result<()> {
     for n in [1, 2, 3, 5, 13] {
         let paths = paths(&place, n);
         for (i, path) in paths.iter().enumerate() {
-            let part = Part::new(path, Shard::new(i + 1, n)?);
+            let part = SweepPart::new(path, Shard::new(i + 1, n)?);
             part.ablation_effects(&model, PROMPTS, Ablation::Zero, &Metric::Loss)?;
         }
         let reversed: Vec<_> = paths.iter().rev().collect();
@@ -117,23 +117,23 @@ fn other_sweeps_merge_too() -> Result<()> {
     let whole = head_scores(&model, &HeadKind::ALL, &repeated)?;
     let (scores, losses) = (paths(&place, 2), paths(&place, 3));
     for (i, path) in scores.iter().enumerate() {
-        Part::new(path, Shard::new(i + 1, 2)?).head_scores(&model, &HeadKind::ALL, &repeated)?;
+        SweepPart::new(path, Shard::new(i + 1, 2)?).head_scores(&model, &HeadKind::ALL, &repeated)?;
     }
-    let Merged::HeadScores { scores: merged, repeated: of, .. } = merge(&scores)? else { panic!("scores") };
+    let SweepResult::HeadScores { scores: merged, repeated: of, .. } = merge(&scores)? else { panic!("scores") };
     assert_eq!((merged.len(), of), (whole.len(), repeated));
     for (a, b) in merged.iter().zip(&whole) {
         assert_eq!(
-            (a.kind(), a.measured_on(), a.named().to_vec()?),
-            (b.kind(), b.measured_on(), b.named().to_vec()?)
+            (a.kind(), a.dataset(), a.named().to_vec()?),
+            (b.kind(), b.dataset(), b.named().to_vec()?)
         );
         let thresholds =
             |scores: &HeadScores| scores.detect(DynamicThreshold::default())?.thresholds().to_vec();
         assert_eq!(thresholds(a)?, thresholds(b)?);
     }
     for (i, path) in losses.iter().enumerate() {
-        Part::new(path, Shard::new(i + 1, 3)?).measure(&model, sequences(), &Metric::Loss)?;
+        SweepPart::new(path, Shard::new(i + 1, 3)?).measure(&model, sequences(), &Metric::Loss)?;
     }
-    let Merged::Metric { value, inputs, .. } = merge(&losses)? else { panic!("a metric") };
+    let SweepResult::Metric { value, inputs, .. } = merge(&losses)? else { panic!("a metric") };
     assert_eq!((value.to_bits(), inputs), (Metric::Loss.measure(&model, sequences())?.to_bits(), 11));
     Ok(())
 }
@@ -146,8 +146,8 @@ fn numbers_keep_their_bits() -> Result<()> {
     for value in [f32::NAN, f32::INFINITY, f32::MIN_POSITIVE, 1e-45, 0.1, -3.4e38] {
         let metric = Metric::custom("given", move |_| Ok(value));
         let path = place.path("given.part");
-        Part::new(&path, Shard::ALL).measure(&model, vec![1, 2], &metric)?;
-        let Merged::Metric { value: found, .. } = merge(&[&path])? else { panic!("a metric") };
+        SweepPart::new(&path, Shard::ALL).measure(&model, vec![1, 2], &metric)?;
+        let SweepResult::Metric { value: found, .. } = merge(&[&path])? else { panic!("a metric") };
         assert_eq!(found.to_bits(), f64::from(value).to_bits(), "{value}");
         place.remove("given.part");
     }
@@ -161,7 +161,7 @@ fn a_part_goes_on_from_wherever_it_was_cut() -> Result<()> {
     let model = small()?;
     let (path, shard) = (place.path("1.part"), Shard::new(1, 2)?);
     let make =
-        || Part::new(&path, shard).ablation_effects(&model, sequences(), Ablation::Zero, &Metric::Loss);
+        || SweepPart::new(&path, shard).ablation_effects(&model, sequences(), Ablation::Zero, &Metric::Loss);
     make()?;
     let whole = place.read("1.part");
     make()?;
@@ -218,7 +218,7 @@ fn what_cannot_be_made_or_merged() -> Result<()> {
     let model = small()?;
     let all = sequences();
     let make = |model: &Model, name: &str, shard: &str, input: &[Vec<u32>], ablation, metric: &Metric| {
-        Part::new(place.path(name), shard.parse()?).ablation_effects(model, input.to_vec(), ablation, metric)
+        SweepPart::new(place.path(name), shard.parse()?).ablation_effects(model, input.to_vec(), ablation, metric)
     };
     let plain = |name: &str, shard: &str| make(&model, name, shard, &all, Ablation::Zero, &Metric::Loss);
     for (name, shard) in [("1", "1/3"), ("2", "2/3"), ("3", "3/3"), ("half", "1/2"), ("again", "2/3")] {

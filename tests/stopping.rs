@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use headlight::analysis::{DetectHead, HeadKind, RepeatedTokens};
+use headlight::analysis::{DetectHeadOptions, HeadKind, RepeatedTokens};
 use headlight::prelude::*;
 use headlight::{Error, ErrorKind, Result, clear_stop, request_stop};
 
@@ -69,14 +69,14 @@ fn all_long_work_stops() -> Result<()> {
         "mean ablation": model.ablate(head(1, 0), Ablation::Mean(&run));
         "head_scores": head_scores(&model, &[HeadKind::Induction], &repeated);
         "scores of a run": one.previous_token_scores();
-        "detect_head": detect_head(&model, text, HeadKind::PreviousToken, &DetectHead::default());
+        "detect_head": detect_head(&model, text, HeadKind::PreviousToken, &DetectHeadOptions::default());
         "loss_on_repeats": loss_on_repeats(&model, &repeated);
         "causal_truth": causal_truth_by(&model, &Criteria::default(), &repeated);
         "ablation_effects": ablation_effects(&model, text, Ablation::Zero, &Metric::Loss);
         "a metric of one's own": ablation_effects(&model, text, Ablation::Zero, &custom);
         "activation_patching": activation_patching(&model, clean, corrupted, Site::Z, &metric);
         "attribution_patching": attribution_patching(&model, clean, corrupted, Site::Z, &metric);
-        "path_patching": path_patching(&model, clean, corrupted, Receiver::Logits, &metric);
+        "path_patching": path_patching(&model, clean, corrupted, PathReceiver::Logits, &metric);
         "logit_lens": logit_lens(&model, &one);
         "full_resid_decomposition": full_resid_decomposition(&model, &one);
         "head_logit_attribution": head_logit_attribution(&model, &one, 300, None);
@@ -88,11 +88,11 @@ fn all_long_work_stops() -> Result<()> {
         "copying_accuracy": copying_accuracy(&model, &heads, 5);
         "a part of a sweep": {
             std::fs::remove_file(&path).ok();
-            Part::new(&path, Shard::ALL).measure(&model, vec![text; 20], &Metric::Loss)
+            SweepPart::new(&path, Shard::ALL).measure(&model, vec![text; 20], &Metric::Loss)
         };
         "a part of scores": {
             std::fs::remove_file(&path).ok();
-            Part::new(&path, Shard::ALL).head_scores(&model, &[HeadKind::Induction], &repeated)
+            SweepPart::new(&path, Shard::ALL).head_scores(&model, &[HeadKind::Induction], &repeated)
         };
         "training": training.run(10);
         "a loop of one's own": check_stop();

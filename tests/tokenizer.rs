@@ -168,7 +168,7 @@ fn a_piece_in_mid_text() -> headlight::Result<()> {
     let sampling = Sampling { max_new_tokens: 1, temperature: 1.0, ..Sampling::default() };
     let begun = (0..40).map(|seed| model.generate(vec![1], &Sampling { seed, ..sampling }));
     let begun = begun.collect::<headlight::Result<Vec<_>>>()?;
-    let label = |begun: &Generated| begun.tokens().labels()[1].clone();
+    let label = |begun: &Generation| begun.tokens().labels()[1].clone();
     assert!(begun.iter().any(|begun| label(begun).starts_with(" ")));
     // A byte that is no character by itself has a label and no text.
     for begun in begun.iter().filter(|begun| !label(begun).contains("\\x")) {

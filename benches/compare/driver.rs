@@ -162,11 +162,11 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
         "singular_values" => {
             let dims = model.dims();
             let heads = Head::all(dims.n_layers, dims.n_heads);
-            let values: Vec<Named> = heads
+            let values: Vec<NamedTensor> = heads
                 .map(|head| ov_circuit(model, head)?.singular_values())
                 .collect::<headlight::Result<_>>()?;
             Box::new(move || {
-                let tensors: Vec<&Tensor> = values.iter().map(Named::tensor).collect();
+                let tensors: Vec<&Tensor> = values.iter().map(NamedTensor::tensor).collect();
                 Ok(vec![("values".to_string(), Tensor::stack(&tensors, 0)?)])
             })
         }
@@ -232,7 +232,7 @@ fn run_arrays(run: &Run) -> Fallible<Arrays> {
     Ok(arrays)
 }
 
-fn named(name: &str, found: &Named) -> (String, Tensor) {
+fn named(name: &str, found: &NamedTensor) -> (String, Tensor) {
     (name.to_string(), found.tensor().clone())
 }
 

@@ -9,16 +9,16 @@ pub(crate) mod sweep;
 
 pub use causal::ablation::{AblationEffects, ablation_effects};
 pub use causal::patching::{
-    Receiver, activation_patching, activation_patching_by_position, attribution_patching, path_patching,
+    PathReceiver, activation_patching, activation_patching_by_position, attribution_patching, path_patching,
 };
 pub use circuits::circuit::{Circuit, CircuitKind, ov_circuit, qk_circuit};
-pub use circuits::composition::{Baseline, Composition, CompositionScores, composition_scores};
+pub use circuits::composition::{CompositionBaseline, Composition, CompositionScores, composition_scores};
 pub use circuits::decompose::{attn_score_spread, decompose_attn_scores};
-pub use circuits::tokens::{Direction, Directions, TokenPair, TokenPairs, copying_accuracy};
-pub use heads::detect_head::{DetectHead, ErrorMeasure, detect_head};
+pub use circuits::tokens::{SingularDirection, SingularDirections, TokenPair, TokenPairs, copying_accuracy};
+pub use heads::detect_head::{DetectHeadOptions, ErrorMeasure, detect_head};
 pub use heads::detection::{Detection, DynamicThreshold, Threshold};
 pub use heads::evaluation::Evaluation;
-pub use heads::ground_truth::{Criteria, Evidence, Truth, causal_truth, causal_truth_by};
+pub use heads::ground_truth::{Criteria, Evidence, GroundTruth, causal_truth, causal_truth_by};
 pub use heads::repeat_loss::{LossOnRepeats, loss_on_repeats};
 pub use heads::repeated_tokens::RepeatedTokens;
 pub use heads::scores::{
@@ -30,6 +30,6 @@ pub use residual::attribution::{
     head_logit_attribution_by_position, logit_attrs, logit_bias, stack_head_results,
 };
 pub use residual::logit_lens::{LogitLens, logit_lens};
-pub use sweep::merge::{Merged, merge};
+pub use sweep::merge::{SweepResult, merge};
 pub use sweep::metric::Metric;
-pub use sweep::part::{Part, Shard};
+pub use sweep::part::{SweepPart, Shard};

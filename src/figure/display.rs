@@ -12,10 +12,10 @@ use crate::figure::figure::Figure;
 use crate::figure::{interactive, png};
 use crate::notebook;
 use crate::notebook::Content;
-use crate::view::Drawn;
+use crate::view::Visualize;
 
 /// Draws something now, in mid-cell: any result that draws itself, or a [`Figure`]. Where there is no figure it shows
-/// why. What it gives back can [update](Shown::update) the picture.
+/// why. What it gives back can [update](DisplayHandle::update) the picture.
 ///
 /// In a kernel for evcxr other than Headlight's own, a cell shows its last picture only.
 ///
@@ -28,21 +28,21 @@ use crate::view::Drawn;
 /// }
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn show(what: &impl Drawn) -> Shown {
+pub fn show(what: &impl Visualize) -> DisplayHandle {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     // The process tells apart what was shown before a restart and after it.
     let id = format!("headlight-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     notebook::display(&id, &content(figure_of(what)));
-    Shown { id }
+    DisplayHandle { id }
 }
 
 /// A picture in a notebook, as [`show`] drew it.
 #[derive(Debug)]
-pub struct Shown {
+pub struct DisplayHandle {
     id: String,
 }
 
-impl Shown {
+impl DisplayHandle {
     /// Draws something else in the same place. Where the kernel is not Headlight's own it does nothing.
     ///
     /// ```
@@ -55,7 +55,7 @@ impl Shown {
     /// }
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn update(&self, what: &impl Drawn) {
+    pub fn update(&self, what: &impl Visualize) {
         if notebook::is_live() {
             notebook::update(&self.id, &content(figure_of(what)));
         }
@@ -65,7 +65,7 @@ impl Shown {
     pub fn evcxr_display(&self) {}
 }
 
-fn figure_of(what: &impl Drawn) -> Result<Figure> {
+fn figure_of(what: &impl Visualize) -> Result<Figure> {
     Figure::new(what.views()?)
 }
 
@@ -99,11 +99,11 @@ impl Figure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Axis, Named};
+    use crate::{Axis, NamedTensor};
 
     #[test]
     fn a_figure_is_shown_as_plotly_png_and_text() {
-        let named = Named::from_vec("scores", vec![1.0], vec![Axis::plain("head", 1)]).unwrap();
+        let named = NamedTensor::from_vec("scores", vec![1.0], vec![Axis::unlabelled("head", 1)]).unwrap();
         let figure = named.figure().unwrap();
         let (width, height) = figure.size();
         let Content { data, metadata } = content(Ok(figure));

@@ -7,14 +7,14 @@ use candle_core::Device;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::{interactive, png, scene, svg, text};
 use crate::memory;
-use crate::named::Named;
-use crate::view::{Drawn, View};
+use crate::named::NamedTensor;
+use crate::view::{Visualize, View};
 
 /// One picture of one or several views, from top to bottom.
 ///
 /// ```
-/// use headlight::{Axis, Named};
-/// let scores = Named::from_vec("scores", vec![0.1, 0.9], vec![Axis::plain("head", 2)])?;
+/// use headlight::{Axis, NamedTensor};
+/// let scores = NamedTensor::from_vec("scores", vec![0.1, 0.9], vec![Axis::unlabelled("head", 2)])?;
 /// let figure = scores.figure()?;
 /// assert!(figure.to_text().contains("0.9000"));
 /// assert!(figure.to_png()?.starts_with(b"\x89PNG"));
@@ -63,7 +63,7 @@ impl Figure {
     }
 
     /// Rows and columns of colour, of two axes.
-    pub fn heatmap(named: &Named) -> Result<Figure> {
+    pub fn heatmap(named: &NamedTensor) -> Result<Figure> {
         Figure::new(vec![View::Heatmap(named.clone())])
     }
 
@@ -75,23 +75,23 @@ impl Figure {
     /// assert!(Figure::attention(&run.pattern(1)?)?.to_text().contains("L1H0"));
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn attention(patterns: &Named) -> Result<Figure> {
+    pub fn attention(patterns: &NamedTensor) -> Result<Figure> {
         Figure::new(vec![View::Multiples(patterns.clone())])
     }
 
     /// As [`attention`](Figure::attention), with a chosen entry of the first axis enlarged; that one alone, where all together are
     /// more than a picture can show.
-    pub fn attention_of(patterns: &Named, enlarged: usize) -> Result<Figure> {
+    pub fn attention_of(patterns: &NamedTensor, enlarged: usize) -> Result<Figure> {
         Figure::new(vec![View::MultiplesOf(patterns.clone(), enlarged)])
     }
 
     /// Bars, of one axis, or grouped, of two.
-    pub fn bars(named: &Named) -> Result<Figure> {
+    pub fn bars(named: &NamedTensor) -> Result<Figure> {
         Figure::new(vec![View::Bars(named.clone())])
     }
 
     /// A line, of one axis, or one for each entry of the first, of two.
-    pub fn lines(named: &Named) -> Result<Figure> {
+    pub fn lines(named: &NamedTensor) -> Result<Figure> {
         Figure::new(vec![View::Lines(named.clone())])
     }
 
@@ -103,7 +103,7 @@ impl Figure {
     /// assert!(Figure::colored_tokens(&losses)?.to_text().contains("cat"));
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn colored_tokens(named: &Named) -> Result<Figure> {
+    pub fn colored_tokens(named: &NamedTensor) -> Result<Figure> {
         Figure::new(vec![View::Tokens(named.clone())])
     }
 
@@ -149,7 +149,7 @@ fn drawable(view: View) -> Result<View> {
     }
 }
 
-impl Drawn for Figure {
+impl Visualize for Figure {
     /// The views that it was made of.
     fn views(&self) -> Result<Vec<View>> {
         Ok(self.views.clone())

@@ -407,7 +407,7 @@ impl Plot {
     }
 
     fn tile_corner(&self, thumbs: &Thumbs, index: usize) -> (f64, f64) {
-        let (x, y) = thumbs.corner(index);
+        let (x, y) = thumbs.submatrix(index);
         (fraction(x - thumbs.area.x), fraction(y - thumbs.area.y))
     }
 
@@ -415,7 +415,7 @@ impl Plot {
     fn choice(&mut self, thumbs: &Thumbs, cells: &Cells, traces: &[usize]) -> Result<()> {
         // On the paper, since an axis would cut off what lies beyond its ends.
         let outline = |i: usize| {
-            let (left, top) = thumbs.corner(i);
+            let (left, top) = thumbs.submatrix(i);
             let (right, bottom) = (left + thumbs.tile.0, top + thumbs.tile.1);
             [self.right(left - 2.0), self.up(top - 2.0), self.right(right + 2.0), self.up(bottom + 2.0)]
         };

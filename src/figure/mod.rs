@@ -3,7 +3,7 @@
 //! Every sort of picture comes of one layout, so that what a notebook shows, what a page shows and what a PNG shows
 //! are the same, colours included. Of the matrices of [`View::Multiples`] the one is enlarged whose largest value
 //! off the diagonal and off the first column, where attention idles, is the greatest; a menu chooses another, and
-//! in a saved page a click on a small picture does too. Colours follow [`Meaning`](crate::Meaning), and numbers that
+//! in a saved page a click on a small picture does too. Colours follow [`ValueKind`](crate::ValueKind), and numbers that
 //! are not finite are grey.
 
 pub(crate) mod display;
@@ -20,6 +20,6 @@ mod scene;
 mod svg;
 mod text;
 
-pub use display::{Shown, show};
+pub use display::{DisplayHandle, show};
 pub use figure::Figure;
 pub use page::{Section, html_page};

@@ -10,8 +10,8 @@ impl Figure {
     /// Writes the figure to a file, as its extension says: `html`, `png`, `svg`, `json` or `txt`.
     ///
     /// ```
-    /// # use headlight::{Axis, Named};
-    /// # let scores = Named::from_vec("scores", vec![0.1, 0.9], vec![Axis::plain("head", 2)])?;
+    /// # use headlight::{Axis, NamedTensor};
+    /// # let scores = NamedTensor::from_vec("scores", vec![0.1, 0.9], vec![Axis::unlabelled("head", 2)])?;
     /// let error = scores.figure()?.save("scores.gif").unwrap_err();
     /// assert!(error.to_string().contains("html, png, svg, json, txt"));
     /// # Ok::<(), headlight::Error>(())

@@ -1,6 +1,6 @@
 //! From numbers to colours, ticks and digits.
 
-use crate::named::Meaning;
+use crate::named::ValueKind;
 
 pub(super) const INK: &str = "#1f2933";
 pub(super) const MUTED: &str = "#66717d";
@@ -49,32 +49,32 @@ pub(super) struct Scale {
 impl Scale {
     /// The scale that suits the numbers: symmetric for signed ones, from zero for the others. Probabilities
     /// end at 1, or at a round number below where the largest is under a half.
-    pub fn of(values: &[f32], meaning: Meaning) -> Scale {
+    pub fn of(values: &[f32], meaning: ValueKind) -> Scale {
         let finite = values.iter().map(|v| f64::from(*v)).filter(|v| v.is_finite());
         let largest = finite.fold(0.0_f64, |most, v| match meaning {
-            Meaning::Signed => most.max(v.abs()),
+            ValueKind::Signed => most.max(v.abs()),
             _ => most.max(v),
         });
         let high = match meaning {
-            Meaning::Score => 1.0,
-            Meaning::Probability if largest >= 0.5 || largest == 0.0 => 1.0,
+            ValueKind::Score => 1.0,
+            ValueKind::Probability if largest >= 0.5 || largest == 0.0 => 1.0,
             _ if largest == 0.0 => 1.0,
-            Meaning::Probability | Meaning::Magnitude => round_up(largest),
-            Meaning::Signed => rounded(largest),
+            ValueKind::Probability | ValueKind::Magnitude => round_up(largest),
+            ValueKind::Signed => rounded(largest),
         };
         match meaning {
-            Meaning::Signed => Scale { low: -high, high, title: "value", diverging: true },
-            Meaning::Probability => Scale { low: 0.0, high, title: "probability", diverging: false },
-            Meaning::Score => Scale { low: 0.0, high, title: "score", diverging: false },
-            Meaning::Magnitude => Scale { low: 0.0, high, title: "magnitude", diverging: false },
+            ValueKind::Signed => Scale { low: -high, high, title: "value", diverging: true },
+            ValueKind::Probability => Scale { low: 0.0, high, title: "probability", diverging: false },
+            ValueKind::Score => Scale { low: 0.0, high, title: "score", diverging: false },
+            ValueKind::Magnitude => Scale { low: 0.0, high, title: "magnitude", diverging: false },
         }
     }
 
     /// The scale of so many numbers that each is a pixel: of probabilities it ends where one in 500 is larger. A long text's first
     /// queries have few keys, and so more attention for each than any other.
-    pub fn of_pixels(values: &[f32], meaning: Meaning) -> Scale {
+    pub fn of_pixels(values: &[f32], meaning: ValueKind) -> Scale {
         const LARGER: usize = 500;
-        if meaning != Meaning::Probability {
+        if meaning != ValueKind::Probability {
             return Scale::of(values, meaning);
         }
         let mut finite: Vec<f32> = values.iter().copied().filter(|value| value.is_finite()).collect();

@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::label::{cell, cut, entry, of_tokens, shown, width, wrapped};
 use crate::figure::scale::{CHOSEN, INK, MUTED, SERIES, Scale, number, short, ticks};
 use crate::markup::plain;
-use crate::named::{Axis, Meaning, Named};
+use crate::named::{Axis, ValueKind, NamedTensor};
 use crate::view::{Table, View};
 
 const PAD: f64 = 16.0;
@@ -146,7 +146,7 @@ pub(super) struct Thumbs {
 
 impl Thumbs {
     /// The corner of the small picture at `index`.
-    pub fn corner(&self, index: usize) -> (f64, f64) {
+    pub fn submatrix(&self, index: usize) -> (f64, f64) {
         let (row, column) = (index / self.across, index % self.across);
         (self.area.x + column as f64 * self.step.0, self.area.y + row as f64 * self.step.1)
     }
@@ -202,12 +202,12 @@ const MOST_PIXELS: usize = 1 << 24;
 pub(super) const PIXELS: usize = 1 << 16;
 
 /// Whether these are more than a view of several matrices draws.
-pub(super) fn is_too_many(named: &Named) -> bool {
+pub(super) fn is_too_many(named: &NamedTensor) -> bool {
     named.shape().into_iter().fold(1, usize::saturating_mul) > MOST
 }
 
 /// The scale of a matrix by itself.
-pub(super) fn scale_of_matrix(values: &[f32], meaning: Meaning) -> Scale {
+pub(super) fn scale_of_matrix(values: &[f32], meaning: ValueKind) -> Scale {
     if values.len() > PIXELS { Scale::of_pixels(values, meaning) } else { Scale::of(values, meaning) }
 }
 
@@ -249,10 +249,10 @@ pub(super) fn lay_out(views: &[View]) -> Result<Scene> {
 }
 
 impl Scene {
-    fn heatmap(&mut self, named: &Named) -> Result<()> {
+    fn heatmap(&mut self, named: &NamedTensor) -> Result<()> {
         let axes = expect(named, 2..=2, MOST_PIXELS)?;
         let values = named.to_vec()?;
-        let (scale, pixels) = (scale_of_matrix(&values, named.meaning()), is_of_pixels(&values));
+        let (scale, pixels) = (scale_of_matrix(&values, named.value_kind()), is_of_pixels(&values));
         self.title(named.name());
         let (mut panel, end) = cells((PAD, self.height), (&axes[0], &axes[1]), values, scale, (640.0, 560.0));
         if let Marks::Cells(cells) = &mut panel.marks {
@@ -264,14 +264,14 @@ impl Scene {
         Ok(())
     }
 
-    fn multiples(&mut self, named: &Named, enlarged: Option<usize>) -> Result<()> {
+    fn multiples(&mut self, named: &NamedTensor, enlarged: Option<usize>) -> Result<()> {
         let axes = expect(named, 3..=3, MOST)?;
         let (facets, rows, columns) = (&axes[0], &axes[1], &axes[2]);
         if facets.len() > 1024 {
             return Err(too_many(named, facets.len(), 1024, "matrices"));
         }
         let values = named.to_vec()?;
-        let scale = Scale::of(&values, named.meaning());
+        let scale = Scale::of(&values, named.value_kind());
         let whole: Vec<Vec<f32>> = values.chunks(rows.len() * columns.len()).map(<[f32]>::to_vec).collect();
         let chosen = match enlarged {
             Some(index) if index >= facets.len() => {
@@ -348,7 +348,7 @@ impl Scene {
         Ok(())
     }
 
-    fn series(&mut self, named: &Named, bars: bool) -> Result<()> {
+    fn series(&mut self, named: &NamedTensor, bars: bool) -> Result<()> {
         let axes = expect(named, 1..=2, if bars { 20_000 } else { 200_000 })?;
         let (groups, along) = if axes.len() == 2 { (Some(&axes[0]), &axes[1]) } else { (None, &axes[0]) };
         let values = named.to_vec()?;
@@ -377,9 +377,9 @@ impl Scene {
         series.sort_by_key(|one| !one.muted);
 
         self.title(named.name());
-        let (low, high) = match named.meaning() {
-            Meaning::Score if !bars => (0.0, 1.0),
-            meaning => extent(&values, bars || meaning != Meaning::Signed),
+        let (low, high) = match named.value_kind() {
+            ValueKind::Score if !bars => (0.0, 1.0),
+            meaning => extent(&values, bars || meaning != ValueKind::Signed),
         };
         let marks = ticks(low, high, 6);
         let left = marks.iter().map(|(_, text)| width(text)).max().unwrap_or(0) as f64 * MONO * TICK + 10.0;
@@ -450,10 +450,10 @@ impl Scene {
         }
     }
 
-    fn tokens(&mut self, named: &Named) -> Result<()> {
+    fn tokens(&mut self, named: &NamedTensor) -> Result<()> {
         let axes = expect(named, 1..=1, 8192)?;
         let values = named.to_vec()?;
-        let scale = Scale::of(&values, named.meaning());
+        let scale = Scale::of(&values, named.value_kind());
         self.title(named.name());
         const ROOM: f64 = 700.0;
         let (advance, line, inner) = (MONO * CHIP_FONT, 28.0, 5.0);
@@ -726,7 +726,7 @@ fn label_height(ruler: &Ruler) -> f64 {
 }
 
 /// The axes of a tensor, where it has as many as the view wants, none empty, and not too many numbers.
-fn expect(named: &Named, wanted: std::ops::RangeInclusive<usize>, most: usize) -> Result<&[Axis]> {
+fn expect(named: &NamedTensor, wanted: std::ops::RangeInclusive<usize>, most: usize) -> Result<&[Axis]> {
     let axes = named.axes();
     if !wanted.contains(&axes.len()) {
         let wanted = match (wanted.start(), wanted.end()) {
@@ -748,7 +748,7 @@ fn expect(named: &Named, wanted: std::ops::RangeInclusive<usize>, most: usize) -
     if count > most { Err(too_many(named, count, most, "numbers")) } else { Ok(axes) }
 }
 
-fn too_many(named: &Named, count: usize, most: usize, what: &str) -> Error {
+fn too_many(named: &NamedTensor, count: usize, most: usize, what: &str) -> Error {
     let message = format!("`{}` has {count} {what}; this view draws at most {most}", named.name());
     Error::new(ErrorKind::Figure, message).remedied_by(Remedy::DrawLess)
 }

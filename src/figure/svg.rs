@@ -241,12 +241,12 @@ impl Svg {
             _ => return,
         };
         for (i, small) in thumbs.small.iter().enumerate() {
-            let (x, y) = thumbs.corner(i);
+            let (x, y) = thumbs.submatrix(i);
             let tile = Area { x, y, w: thumbs.tile.0, h: thumbs.tile.1 };
             self.matrix(&tile, thumbs.small_shape, small, scale);
             self.rect(&tile, "none", FRAME);
         }
-        let (x, y) = thumbs.corner(thumbs.chosen);
+        let (x, y) = thumbs.submatrix(thumbs.chosen);
         self.put(format_args!(
             "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{:.2}\" fill=\"none\" stroke=\"{OUTLINE}\" \
              stroke-width=\"2\"/>\n",

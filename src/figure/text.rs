@@ -5,7 +5,7 @@ use crate::figure::label::{cell, cut, of_tokens, padded, quoted, shown, width, w
 use crate::figure::scale::{Scale, number, short};
 use crate::figure::scene::{PIXELS, facet_title, most_telling, pooled, scale_of_matrix};
 use crate::markup::plain;
-use crate::named::{Axis, Named};
+use crate::named::{Axis, NamedTensor};
 use crate::view::{Table, View};
 
 const WIDE: usize = 100;
@@ -22,7 +22,7 @@ fn block(view: &View) -> Result<String> {
         View::Heatmap(named) => {
             let (rows, columns) = (&named.axes()[0], &named.axes()[1]);
             let values = named.to_vec()?;
-            let scale = scale_of_matrix(&values, named.meaning());
+            let scale = scale_of_matrix(&values, named.value_kind());
             head(named) + &legend_of(matrix(&values, rows, columns, &scale), &scale)
         }
         View::Multiples(named) | View::MultiplesOf(named, _) => multiples(named)?,
@@ -33,7 +33,7 @@ fn block(view: &View) -> Result<String> {
     })
 }
 
-fn head(named: &Named) -> String {
+fn head(named: &NamedTensor) -> String {
     let axes: Vec<String> = named.axes().iter().map(|a| format!("{} {}", plain(a.name()), a.len())).collect();
     format!("{} [{}]\n", plain(named.name()), axes.join(", "))
 }
@@ -128,12 +128,12 @@ fn legend(scale: &Scale) -> String {
     }
 }
 
-fn multiples(named: &Named) -> Result<String> {
+fn multiples(named: &NamedTensor) -> Result<String> {
     const WHOLE: usize = 4;
     const LISTED: usize = 48;
     let (facets, rows, columns) = (&named.axes()[0], &named.axes()[1], &named.axes()[2]);
     let values = named.to_vec()?;
-    let scale = Scale::of(&values, named.meaning());
+    let scale = Scale::of(&values, named.value_kind());
     let size = (rows.len() * columns.len()).max(1);
     let matrices: Vec<&[f32]> = values.chunks(size).collect();
     let telling = most_telling(&matrices, columns.len());
@@ -156,7 +156,7 @@ fn multiples(named: &Named) -> Result<String> {
     Ok(out)
 }
 
-fn bars(named: &Named) -> Result<String> {
+fn bars(named: &NamedTensor) -> Result<String> {
     const LONG: f64 = 40.0;
     let axes = named.axes();
     let along = &axes[axes.len() - 1];
@@ -195,7 +195,7 @@ fn bars(named: &Named) -> Result<String> {
 }
 
 /// Each line as one row of eighths, all to one scale.
-fn lines(named: &Named) -> Result<String> {
+fn lines(named: &NamedTensor) -> Result<String> {
     const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let axes = named.axes();
     let along = &axes[axes.len() - 1];
@@ -236,11 +236,11 @@ fn lines(named: &Named) -> Result<String> {
     Ok(out)
 }
 
-fn tokens(named: &Named) -> Result<String> {
+fn tokens(named: &NamedTensor) -> Result<String> {
     const MOST: usize = 512;
     let axis = &named.axes()[0];
     let values = named.to_vec()?;
-    let scale = Scale::of(&values, named.meaning());
+    let scale = Scale::of(&values, named.value_kind());
     let (mut out, mut used) = (String::new(), 0);
     for (i, value) in values.iter().enumerate().take(MOST) {
         let text = axis.labels().map_or_else(|| i.to_string(), |labels| cut(&quoted(&labels[i]), 40));

@@ -176,7 +176,7 @@ impl fmt::Display for Ablation<'_> {
 
 /// Attention from a query position to a key position, in one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Edge {
+pub struct AttentionEdge {
     /// The head that attends.
     pub head: Head,
     /// The position that attends.

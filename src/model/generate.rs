@@ -15,7 +15,7 @@ use crate::model::predict::last_logits;
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
 use crate::progress::Progress;
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 
 /// How [`Model::generate`] chooses each token.
 ///
@@ -43,13 +43,13 @@ impl Default for Sampling {
 
 /// What [`Model::generate`] made: the prompt's tokens and those added.
 #[derive(Clone)]
-pub struct Generated {
+pub struct Generation {
     tokens: Tokens,
     prompt_len: usize,
     text: String,
 }
 
-impl Generated {
+impl Generation {
     /// All tokens, those of the prompt included.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens
@@ -66,19 +66,19 @@ impl Generated {
     }
 }
 
-impl fmt::Display for Generated {
+impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl fmt::Debug for Generated {
+impl fmt::Debug for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.text, f)
     }
 }
 
-impl Drawn for Generated {
+impl Visualize for Generation {
     fn views(&self) -> Result<Vec<View>> {
         let prompt = usize::from(self.tokens.starts_with_bos())..self.prompt_len;
         let mut table = Table::new("generated", ["prompt", "continuation"]);
@@ -97,7 +97,7 @@ impl Model {
     /// println!("{generated}");
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn generate(&self, prompt: impl Into<Input>, sampling: &Sampling) -> Result<Generated> {
+    pub fn generate(&self, prompt: impl Into<Input>, sampling: &Sampling) -> Result<Generation> {
         let prompt = self.to_tokens(prompt)?;
         sampling.check()?;
         let n_ctx = self.dims().n_ctx;
@@ -136,7 +136,7 @@ impl Model {
             true => self.tokenizer.decode(added),
             false => self.tokenizer.decode_continuation(added),
         };
-        Ok(Generated { tokens: self.checked(ids)?, prompt_len: prompt.len(), text })
+        Ok(Generation { tokens: self.checked(ids)?, prompt_len: prompt.len(), text })
     }
 }
 

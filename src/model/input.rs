@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 
 /// One or several texts, or token ids. Made by `into()` from `"text"`, `["one", "two"]`, `vec![1, 2, 3]`,
 /// `vec![vec![1, 2], vec![3, 4]]` or [`Tokens`].
@@ -273,7 +273,7 @@ impl fmt::Debug for Tokens {
     }
 }
 
-impl Drawn for Tokens {
+impl Visualize for Tokens {
     fn views(&self) -> Result<Vec<View>> {
         let mut table = Table::new("tokens", ["position", "token", "id"]);
         for (position, (id, label)) in self.ids.iter().zip(self.labels.iter()).enumerate() {

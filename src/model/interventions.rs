@@ -7,10 +7,10 @@ use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Head, Hook, IntoHook, Site};
-use crate::model::edit::{Ablation, Change, Component, Components, Edge, Edit};
+use crate::model::edit::{Ablation, Change, Component, Components, AttentionEdge, Edit};
 use crate::model::model::Model;
 use crate::model::run::{Run, axes_of};
-use crate::named::Named;
+use crate::named::NamedTensor;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::progress;
@@ -170,7 +170,7 @@ impl Model {
     /// println!("{}", steered.generate("the", &Sampling::default())?);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn steer(&self, hook: impl IntoHook, direction: &Named, coefficient: f64) -> Result<Model> {
+    pub fn steer(&self, hook: impl IntoHook, direction: &NamedTensor, coefficient: f64) -> Result<Model> {
         let hook = self.hook(hook)?;
         let values = direction.to_vec()?;
         if direction.axes().len() != 1 || !coefficient.is_finite() || coefficient == 0.0 {
@@ -182,7 +182,7 @@ impl Model {
                     direction.shape()
                 ),
             )
-            .help("give a Named of one axis, as wide as the activation, and a coefficient that is not 0"));
+            .help("give a NamedTensor of one axis, as wide as the activation, and a coefficient that is not 0"));
         }
         if values.iter().any(|value| !value.is_finite()) || values.iter().all(|value| *value == 0.0) {
             return Err(Error::new(ErrorKind::Tap, format!("`{}` is zero or not finite", direction.name()))
@@ -200,19 +200,19 @@ impl Model {
     /// ```
     /// use headlight::prelude::*;
     /// let model = Model::open("built-in")?;
-    /// let cut = model.knock_out(&[Edge { head: head(1, 0), query: 6, key: 4 }])?;
+    /// let cut = model.knock_out(&[AttentionEdge { head: head(1, 0), query: 6, key: 4 }])?;
     /// let pattern = cut.run_with_cache("the cat sat the cat sat")?.pattern(1)?;
     /// assert_eq!(pattern.value(&[0, 6, 4])?, 0.0);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn knock_out(&self, edges: &[Edge]) -> Result<Model> {
+    pub fn knock_out(&self, edges: &[AttentionEdge]) -> Result<Model> {
         let dims = *self.dims();
         if edges.is_empty() {
             return Err(Error::new(ErrorKind::Tap, "no edge to knock out: the model would be the same")
-                .help("name at least one: Edge { head: head(1, 0), query: 6, key: 4 }"));
+                .help("name at least one: AttentionEdge { head: head(1, 0), query: 6, key: 4 }"));
         }
         let mut layers: BTreeMap<usize, BTreeMap<(usize, usize), Vec<usize>>> = BTreeMap::new();
-        for &Edge { head, query, key } in edges {
+        for &AttentionEdge { head, query, key } in edges {
             head.check(dims.n_layers, dims.n_heads)?;
             if key > query || query >= dims.n_ctx {
                 return Err(Error::new(

@@ -13,8 +13,8 @@ pub(crate) mod run;
 mod tokens;
 mod weights;
 
-pub use edit::{Ablation, Component, Components, Edge};
-pub use generate::{Generated, Sampling};
+pub use edit::{Ablation, Component, Components, AttentionEdge};
+pub use generate::{Generation, Sampling};
 pub use input::{Input, Tokens, no_bos, with_bos};
 pub use model::Model;
 pub use predict::PromptTest;

@@ -12,8 +12,8 @@ use crate::named::{Axis, numbered};
 use crate::network::config::ConfigFile;
 use crate::network::dims::Dims;
 use crate::network::network::Network;
-use crate::network::parts::attention::Scoring;
-use crate::network::spec::Anatomy;
+use crate::network::parts::attention::ScoreSpec;
+use crate::network::spec::ArchSpec;
 use crate::network::weights::file::Weights;
 use crate::tokenizer::Tokenizer;
 
@@ -71,8 +71,8 @@ impl Model {
     }
 
     /// What it is built of, where architectures differ.
-    pub fn anatomy(&self) -> Anatomy {
-        self.network.anatomy()
+    pub fn spec(&self) -> ArchSpec {
+        self.network.spec()
     }
 
     /// Every hook that it has, in the order in which a run meets them.
@@ -85,12 +85,12 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn hooks(&self) -> Vec<Hook> {
-        self.anatomy().hooks(self.dims().n_layers)
+        self.spec().hooks(self.dims().n_layers)
     }
 
     /// The hook that is meant. Fails unless the model has it.
     pub(crate) fn hook(&self, hook: impl IntoHook) -> Result<Hook> {
-        self.anatomy().check(hook.into_hook()?, self.dims().n_layers)
+        self.spec().check(hook.into_hook()?, self.dims().n_layers)
     }
 
     /// The attention heads that share the keys and values of one key head: all that are in one group, or the head itself
@@ -99,19 +99,19 @@ impl Model {
     /// ```
     /// # use headlight::prelude::*;
     /// let model = Model::open("built-in")?;
-    /// assert_eq!(model.heads_of_key(1, 2)?, [head(1, 2)]);
+    /// assert_eq!(model.query_heads_of_kv(1, 2)?, [head(1, 2)]);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn heads_of_key(&self, layer: usize, key_head: usize) -> Result<Vec<Head>> {
+    pub fn query_heads_of_kv(&self, layer: usize, key_head: usize) -> Result<Vec<Head>> {
         let Dims { n_layers, n_key_value_heads, .. } = *self.dims();
         let of = head(layer, key_head).check(n_layers, n_key_value_heads)?;
-        let group = self.anatomy().group;
+        let group = self.spec().queries_per_kv_head;
         Ok((of.head * group..(of.head + 1) * group).map(|index| head(layer, index)).collect())
     }
 
     /// How many heads an activation has.
     pub(crate) fn heads_at(&self, site: Site) -> usize {
-        if site.is_of_keys() { self.dims().n_key_value_heads } else { self.dims().n_heads }
+        if site.is_kv() { self.dims().n_key_value_heads } else { self.dims().n_heads }
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -130,7 +130,7 @@ impl Model {
         self.network.prepends_bos()
     }
 
-    pub(crate) fn scoring(&self, layer: usize) -> Result<&Scoring> {
+    pub(crate) fn scoring(&self, layer: usize) -> Result<&ScoreSpec> {
         self.network.scoring(layer)
     }
 
@@ -144,7 +144,7 @@ impl Model {
 
     /// The heads of an activation: those of keys are not named as query heads are, where they are fewer.
     pub(crate) fn head_axis_at(&self, site: Site) -> Axis {
-        let prefix = if site.is_of_keys() && self.anatomy().group > 1 { "KV" } else { "H" };
+        let prefix = if site.is_kv() && self.spec().queries_per_kv_head > 1 { "KV" } else { "H" };
         Axis::labelled("head", numbered(prefix, self.heads_at(site)))
     }
 }

@@ -7,30 +7,30 @@ use crate::hook::Site;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{Axis, Meaning, Named};
+use crate::named::{Axis, ValueKind, NamedTensor};
 use crate::network::cpu::ops::log_sum_exp;
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 use crate::{memory, progress};
 
 impl Run {
     /// The logits `[position, d_vocab]`.
-    pub fn logits(&self) -> Result<Named> {
+    pub fn logits(&self) -> Result<NamedTensor> {
         Ok(self.get(Site::UnembedOut)?.renamed("logits"))
     }
 
     /// The log-probabilities of the next token `[position, d_vocab]`, in nats.
-    pub fn log_probs(&self) -> Result<Named> {
+    pub fn log_probs(&self) -> Result<NamedTensor> {
         let logits = self.logits()?;
         memory::check(logits.tensor().device(), memory::floats(logits.shape()), || {
             ("the log-probabilities of a run", "take the logits of fewer positions; or run a shorter input")
         })?;
         let tensor = logits.tensor().broadcast_sub(&log_sum_exp(logits.tensor())?)?;
-        Named::new("log-probabilities", tensor, logits.axes().to_vec())
+        NamedTensor::new("log-probabilities", tensor, logits.axes().to_vec())
     }
 
     /// The loss of each prediction, in nats, labelled by the token that was to be predicted: one fewer than there
     /// are tokens. Fails for several inputs: take one with [`item`](Run::item).
-    pub fn loss_per_token(&self) -> Result<Named> {
+    pub fn loss_per_token(&self) -> Result<NamedTensor> {
         let [tokens] = self.tokens() else {
             return Err(Error::new(
                 ErrorKind::Input,
@@ -41,8 +41,8 @@ impl Run {
         let losses = losses(self.logits()?.tensor(), tokens)?;
         let labels: Vec<String> = tokens.labels()[1..].to_vec();
         let named =
-            Named::from_vec("loss per token (nats)", losses, vec![Axis::labelled("predicted", labels)])?;
-        Ok(named.with_meaning(Meaning::Magnitude))
+            NamedTensor::from_vec("loss per token (nats)", losses, vec![Axis::labelled("predicted", labels)])?;
+        Ok(named.with_value_kind(ValueKind::Magnitude))
     }
 
     /// The mean loss over all predictions of all inputs, in nats, as TransformerLens's `loss`.
@@ -77,7 +77,7 @@ impl Model {
     }
 
     /// The logits of an input `[position, d_vocab]`, and nothing else kept.
-    pub fn logits(&self, input: impl Into<Input>) -> Result<Named> {
+    pub fn logits(&self, input: impl Into<Input>) -> Result<NamedTensor> {
         self.predictions(input)?.logits()
     }
 
@@ -87,7 +87,7 @@ impl Model {
     }
 
     /// The loss of each token of an input after the first, in nats.
-    pub fn loss_per_token(&self, input: impl Into<Input>) -> Result<Named> {
+    pub fn loss_per_token(&self, input: impl Into<Input>) -> Result<NamedTensor> {
         self.predictions(input)?.loss_per_token()
     }
 
@@ -188,7 +188,7 @@ impl std::fmt::Debug for PromptTest {
     }
 }
 
-impl Drawn for PromptTest {
+impl Visualize for PromptTest {
     fn views(&self) -> Result<Vec<View>> {
         let views = self.steps.iter().map(|step| {
             let title = format!("{:?} has rank {} after {:?}", step.answer.token, step.rank, self.prompt);

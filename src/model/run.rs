@@ -15,11 +15,11 @@ use crate::memory::floats;
 use crate::model::digest::OfIds;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
-use crate::named::{Axis, Meaning, Named};
-use crate::network::spec::Anatomy;
+use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::network::spec::ArchSpec;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
-use crate::view::{Drawn, View};
+use crate::view::{Visualize, View};
 use crate::{files, memory};
 
 /// What a run is to keep, and how far it is to go.
@@ -99,7 +99,7 @@ impl RunOptions {
         if hooks.is_empty() {
             if let Keep::Sites(sites) = &self.keep {
                 // A site that the model does not have has its own reason.
-                let lacking = |site: &&Site| !model.anatomy().has(**site);
+                let lacking = |site: &&Site| !model.spec().has(**site);
                 if let Some(site) = sites.iter().find(lacking) {
                     model.hook(if site.in_block() { site.at(0) } else { Hook::from(*site) })?;
                 }
@@ -144,7 +144,7 @@ fn matches(glob: &str, text: &str) -> bool {
 
 /// What one run saw: its tokens, and the activations that were kept.
 ///
-/// An activation is a [`Named`] with the axes that its [`Site`] says. A run of several inputs has a `batch` axis
+/// An activation is a [`NamedTensor`] with the axes that its [`Site`] says. A run of several inputs has a `batch` axis
 /// before them; [`item`](Run::item) gives one input by itself, which alone is possible where lengths differ.
 ///
 /// ```
@@ -157,7 +157,7 @@ fn matches(glob: &str, text: &str) -> bool {
 #[derive(Clone)]
 pub struct Run {
     model: String,
-    anatomy: Anatomy,
+    spec: ArchSpec,
     n_layers: usize,
     tokens: Vec<Tokens>,
     activations: Vec<(Hook, Tensor)>,
@@ -209,8 +209,8 @@ impl Model {
         let wanted = wanted.into_iter().collect();
         let mut recorder = Recorder { wanted, stop_after: options.stop_after, kept: Vec::new() };
         self.execute(Start::Tokens(self.batch(&tokens)?), None, &mut recorder)?;
-        let anatomy = self.anatomy();
-        Ok(Run { model: self.name.clone(), anatomy, n_layers, tokens, activations: recorder.kept })
+        let spec = self.spec();
+        Ok(Run { model: self.name.clone(), spec, n_layers, tokens, activations: recorder.kept })
     }
 }
 
@@ -266,8 +266,8 @@ impl Run {
     }
 
     /// What the model that ran is built of.
-    pub fn anatomy(&self) -> Anatomy {
-        self.anatomy
+    pub fn spec(&self) -> ArchSpec {
+        self.spec
     }
 
     /// The layers of the model that ran.
@@ -303,12 +303,12 @@ impl Run {
     }
 
     /// An activation, by a [`Hook`], by TransformerLens's name, or by a short name and a layer: `("pattern", 5)`.
-    pub fn get(&self, hook: impl IntoHook) -> Result<Named> {
+    pub fn get(&self, hook: impl IntoHook) -> Result<NamedTensor> {
         self.named(hook.into_hook()?)
     }
 
-    fn named(&self, hook: Hook) -> Result<Named> {
-        self.anatomy.check(hook, self.n_layers)?;
+    fn named(&self, hook: Hook) -> Result<NamedTensor> {
+        self.spec.check(hook, self.n_layers)?;
         let tensor = self.kept(hook)?;
         let lens: Vec<usize> = self.tokens.iter().map(Tokens::len).collect();
         if lens.iter().any(|len| *len != lens[0]) {
@@ -324,7 +324,7 @@ impl Run {
         let tensor = if alone { tensor.squeeze(0)? } else { tensor.clone() };
         let mut axes = Vec::new();
         if !alone {
-            axes.push(Axis::plain("batch", self.tokens.len()));
+            axes.push(Axis::unlabelled("batch", self.tokens.len()));
         }
         for (&name, &len) in axes_of(hook.site()).iter().zip(&tensor.dims()[usize::from(!alone)..]) {
             axes.push(match (name, hook.layer()) {
@@ -332,28 +332,28 @@ impl Run {
                     Axis::labelled(name, self.tokens[0].shared_labels())
                 }
                 ("head", Some(layer)) => {
-                    let kind = if hook.site().is_of_keys() && self.anatomy.group > 1 { "KV" } else { "H" };
+                    let kind = if hook.site().is_kv() && self.spec.queries_per_kv_head > 1 { "KV" } else { "H" };
                     Axis::labelled(
                         name,
                         (0..len).map(|head| format!("L{layer}{kind}{head}")).collect::<Vec<_>>(),
                     )
                 }
-                _ => Axis::plain(name, len),
+                _ => Axis::unlabelled(name, len),
             });
         }
         let meaning = match hook.site() {
-            Site::Pattern => Meaning::Probability,
-            Site::Ln1Scale | Site::Ln2Scale | Site::LnFinalScale => Meaning::Magnitude,
-            _ => Meaning::Signed,
+            Site::Pattern => ValueKind::Probability,
+            Site::Ln1Scale | Site::Ln2Scale | Site::LnFinalScale => ValueKind::Magnitude,
+            _ => ValueKind::Signed,
         };
-        Ok(Named::new(hook.to_string(), tensor, axes)?.with_meaning(meaning))
+        Ok(NamedTensor::new(hook.to_string(), tensor, axes)?.with_value_kind(meaning))
     }
 
     /// The tensor of a hook, batch first.
     pub(crate) fn kept(&self, hook: Hook) -> Result<&Tensor> {
         let found = self.activations.iter().find(|(kept, _)| *kept == hook).map(|(_, tensor)| tensor);
         found.ok_or_else(|| {
-            if let Err(error) = self.anatomy.check(hook, self.n_layers) {
+            if let Err(error) = self.spec.check(hook, self.n_layers) {
                 return error;
             }
             let error = Error::new(ErrorKind::Address, format!("this run did not keep `{hook}`"));
@@ -366,42 +366,42 @@ impl Run {
     }
 
     /// Attention probabilities of a layer `[head, query, key]`.
-    pub fn pattern(&self, layer: usize) -> Result<Named> {
+    pub fn pattern(&self, layer: usize) -> Result<NamedTensor> {
         self.named(Site::Pattern.at(layer))
     }
 
     /// Scaled attention scores of a layer before the softmax `[head, query, key]`, -inf where masked.
-    pub fn attn_scores(&self, layer: usize) -> Result<Named> {
+    pub fn attn_scores(&self, layer: usize) -> Result<NamedTensor> {
         self.named(Site::AttnScores.at(layer))
     }
 
     /// Queries of a layer `[position, head, d_head]`.
-    pub fn q(&self, layer: usize) -> Result<Named> {
+    pub fn q(&self, layer: usize) -> Result<NamedTensor> {
         self.named(Site::Q.at(layer))
     }
 
     /// Keys of a layer `[position, head, d_head]`.
-    pub fn k(&self, layer: usize) -> Result<Named> {
+    pub fn k(&self, layer: usize) -> Result<NamedTensor> {
         self.named(Site::K.at(layer))
     }
 
     /// Values of a layer `[position, head, d_head]`.
-    pub fn v(&self, layer: usize) -> Result<Named> {
+    pub fn v(&self, layer: usize) -> Result<NamedTensor> {
         self.named(Site::V.at(layer))
     }
 
     /// What each head of a layer mixed from the values `[position, head, d_head]`.
-    pub fn z(&self, layer: usize) -> Result<Named> {
+    pub fn z(&self, layer: usize) -> Result<NamedTensor> {
         self.named(Site::Z.at(layer))
     }
 
     /// The residual stream as a layer reads it `[position, d_model]`.
-    pub fn resid_pre(&self, layer: usize) -> Result<Named> {
+    pub fn resid_pre(&self, layer: usize) -> Result<NamedTensor> {
         self.named(Site::ResidPre.at(layer))
     }
 
     /// The residual stream as a layer leaves it `[position, d_model]`.
-    pub fn resid_post(&self, layer: usize) -> Result<Named> {
+    pub fn resid_post(&self, layer: usize) -> Result<NamedTensor> {
         self.named(Site::ResidPost.at(layer))
     }
 
@@ -429,7 +429,7 @@ impl Run {
             ("starts_with_bos".to_string(), json!(bos).to_string()),
             ("model".to_string(), self.model.clone()),
             ("n_layers".to_string(), self.n_layers.to_string()),
-            ("anatomy".to_string(), json!(self.anatomy).to_string()),
+            ("spec".to_string(), json!(self.spec).to_string()),
         ]);
         let tensors = self.activations.iter().map(|(hook, _)| {
             let tensor = self.named(*hook)?.tensor().to_device(&Device::Cpu)?;
@@ -483,10 +483,10 @@ impl Run {
             return Err(failed(&format!("says that its model had {n_layers} layers")));
         }
         // Files from before there were other architectures say nothing.
-        let anatomy: Anatomy = match metadata.and_then(|all| all.get("anatomy")) {
-            None => Anatomy::GPT2,
+        let spec: ArchSpec = match metadata.and_then(|all| all.get("spec")) {
+            None => ArchSpec::GPT2,
             Some(text) => serde_json::from_str(text)
-                .map_err(|error| failed("has metadata that does not say its anatomy").caused_by(error))?,
+                .map_err(|error| failed("has metadata that does not say its spec").caused_by(error))?,
         };
         let len = ids.first().map_or(0, Vec::len);
         let fits = ids.len() == labels.len() && ids.len() == bos.len() && len > 0;
@@ -502,7 +502,7 @@ impl Run {
             .map(|((ids, labels), has_bos)| Tokens::new(ids, labels, has_bos))
             .collect();
         let mut activations = Vec::new();
-        for hook in anatomy.hooks(n_layers) {
+        for hook in spec.hooks(n_layers) {
             let Ok(view) = file.tensor(&hook.to_string()) else { continue };
             if view.dtype() != Dtype::F32 {
                 return Err(failed(&format!("has `{hook}` in {:?}, not F32", view.dtype())));
@@ -529,7 +529,7 @@ impl Run {
             }
             activations.push((hook, tensor));
         }
-        Ok(Run { model: text("model")?.clone(), anatomy, n_layers, tokens, activations })
+        Ok(Run { model: text("model")?.clone(), spec, n_layers, tokens, activations })
     }
 }
 
@@ -586,7 +586,7 @@ impl fmt::Debug for Run {
     }
 }
 
-impl Drawn for Run {
+impl Visualize for Run {
     /// The patterns of every layer that was kept, input by input.
     fn views(&self) -> Result<Vec<View>> {
         let mut views = Vec::new();
@@ -599,7 +599,7 @@ impl Drawn for Run {
             }
         }
         if views.is_empty() {
-            views = self.tokens.iter().map(Drawn::views).collect::<Result<Vec<_>>>()?.concat();
+            views = self.tokens.iter().map(Visualize::views).collect::<Result<Vec<_>>>()?.concat();
         }
         Ok(views)
     }

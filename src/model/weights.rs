@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::memory::floats;
 use crate::model::model::Model;
-use crate::named::{Axis, Named, numbered};
+use crate::named::{Axis, NamedTensor, numbered};
 use crate::network::dims::Dims;
 use crate::network::weights::file::Weights;
 use crate::network::weights::initial::DEVIATION;
@@ -25,23 +25,23 @@ impl Model {
     /// assert_eq!(model.weight("blocks.1.attn.W_O")?.axis_names(), ["head", "d_head", "d_model"]);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn weight(&self, name: &str) -> Result<Named> {
+    pub fn weight(&self, name: &str) -> Result<NamedTensor> {
         let all = self.network.weights()?;
         if let Some((full, tensor)) = all.iter().find(|(full, _)| full == name) {
-            return Named::new(full, tensor.clone(), weight_axes(name, tensor, self.layer_of(name)));
+            return NamedTensor::new(full, tensor.clone(), weight_axes(name, tensor, self.layer_of(name)));
         }
         // A weight that query heads share has TransformerLens's mark; without the mark it is each head's.
         let (path, last) = name.rsplit_once('.').map_or(("", name), |(path, last)| (path, last));
         let marked = if path.is_empty() { format!("_{last}") } else { format!("{path}._{last}") };
-        if SHARED.contains(&last) && self.anatomy().group > 1 {
+        if SHARED.contains(&last) && self.spec().queries_per_kv_head > 1 {
             let shared = self.weight(&marked)?;
             let dim = shared.dim("head")?;
-            self.has_room_for_copies(name, shared.tensor(), self.anatomy().group)?;
-            let tensor = repeated(shared.tensor(), dim, self.anatomy().group)?;
+            self.has_room_for_copies(name, shared.tensor(), self.spec().queries_per_kv_head)?;
+            let tensor = repeated(shared.tensor(), dim, self.spec().queries_per_kv_head)?;
             let mut axes = shared.axes().to_vec();
             let prefix = self.layer_of(name).map_or("H".to_string(), |layer| format!("L{layer}H"));
             axes[dim] = Axis::labelled("head", numbered(&prefix, self.dims().n_heads));
-            return Named::new(name, tensor, axes);
+            return NamedTensor::new(name, tensor, axes);
         }
         let short = |full: &str| full.rsplit('.').next().map(str::to_string);
         let found: Vec<&(String, Tensor)> =
@@ -49,7 +49,7 @@ impl Model {
         match found.as_slice() {
             [] => {}
             [(full, tensor)] if !full.starts_with("blocks.") => {
-                return Named::new(full, tensor.clone(), weight_axes(name, tensor, None));
+                return NamedTensor::new(full, tensor.clone(), weight_axes(name, tensor, None));
             }
             // `w` and `b` of the norms stand for several weights: they need their full name.
             many if many.len() == self.dims().n_layers => {
@@ -57,7 +57,7 @@ impl Model {
                 self.has_room_for_copies(name, tensors[0], many.len())?;
                 let mut axes = vec![self.layer_axis()];
                 axes.extend(weight_axes(name, tensors[0], None));
-                return Named::new(name, Tensor::stack(&tensors, 0)?, axes);
+                return NamedTensor::new(name, Tensor::stack(&tensors, 0)?, axes);
             }
             many => {
                 let names = many.iter().take(3).map(|(full, _)| format!("`{full}`"));
@@ -186,7 +186,7 @@ fn weight_axes(name: &str, tensor: &Tensor, layer: Option<usize>) -> Vec<Axis> {
     let axis = |(&name, &len): (&&'static str, &usize)| match (name, layer) {
         ("head", Some(layer)) => Axis::labelled("head", numbered(&format!("L{layer}{prefix}"), len)),
         ("head", None) => Axis::labelled("head", numbered(prefix, len)),
-        _ => Axis::plain(name, len),
+        _ => Axis::unlabelled(name, len),
     };
     names.iter().zip(tensor.dims()).map(axis).collect()
 }

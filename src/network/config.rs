@@ -74,7 +74,7 @@ fn wrong_entry(path: &str, name: &str, value: &Value, default: &Value) -> Error 
     Error::new(ErrorKind::Config, format!("{path} is not what it should be, at `{shown}`")).help(help)
 }
 
-pub(crate) fn wrong<T>(what: String, help: impl Into<String>) -> Result<T> {
+pub(crate) fn invalid_config<T>(what: String, help: impl Into<String>) -> Result<T> {
     Err(Error::new(ErrorKind::Config, what).help(help))
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn wrong<T>(what: String, help: impl Into<String>) -> Result<T> {
 pub(crate) fn required(name: &str, size: Option<usize>) -> Result<usize> {
     match size {
         Some(size) => Ok(size),
-        None => wrong(
+        None => invalid_config(
             format!("config.json has no {name}"),
             format!("write it in, as \"{name}\": 64; the shapes of the weights tell which it is"),
         ),
@@ -90,27 +90,27 @@ pub(crate) fn required(name: &str, size: Option<usize>) -> Result<usize> {
 }
 
 /// Fails for an entry that is set to what is not known here.
-pub(crate) fn unset(is_set: bool, entry: &str, help: &str) -> Result<()> {
-    if is_set { wrong(format!("config.json says {entry}"), help) } else { Ok(()) }
+pub(crate) fn reject_if(is_set: bool, entry: &str, help: &str) -> Result<()> {
+    if is_set { invalid_config(format!("config.json says {entry}"), help) } else { Ok(()) }
 }
 
 /// A size under the name that it has in the file.
-pub(crate) type Size = (&'static str, usize);
+pub(crate) type NamedSize = (&'static str, usize);
 
 /// The sizes of an architecture, as its config.json calls them.
-pub(crate) struct Sizes {
-    pub(crate) layers: Size,
-    pub(crate) heads: Size,
-    pub(crate) key_value_heads: Option<Size>,
-    pub(crate) width: Size,
-    pub(crate) head_width: Option<Size>,
+pub(crate) struct RawDims {
+    pub(crate) layers: NamedSize,
+    pub(crate) heads: NamedSize,
+    pub(crate) key_value_heads: Option<NamedSize>,
+    pub(crate) width: NamedSize,
+    pub(crate) head_width: Option<NamedSize>,
     /// Nothing where there are no MLPs.
-    pub(crate) neurons: Option<Size>,
-    pub(crate) vocabulary: Size,
-    pub(crate) context: Size,
+    pub(crate) neurons: Option<NamedSize>,
+    pub(crate) vocabulary: NamedSize,
+    pub(crate) context: NamedSize,
 }
 
-impl Sizes {
+impl RawDims {
     /// The sizes, once they are known to make sense.
     pub(crate) fn dims(&self) -> Result<Dims> {
         let given = [self.layers, self.heads, self.width, self.vocabulary, self.context];
@@ -118,7 +118,7 @@ impl Sizes {
         for (name, size) in given.into_iter().chain(others.into_iter().flatten()) {
             // Products of two sizes stay far from overflow.
             if size == 0 || size > u32::MAX as usize {
-                return wrong(
+                return invalid_config(
                     format!("the config has {name} = {size}"),
                     "every size of a model is at least 1 and below 2^32",
                 );
@@ -129,7 +129,7 @@ impl Sizes {
             Some((_, width)) => width,
             None if d_model.is_multiple_of(n_heads) => d_model / n_heads,
             None => {
-                return wrong(
+                return invalid_config(
                     format!("the config has {width_name} = {d_model} and {heads_name} = {n_heads}"),
                     format!(
                         "{width_name} is {heads_name} times the width of a head: it must be divisible by {heads_name}"
@@ -139,7 +139,7 @@ impl Sizes {
         };
         let n_key_value_heads = match self.key_value_heads {
             Some((name, shared)) if !n_heads.is_multiple_of(shared) => {
-                return wrong(
+                return invalid_config(
                     format!("the config has {heads_name} = {n_heads} and {name} = {shared}"),
                     format!(
                         "as many query heads share each key head: {heads_name} must be divisible by {name}"
@@ -163,20 +163,20 @@ impl Sizes {
 }
 
 /// A norm's epsilon.
-pub(crate) fn epsilon(name: &str, eps: f64) -> Result<f64> {
+pub(crate) fn check_epsilon(name: &str, eps: f64) -> Result<f64> {
     let narrow = eps as f32;
     if narrow.is_finite() && narrow > 0.0 {
         return Ok(eps);
     }
-    wrong(format!("config.json says {name} = {eps}"), "it is a small positive number, 1e-5 in GPT-2")
+    invalid_config(format!("config.json says {name} = {eps}"), "it is a small positive number, 1e-5 in GPT-2")
 }
 
 /// How many entries of each head rotary positions turn.
-pub(crate) fn rotary_width(what: String, width: usize, d_head: usize) -> Result<usize> {
+pub(crate) fn check_rotary_dims(what: String, width: usize, d_head: usize) -> Result<usize> {
     // Tables are made of it before a weight has shown that a head is so wide.
     const MOST: usize = 1 << 16;
     if width > MOST {
-        return wrong(
+        return invalid_config(
             format!("{what}, so rotary positions turn {width} entries of a head"),
             format!("no head is known to be wider than {MOST}: is its width right?"),
         );
@@ -184,7 +184,7 @@ pub(crate) fn rotary_width(what: String, width: usize, d_head: usize) -> Result<
     if width >= 2 && width <= d_head && width.is_multiple_of(2) {
         return Ok(width);
     }
-    wrong(
+    invalid_config(
         format!("{what}, so rotary positions turn {width} of the {d_head} entries of a head"),
         "they turn pairs: an even number of entries, at least 2 and at most all",
     )

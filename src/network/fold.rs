@@ -5,19 +5,19 @@
 use candle_core::{D, Tensor};
 
 use crate::error::Result;
-use crate::network::cpu::ops::{in_one_pass, without_means};
+use crate::network::cpu::ops::{can_fuse, center};
 use crate::network::network::Network;
 use crate::network::parts::block::Block;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
-use crate::network::spec::Norms;
+use crate::network::spec::NormKind;
 
 impl Network {
     /// The network with its norms' gains and biases in the weights that read them, the biases of values in attention's own,
     /// and the logits centred; what writes to the stream is centred too where the norms centre what they read.
     pub(crate) fn folded(&self) -> Result<Network> {
         let mut folded = self.clone();
-        let centres = self.ln_final.kind == Norms::Layer;
+        let centres = self.ln_final.kind == NormKind::Layer;
         for Block { ln1, attn, mlp } in &mut folded.blocks {
             into_readers(ln1, [&mut attn.qkv])?;
             if let Some((ln2, mlp)) = mlp {
@@ -65,9 +65,9 @@ fn into_readers<'a>(norm: &mut Norm, readers: impl IntoIterator<Item = &'a mut L
             });
         }
         if let Some(gain) = &gain {
-            let centres = norm.kind == Norms::Layer;
-            if centres && in_one_pass([&linear.weight, gain]) {
-                linear.weight = without_means(&linear.weight, false, Some(gain))?; // (M, out)
+            let centres = norm.kind == NormKind::Layer;
+            if centres && can_fuse([&linear.weight, gain]) {
+                linear.weight = center(&linear.weight, false, Some(gain))?; // (M, out)
                 continue;
             }
             linear.weight = linear.weight.broadcast_mul(&gain.unsqueeze(1)?)?; // (M, out)
@@ -89,8 +89,8 @@ fn centre(linear: &mut Linear) -> Result<()> {
 
 /// A tensor without its mean over the last axis.
 fn centred(w: &Tensor) -> Result<Tensor> {
-    if w.rank() == 2 && in_one_pass([w]) {
-        return without_means(w, true, None);
+    if w.rank() == 2 && can_fuse([w]) {
+        return center(w, true, None);
     }
     Ok(w.broadcast_sub(&w.mean_keepdim(D::Minus1)?)?)
 }

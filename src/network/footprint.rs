@@ -9,7 +9,7 @@ use crate::network::dims::Dims;
 use crate::network::network::Network;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Activation;
-use crate::network::spec::{Mlps, Norms};
+use crate::network::spec::{MlpKind, NormKind};
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
 
@@ -142,11 +142,11 @@ impl Walk<'_> {
     fn block(&mut self, stays: bool) -> bool {
         use Site::*;
         let stream = self.size(ResidPre);
-        let anatomy = self.network.anatomy();
+        let spec = self.network.spec();
         self.shown(ResidPre);
         self.attention();
         self.shown(AttnOut);
-        let (with_mlp, serial) = (anatomy.mlps != Mlps::None, anatomy.has(ResidMid));
+        let (with_mlp, serial) = (spec.mlp != MlpKind::None, spec.has(ResidMid));
         if serial {
             self.make(stream);
             self.shown(ResidMid);
@@ -175,8 +175,8 @@ impl Walk<'_> {
     }
 
     /// A norm, which leaves its outcome; gives its size.
-    fn norm(&mut self, kind: Norms, scale: Site, normalized: Site) -> u64 {
-        if kind == Norms::None {
+    fn norm(&mut self, kind: NormKind, scale: Site, normalized: Site) -> u64 {
+        if kind == NormKind::None {
             return 0;
         }
         if self.wants(scale) {
@@ -351,9 +351,9 @@ impl Network {
         let (stream, q, kv, square, neurons) =
             (size(ResidPre), size(Q), size(K), size(Pattern), size(MlpPre));
         let norm = match self.ln_final.kind {
-            Norms::Layer => 5 * stream, // centred, squared, divided, times the gain, plus the bias
-            Norms::Rms => 3 * stream,
-            Norms::None => 0,
+            NormKind::Layer => 5 * stream, // centred, squared, divided, times the gain, plus the bias
+            NormKind::Rms => 3 * stream,
+            NormKind::None => 0,
         };
         let linear = |linear: &Linear, out: u64| if linear.bias.is_some() { 2 * out } else { out };
         let mut all = 2 * norm;

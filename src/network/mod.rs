@@ -15,5 +15,5 @@ pub(crate) mod tap;
 pub(crate) mod weights;
 
 pub use dims::Dims;
-pub use spec::{Anatomy, Mlps, Norms, Positions};
+pub use spec::{ArchSpec, MlpKind, NormKind, PositionEncoding};
 pub use tap::Tap;

@@ -9,13 +9,13 @@ use candle_core::{Device, Tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::network::dims::Dims;
-use crate::network::parts::attention::{Part, Scoring};
+use crate::network::parts::attention::{Projection, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::layer::LayerCtx;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Mlp;
 use crate::network::parts::norm::Norm;
-use crate::network::spec::{Anatomy, Mlps, Positions};
+use crate::network::spec::{ArchSpec, MlpKind, PositionEncoding};
 use crate::network::start::{Past, Start};
 use crate::network::tap::{Tap, TapCtx};
 
@@ -44,18 +44,18 @@ impl Network {
     }
 
     /// What it is built of, and so which activations it has.
-    pub(crate) fn anatomy(&self) -> Anatomy {
+    pub(crate) fn spec(&self) -> ArchSpec {
         let first = self.blocks.first();
-        Anatomy {
-            positions: if self.w_pos.is_some() { Positions::Embedded } else { Positions::Rotary },
-            norms: self.ln_final.kind,
-            mlps: match first.and_then(|block| block.mlp.as_ref()) {
-                Some((_, Mlp { gate: Some(_), .. })) => Mlps::Gated,
-                Some(_) => Mlps::Plain,
-                None => Mlps::None,
+        ArchSpec {
+            positions: if self.w_pos.is_some() { PositionEncoding::Learned } else { PositionEncoding::Rotary },
+            norm: self.ln_final.kind,
+            mlp: match first.and_then(|block| block.mlp.as_ref()) {
+                Some((_, Mlp { gate: Some(_), .. })) => MlpKind::Gated,
+                Some(_) => MlpKind::Plain,
+                None => MlpKind::None,
             },
             parallel: self.block_kind == BlockKind::Parallel,
-            group: self.dims.n_heads / self.dims.n_key_value_heads,
+            queries_per_kv_head: self.dims.n_heads / self.dims.n_key_value_heads,
         }
     }
 
@@ -106,7 +106,7 @@ impl Network {
             // TransformerLens's mark of what several query heads share.
             let shared = if attn.n_key_value_heads < attn.n_heads { "_" } else { "" };
             for (name, part) in
-                [("Q", Part::Q), (&format!("{shared}K"), Part::K), (&format!("{shared}V"), Part::V)]
+                [("Q", Projection::Q), (&format!("{shared}K"), Projection::K), (&format!("{shared}V"), Projection::V)]
             {
                 let (mark, name) = name.split_at(name.len() - 1);
                 all.push((format!("blocks.{l}.attn.{mark}W_{name}"), attn.weight(part)?));
@@ -136,7 +136,7 @@ impl Network {
     }
 
     /// How queries and keys become attention scores in a layer. Fails if there is no such layer.
-    pub(crate) fn scoring(&self, layer: usize) -> Result<&Scoring> {
+    pub(crate) fn scoring(&self, layer: usize) -> Result<&ScoreSpec> {
         self.blocks.get(layer).map(|block| &block.attn.scoring).ok_or_else(|| {
             Error::new(ErrorKind::Address, format!("there is no layer {layer}"))
                 .help(format!("layers are 0 to {}", self.blocks.len().saturating_sub(1)))

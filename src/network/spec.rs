@@ -7,31 +7,35 @@ use crate::hook::{Hook, Site};
 
 /// What of its parts a model has, and how they stand to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Anatomy {
+pub struct ArchSpec {
     /// How it knows positions.
-    pub positions: Positions,
+    pub positions: PositionEncoding,
     /// What its norms do.
-    pub norms: Norms,
+    #[serde(rename = "norms")]
+    pub norm: NormKind,
     /// What its MLPs are.
-    pub mlps: Mlps,
+    #[serde(rename = "mlps")]
+    pub mlp: MlpKind,
     /// Whether attention and MLP of a block read the same stream, and are added to it together.
     pub parallel: bool,
     /// How many query heads share each head of keys and values: 1 where each has its own.
-    pub group: usize,
+    #[serde(rename = "group")]
+    pub queries_per_kv_head: usize,
 }
 
 /// How a model knows positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Positions {
+pub enum PositionEncoding {
     /// By embeddings that are added to those of the tokens.
-    Embedded,
+    #[serde(rename = "Embedded")]
+    Learned,
     /// By rotating queries and keys (Su et al. 2021).
     Rotary,
 }
 
 /// What norms do before they multiply by their gain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Norms {
+pub enum NormKind {
     /// Centre, and divide by the standard deviation (LayerNorm).
     Layer,
     /// Divide by the root of the mean square (RMSNorm).
@@ -42,7 +46,7 @@ pub enum Norms {
 
 /// What MLPs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Mlps {
+pub enum MlpKind {
     /// Two linear maps with a nonlinearity between.
     Plain,
     /// The nonlinearity gates a second linear map.
@@ -51,42 +55,42 @@ pub enum Mlps {
     None,
 }
 
-impl Anatomy {
+impl ArchSpec {
     /// GPT-2's.
-    pub(crate) const GPT2: Anatomy = Anatomy {
-        positions: Positions::Embedded,
-        norms: Norms::Layer,
-        mlps: Mlps::Plain,
+    pub(crate) const GPT2: ArchSpec = ArchSpec {
+        positions: PositionEncoding::Learned,
+        norm: NormKind::Layer,
+        mlp: MlpKind::Plain,
         parallel: false,
-        group: 1,
+        queries_per_kv_head: 1,
     };
 
     /// Why there is no such activation, and what to ask for instead; nothing where there is one.
     fn lacks(&self, site: Site) -> Option<(&'static str, &'static str)> {
         use Site::*;
         match site {
-            PosEmbed if self.positions == Positions::Rotary => Some((
+            PosEmbed if self.positions == PositionEncoding::Rotary => Some((
                 "positions rotate queries and keys, and are not embedded",
                 "see `attn.hook_rot_q` and `attn.hook_rot_k`",
             )),
-            RotQ | RotK if self.positions == Positions::Embedded => {
+            RotQ | RotK if self.positions == PositionEncoding::Learned => {
                 Some(("positions are embedded, and rotate nothing", "use `attn.hook_q` and `attn.hook_k`"))
             }
             MlpIn | Ln2Scale | Ln2Normalized | MlpPre | MlpPreLinear | MlpPost | MlpOut
-                if self.mlps == Mlps::None =>
+                if self.mlp == MlpKind::None =>
             {
                 Some(("it has no MLPs", "its blocks are attention alone: see `hook_attn_out`"))
             }
-            ResidMid if self.mlps == Mlps::None => {
+            ResidMid if self.mlp == MlpKind::None => {
                 Some(("it has no MLPs, so nothing lies between", "use `hook_resid_post`"))
             }
             ResidMid if self.parallel => Some((
                 "attention and MLP read the same stream, so there is none between them",
                 "use `hook_resid_pre`, which both read, or `hook_resid_post`",
             )),
-            MlpPreLinear if self.mlps == Mlps::Plain => Some(("its MLPs have no gate", "use `mlp.hook_pre`")),
+            MlpPreLinear if self.mlp == MlpKind::Plain => Some(("its MLPs have no gate", "use `mlp.hook_pre`")),
             Ln1Scale | Ln1Normalized | Ln2Scale | Ln2Normalized | LnFinalScale | LnFinalNormalized
-                if self.norms == Norms::None =>
+                if self.norm == NormKind::None =>
             {
                 Some(("it has no norms", "what they would read is read as it is: use the residual stream"))
             }
@@ -94,12 +98,12 @@ impl Anatomy {
         }
     }
 
-    /// Whether a model of this anatomy has such an activation.
+    /// Whether a model of this spec has such an activation.
     pub fn has(&self, site: Site) -> bool {
         self.lacks(site).is_none()
     }
 
-    /// Fails unless a model of this anatomy and `n_layers` layers has the hook.
+    /// Fails unless a model of this spec and `n_layers` layers has the hook.
     pub(crate) fn check(&self, hook: Hook, n_layers: usize) -> Result<Hook> {
         let hook = hook.check(n_layers)?;
         match self.lacks(hook.site()) {
@@ -111,7 +115,7 @@ impl Anatomy {
         }
     }
 
-    /// Every hook of a model of this anatomy and `n_layers` layers, in the order in which a run meets them.
+    /// Every hook of a model of this spec and `n_layers` layers, in the order in which a run meets them.
     pub fn hooks(&self, n_layers: usize) -> Vec<Hook> {
         Hook::all(n_layers).into_iter().filter(|hook| self.has(hook.site())).collect()
     }

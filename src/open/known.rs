@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::hub;
 use crate::hub::Settings;
 use crate::progress::bytes;
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 
 /// The name of the model that is part of this crate.
 pub(crate) const BUILT_IN: &str = "built-in";
@@ -193,7 +193,7 @@ fn size_of(snapshot: &Path) -> u64 {
     files.filter_map(|file| Some(fs::metadata(file.path()).ok()?.len())).sum()
 }
 
-impl Drawn for KnownModels {
+impl Visualize for KnownModels {
     fn views(&self) -> Result<Vec<View>> {
         let columns =
             ["name", "also", "layers", "heads", "width", "parameters", "in memory", "repository", "cached"];

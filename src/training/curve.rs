@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::head;
-use crate::named::{Axis, Meaning, Named};
-use crate::view::{Drawn, View};
+use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::view::{Visualize, View};
 
 /// What a model was like at one step of its training, to four decimals. Measured on random tokens said twice, as
 /// [`RepeatedTokens`](crate::analysis::heads::repeated_tokens::RepeatedTokens) makes them, which training never saw.
@@ -123,7 +123,7 @@ impl TrainingCurve {
 
     /// The mean losses `[loss, step]` on the first and second copy of random tokens, and on text where text was measured,
     /// in nats.
-    pub fn losses(&self) -> Result<Named> {
+    pub fn losses(&self) -> Result<NamedTensor> {
         let mut rows: Vec<(&str, Vec<f32>)> = vec![
             ("first copy", self.points.iter().map(|point| point.loss_first_copy).collect()),
             ("second copy", self.points.iter().map(|point| point.loss_second_copy).collect()),
@@ -133,22 +133,22 @@ impl TrainingCurve {
         let names: Vec<String> = rows.iter().map(|(name, _)| name.to_string()).collect();
         let values = rows.into_iter().flat_map(|(_, values)| values).collect();
         let axes = vec![Axis::labelled("loss", names), self.step_axis()];
-        Ok(Named::from_vec("mean loss (nats a token)", values, axes)?.with_meaning(Meaning::Magnitude))
+        Ok(NamedTensor::from_vec("mean loss (nats a token)", values, axes)?.with_value_kind(ValueKind::Magnitude))
     }
 
     /// The in-context learning score `[step]`, in nats: the loss late in the context minus the loss early in it.
-    pub fn in_context_learning(&self) -> Result<Named> {
+    pub fn in_context_learning(&self) -> Result<NamedTensor> {
         let values = self.points.iter().map(|point| point.in_context_learning_score).collect();
-        Named::from_vec("in-context learning score (nats a token)", values, vec![self.step_axis()])
+        NamedTensor::from_vec("in-context learning score (nats a token)", values, vec![self.step_axis()])
     }
 
     /// The induction scores `[head, step]`, heads labelled `L0H0`, ...
-    pub fn induction(&self) -> Result<Named> {
+    pub fn induction(&self) -> Result<NamedTensor> {
         self.scores("induction score", |point| &point.induction)
     }
 
     /// The previous-token scores `[head, step]`, heads labelled `L0H0`, ...
-    pub fn previous_token(&self) -> Result<Named> {
+    pub fn previous_token(&self) -> Result<NamedTensor> {
         self.scores("previous-token score", |point| &point.previous_token)
     }
 
@@ -176,7 +176,7 @@ impl TrainingCurve {
         Axis::labelled("step", self.points.iter().map(|point| point.step.to_string()).collect::<Vec<_>>())
     }
 
-    fn scores(&self, name: &str, of: impl Fn(&TrainingPoint) -> &Vec<Vec<f32>>) -> Result<Named> {
+    fn scores(&self, name: &str, of: impl Fn(&TrainingPoint) -> &Vec<Vec<f32>>) -> Result<NamedTensor> {
         let layers = self.points.first().map(&of).into_iter().flatten().enumerate();
         let heads: Vec<(usize, usize)> =
             layers.flat_map(|(layer, row)| (0..row.len()).map(move |index| (layer, index))).collect();
@@ -188,7 +188,7 @@ impl TrainingCurve {
         let labels: Vec<String> =
             heads.iter().map(|&(layer, index)| head(layer, index).to_string()).collect();
         let axes = vec![Axis::labelled("head", labels), self.step_axis()];
-        Ok(Named::from_vec(name, values, axes)?.with_meaning(Meaning::Score))
+        Ok(NamedTensor::from_vec(name, values, axes)?.with_value_kind(ValueKind::Score))
     }
 }
 
@@ -209,7 +209,7 @@ impl fmt::Debug for TrainingCurve {
     }
 }
 
-impl Drawn for TrainingCurve {
+impl Visualize for TrainingCurve {
     /// The losses, then the induction and the previous-token scores of each head.
     fn views(&self) -> Result<Vec<View>> {
         Ok([self.losses()?, self.induction()?, self.previous_token()?].map(View::Lines).into())

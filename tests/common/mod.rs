@@ -84,7 +84,7 @@ pub fn numbers(value: &Value) -> Box<dyn Iterator<Item = f64> + '_> {
 }
 
 /// Infinite if the lengths differ, so that no comparison passes by being short.
-pub fn largest_difference(found: &[f64], expected: &[f64]) -> f64 {
+pub fn max_abs_diff(found: &[f64], expected: &[f64]) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
     }

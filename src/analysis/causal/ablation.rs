@@ -5,22 +5,22 @@ use std::fmt;
 
 use crate::analysis::sweep::engine::{Swept, sweep, sweep_each};
 use crate::analysis::sweep::metric::Metric;
-use crate::analysis::sweep::part::{Asked, Part};
+use crate::analysis::sweep::part::{Asked, SweepPart};
 use crate::error::Result;
 use crate::hook::{Head, Site, head};
 use crate::model::edit::{Ablation, Component};
 use crate::model::input::Input;
 use crate::model::model::Model;
-use crate::named::{Axis, Named, layer_and_head};
-use crate::view::{Drawn, View};
+use crate::named::{Axis, NamedTensor, layer_and_head};
+use crate::view::{Visualize, View};
 
 /// What [`ablation_effects`] found: the metric without a part minus the metric with it.
 #[derive(Clone)]
 pub struct AblationEffects {
     metric: String,
     clean: f64,
-    heads: Named,
-    layers: Named,
+    heads: NamedTensor,
+    layers: NamedTensor,
 }
 
 impl AblationEffects {
@@ -30,13 +30,13 @@ impl AblationEffects {
     }
 
     /// The effect of each head `[layer, head]`.
-    pub fn heads(&self) -> &Named {
+    pub fn heads(&self) -> &NamedTensor {
         &self.heads
     }
 
     /// The effect of each layer's MLP, of its attention, and of both `[part, layer]`; of attention alone where there are no
     /// MLPs.
-    pub fn layers(&self) -> &Named {
+    pub fn layers(&self) -> &NamedTensor {
         &self.layers
     }
 
@@ -63,7 +63,7 @@ impl fmt::Debug for AblationEffects {
     }
 }
 
-impl Drawn for AblationEffects {
+impl Visualize for AblationEffects {
     fn views(&self) -> Result<Vec<View>> {
         Ok(vec![View::Heatmap(self.heads.clone()), View::Heatmap(self.layers.clone())])
     }
@@ -72,7 +72,7 @@ impl Drawn for AblationEffects {
 /// Ablates every head, every MLP, every layer's attention and every layer, each by itself, and measures each time: the
 /// metric of the ablated model minus that of the clean one, in nats where it is a loss. A mean is over inputs and
 /// positions. Inputs run one after another, so their number costs no memory; the changed models of one input run in batches of
-/// half a gigabyte of activations. [`Part`] is for work that is stopped and gone on with, or shared among processes.
+/// half a gigabyte of activations. [`SweepPart`] is for work that is stopped and gone on with, or shared among processes.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -90,7 +90,7 @@ pub fn ablation_effects(
     effects(model, &input.into(), ablation, metric)
 }
 
-impl Part {
+impl SweepPart {
     /// This part of [`ablation_effects`].
     pub fn ablation_effects(
         &self,
@@ -111,7 +111,7 @@ impl Part {
             metric: metric.described(model),
             layers: model.dims().n_layers,
             heads: model.dims().n_heads,
-            mlps: model.anatomy().has(Site::MlpOut),
+            mlps: model.spec().has(Site::MlpOut),
         };
         self.fill(model, &input, Some(metric), asked, |share, keep| {
             sweep_each(SWEEPING, model, &variants, &input, metric, share, keep)
@@ -123,7 +123,7 @@ const SWEEPING: &str = "ablating";
 
 fn effects(model: &Model, input: &Input, ablation: Ablation, metric: &Metric) -> Result<AblationEffects> {
     let swept = sweep(SWEEPING, model, &variants(model, ablation)?, input, metric)?;
-    let (dims, with_mlps) = (model.dims(), model.anatomy().has(Site::MlpOut));
+    let (dims, with_mlps) = (model.dims(), model.spec().has(Site::MlpOut));
     AblationEffects::new(
         &swept,
         metric.described(model),
@@ -141,7 +141,7 @@ fn variants(model: &Model, ablation: Ablation) -> Result<Vec<Model>> {
     let layers = || 0..dims.n_layers;
     let mut parts: Vec<Vec<Component>> = layers().flat_map(of_layer).map(|head| vec![head]).collect();
     let attention = layers().map(|layer| of_layer(layer).collect());
-    if model.anatomy().has(Site::MlpOut) {
+    if model.spec().has(Site::MlpOut) {
         parts.extend(layers().map(|layer| vec![Component::Mlp(layer)]));
         parts.extend(attention);
         parts.extend(layers().map(|layer| of_layer(layer).chain([Component::Mlp(layer)]).collect()));
@@ -170,8 +170,8 @@ impl AblationEffects {
         Ok(AblationEffects {
             metric,
             clean: swept.clean,
-            heads: Named::from_vec(name.clone(), of_heads.to_vec(), vec![layers.clone(), heads])?,
-            layers: Named::from_vec(name, of_layers.to_vec(), vec![parts, layers])?,
+            heads: NamedTensor::from_vec(name.clone(), of_heads.to_vec(), vec![layers.clone(), heads])?,
+            layers: NamedTensor::from_vec(name, of_layers.to_vec(), vec![parts, layers])?,
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::memory::floats;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{Axis, Named};
+use crate::named::{Axis, NamedTensor};
 use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
@@ -39,7 +39,7 @@ pub fn activation_patching(
     corrupted: impl Into<Input>,
     site: Site,
     metric: &Metric,
-) -> Result<Named> {
+) -> Result<NamedTensor> {
     let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
     let (places, inner): (Vec<Place>, Axis) = match of_heads(site) {
         true => (per_layer(model, model.heads_at(site), |head| (Some(head), None)), model.head_axis_at(site)),
@@ -55,7 +55,7 @@ pub fn activation_patching_by_position(
     corrupted: impl Into<Input>,
     site: Site,
     metric: &Metric,
-) -> Result<Named> {
+) -> Result<NamedTensor> {
     let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
     if !of_heads(site) {
         return Err(Error::new(ErrorKind::Address, format!("`{site}` has no heads"))
@@ -130,7 +130,7 @@ impl<'a> Pair<'a> {
         Axis::labelled("position", self.corrupted.shared_labels())
     }
 
-    fn patch(&self, places: &[Place], axes: Vec<Axis>, metric: &Metric) -> Result<Named> {
+    fn patch(&self, places: &[Place], axes: Vec<Axis>, metric: &Metric) -> Result<NamedTensor> {
         // A variant is a model with one more edit: names, places and what they lie in.
         const VARIANT: u64 = 1024;
         memory::check(&Device::Cpu, VARIANT.saturating_mul(places.len() as u64), || {
@@ -146,7 +146,7 @@ impl<'a> Pair<'a> {
         let swept = sweep("patching", self.model, &variants, &(&self.corrupted).into(), metric)?;
         let values = swept.variants.iter().map(|&value| value as f32).collect();
         let name = format!("{} with clean {} patched in", metric.described(self.model), self.site);
-        Named::from_vec(name, values, axes)
+        NamedTensor::from_vec(name, values, axes)
     }
 }
 
@@ -168,7 +168,7 @@ pub fn attribution_patching(
     corrupted: impl Into<Input>,
     site: Site,
     metric: &Metric,
-) -> Result<Named> {
+) -> Result<NamedTensor> {
     let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
     metric.check(model, &pair.corrupted)?;
     if matches!(site, Site::AttnScores) {
@@ -209,7 +209,7 @@ pub fn attribution_patching(
         values.extend(estimate.to_vec1::<f32>()?);
     }
     let inner = if of_heads(site) { model.head_axis_at(site) } else { pair.position_axis() };
-    Named::from_vec(
+    NamedTensor::from_vec(
         format!("estimated change of {} by patching {site}", metric.described(model)),
         values,
         vec![model.layer_axis(), inner],
@@ -247,7 +247,7 @@ impl Tap for Slopes {
 
 /// Where a patched path ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receiver {
+pub enum PathReceiver {
     /// The final residual stream, and so the logits.
     Logits,
     /// What a head's queries read.
@@ -258,13 +258,13 @@ pub enum Receiver {
     Value(Head),
 }
 
-impl fmt::Display for Receiver {
+impl fmt::Display for PathReceiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Receiver::Logits => f.write_str("the logits"),
-            Receiver::Query(head) => write!(f, "the queries of {head}"),
-            Receiver::Key(head) => write!(f, "the keys of {head}"),
-            Receiver::Value(head) => write!(f, "the values of {head}"),
+            PathReceiver::Logits => f.write_str("the logits"),
+            PathReceiver::Query(head) => write!(f, "the queries of {head}"),
+            PathReceiver::Key(head) => write!(f, "the keys of {head}"),
+            PathReceiver::Value(head) => write!(f, "the values of {head}"),
         }
     }
 }
@@ -278,7 +278,7 @@ impl fmt::Display for Receiver {
 /// use headlight::prelude::*;
 /// let model = Model::open("built-in")?;
 /// let metric = Metric::log_prob(&model, " sat")?;
-/// let to_keys = path_patching(&model, "the cat sat the cat", "the dog sat the cat", Receiver::Key(head(1, 0)), &metric)?;
+/// let to_keys = path_patching(&model, "the cat sat the cat", "the dog sat the cat", PathReceiver::Key(head(1, 0)), &metric)?;
 /// assert_eq!(to_keys.axis_names(), ["layer", "head"]);
 /// # Ok::<(), headlight::Error>(())
 /// ```
@@ -286,28 +286,28 @@ pub fn path_patching(
     model: &Model,
     clean: impl Into<Input>,
     corrupted: impl Into<Input>,
-    receiver: Receiver,
+    receiver: PathReceiver,
     metric: &Metric,
-) -> Result<Named> {
+) -> Result<NamedTensor> {
     let dims = *model.dims();
     let pair = Pair::new(model, clean.into(), corrupted.into(), Site::Z)?;
     metric.check(model, &pair.corrupted)?;
     let held = model.run_with_options(&pair.corrupted, &RunOptions::only([Site::Z]))?;
     let (read_at, put_at) = match receiver {
-        Receiver::Logits => (Site::ResidPost.at(dims.n_layers - 1), Site::ResidPost.at(dims.n_layers - 1)),
-        Receiver::Query(to) => (Site::ResidPre.at(to.layer), Site::QInput.at(to.layer)),
-        Receiver::Key(to) => (Site::ResidPre.at(to.layer), Site::KInput.at(to.layer)),
-        Receiver::Value(to) => (Site::ResidPre.at(to.layer), Site::VInput.at(to.layer)),
+        PathReceiver::Logits => (Site::ResidPost.at(dims.n_layers - 1), Site::ResidPost.at(dims.n_layers - 1)),
+        PathReceiver::Query(to) => (Site::ResidPre.at(to.layer), Site::QInput.at(to.layer)),
+        PathReceiver::Key(to) => (Site::ResidPre.at(to.layer), Site::KInput.at(to.layer)),
+        PathReceiver::Value(to) => (Site::ResidPre.at(to.layer), Site::VInput.at(to.layer)),
     };
     let to = match receiver {
-        Receiver::Logits => None,
-        Receiver::Query(to) | Receiver::Key(to) | Receiver::Value(to) => {
+        PathReceiver::Logits => None,
+        PathReceiver::Query(to) | PathReceiver::Key(to) | PathReceiver::Value(to) => {
             Some(to.check(dims.n_layers, dims.n_heads)?)
         }
     };
     let sharing = match receiver {
-        Receiver::Key(_) | Receiver::Value(_) => dims.n_heads / dims.n_key_value_heads,
-        Receiver::Logits | Receiver::Query(_) => 1,
+        PathReceiver::Key(_) | PathReceiver::Value(_) => dims.n_heads / dims.n_key_value_heads,
+        PathReceiver::Logits | PathReceiver::Query(_) => 1,
     };
     let reach = to.map_or(dims.n_layers, |to| to.layer);
     let progress = Progress::new("tracing paths", reach * dims.n_heads);
@@ -347,5 +347,5 @@ pub fn path_patching(
     let mut values: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
     values.resize(dims.n_layers * dims.n_heads, 0.0);
     let name = format!("change of {} by the path to {receiver}", metric.described(model));
-    Named::from_vec(name, values, vec![model.layer_axis(), model.head_axis()])
+    NamedTensor::from_vec(name, values, vec![model.layer_axis(), model.head_axis()])
 }

@@ -11,13 +11,13 @@ use crate::hook::{Head, Hook, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, Meaning, Named};
+use crate::named::{Axis, ValueKind, NamedTensor};
 use crate::network::cpu::ops::log_sum_exp;
 use crate::network::dims::Dims;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
-use crate::view::{Drawn, View};
+use crate::view::{Visualize, View};
 use crate::{memory, progress};
 
 /// Which of a head's two circuits.
@@ -87,7 +87,7 @@ pub fn qk_circuit(model: &Model, head: Head) -> Result<Circuit> {
 /// # use headlight::prelude::*;
 /// let model = Model::open("built-in")?;
 /// let ov = ov_circuit(&model, head(1, 0))?;
-/// assert_eq!(ov.corner(3)?.shape(), [3, 3]);
+/// assert_eq!(ov.submatrix(3)?.shape(), [3, 3]);
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn ov_circuit(model: &Model, head: Head) -> Result<Circuit> {
@@ -151,14 +151,14 @@ impl Circuit {
 
     /// Its first `size` rows and columns `[from, to]`, to look at or to check; all of it with `d_model`. Fails for 0
     /// and for more.
-    pub fn corner(&self, size: usize) -> Result<Named> {
+    pub fn submatrix(&self, size: usize) -> Result<NamedTensor> {
         let d_model = self.model.dims().d_model;
         if size == 0 || size > d_model {
             return Err(Error::new(ErrorKind::Input, format!("{self} has no corner of size {size}"))
                 .help(format!("it has {d_model} rows and columns: ask for 1 to {d_model}")));
         }
-        let axes = vec![Axis::plain("from", size), Axis::plain("to", size)];
-        Named::from_vec(format!("{self}, corner"), self.factored()?.corner(size), axes)
+        let axes = vec![Axis::unlabelled("from", size), Axis::unlabelled("to", size)];
+        NamedTensor::from_vec(format!("{self}, corner"), self.factored()?.submatrix(size), axes)
     }
 
     /// Its Frobenius norm.
@@ -167,23 +167,23 @@ impl Circuit {
     }
 
     /// Its singular values `[direction]`, the largest first; the `d_head` that can be other than zero. Found in f64.
-    pub fn singular_values(&self) -> Result<Named> {
+    pub fn singular_values(&self) -> Result<NamedTensor> {
         let values = self.factored()?.singular_values()?;
         let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
-        let axes = vec![Axis::plain("direction", values.len())];
-        let named = Named::from_vec(format!("{self}, singular values"), values, axes)?;
-        Ok(named.with_meaning(Meaning::Magnitude))
+        let axes = vec![Axis::unlabelled("direction", values.len())];
+        let named = NamedTensor::from_vec(format!("{self}, singular values"), values, axes)?;
+        Ok(named.with_value_kind(ValueKind::Magnitude))
     }
 
     /// Its eigenvalues `[eigenvalue, part]`, the parts being real and imaginary; the `d_head` that can be other than
     /// zero, by absolute value, the largest first. Found in f64.
-    pub fn eigenvalues(&self) -> Result<Named> {
+    pub fn eigenvalues(&self) -> Result<NamedTensor> {
         listed(format!("{self}, eigenvalues"), &self.factored()?.eigenvalues()?)
     }
 
     /// The eigenvalues of the full circuit over the vocabulary `[eigenvalue, part]`, as
     /// [`eigenvalues`](Circuit::eigenvalues) gives them.
-    pub fn full_eigenvalues(&self) -> Result<Named> {
+    pub fn full_eigenvalues(&self) -> Result<NamedTensor> {
         listed(format!("full {self}, eigenvalues"), &eigenvalues(self.full_core()?)?)
     }
 
@@ -215,7 +215,7 @@ impl Circuit {
     /// assert!((scores.value(&[2, 1])? - hook.value(&[2, 1])?).abs() < 1e-4);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn scores(&self, run: &Run) -> Result<Named> {
+    pub fn scores(&self, run: &Run) -> Result<NamedTensor> {
         self.only(CircuitKind::Qk, "attention scores")?;
         if let Some(distance) = self.distance {
             return Err(Error::new(
@@ -239,7 +239,7 @@ impl Circuit {
         let layer = self.head.layer;
         // Without norms, heads read the stream itself.
         let read =
-            if self.model.anatomy().has(Site::Ln1Normalized) { Site::Ln1Normalized } else { Site::ResidPre };
+            if self.model.spec().has(Site::Ln1Normalized) { Site::Ln1Normalized } else { Site::ResidPre };
         let normalized = run.get(read.at(layer))?;
         let width = normalized.axis("d_model")?.len();
         self.has_room("scores", tokens.len(), 5)?;
@@ -276,33 +276,33 @@ impl Circuit {
         let (q, k) = (q.squeeze(2)?.squeeze(0)?, k.squeeze(2)?.squeeze(0)?); // (T, D)
         let scores = self.masked(&q.matmul(&k.t()?)?)?; // (T, T)
         let axis = |name| Axis::labelled(name, tokens.shared_labels());
-        Named::new(format!("{}, attention scores", self.head), scores, vec![axis("query"), axis("key")])
+        NamedTensor::new(format!("{}, attention scores", self.head), scores, vec![axis("query"), axis("key")])
     }
 
     /// The attention probabilities of a run as these weights give them `[query, key]`: the softmax of
     /// [`scores`](Circuit::scores), which says when it fails. They equal the run's `hook_pattern`.
-    pub fn pattern(&self, run: &Run) -> Result<Named> {
+    pub fn pattern(&self, run: &Run) -> Result<NamedTensor> {
         let scores = self.scores(run)?;
-        let named = Named::new(
+        let named = NamedTensor::new(
             format!("{}, pattern", self.head),
             probabilities(scores.tensor())?,
             scores.axes().to_vec(),
         )?;
-        Ok(named.with_meaning(Meaning::Probability))
+        Ok(named.with_value_kind(ValueKind::Probability))
     }
 
     /// How the first `count` positions attend to each other by their position embeddings alone `[query, key]`:
     /// `W_pos QK W_pos^T`, neither scaled nor masked. A previous-token head shows as a diagonal.
     ///
     /// Fails for OV, for no positions or more than the model has, and for a model without position embeddings.
-    pub fn positions(&self, count: usize) -> Result<Named> {
+    pub fn positions(&self, count: usize) -> Result<NamedTensor> {
         self.only(CircuitKind::Qk, "attention between positions")?;
         self.has_positions(count)?;
         self.has_room("attention between positions", count, 2)?;
         let positions = self.position_embeddings()?.narrow(0, 0, count)?;
         let between = positions.matmul(&self.left)?.matmul(&self.right.matmul(&positions.t()?)?)?;
-        let axes = vec![Axis::plain("query", count), Axis::plain("key", count)];
-        Named::new(format!("{self} between positions"), between, axes)
+        let axes = vec![Axis::unlabelled("query", count), Axis::unlabelled("key", count)];
+        NamedTensor::new(format!("{self} between positions"), between, axes)
     }
 
     /// How the head would attend if all tokens were alike and only their positions told them apart `[query, key]`: the
@@ -319,7 +319,7 @@ impl Circuit {
     /// assert!(by_position.value(&[9, 8])? > 0.9);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn position_pattern(&self, count: usize) -> Result<Named> {
+    pub fn position_pattern(&self, count: usize) -> Result<NamedTensor> {
         self.only(CircuitKind::Qk, "attention between positions")?;
         let mean_token = self.model.weight("W_E")?.tensor().mean_keepdim(0)?;
         self.has_positions(count)?;
@@ -333,9 +333,9 @@ impl Circuit {
         let mut tap = LayerPattern { layer, pattern: None };
         self.model.execute(Start::Residual { layer, stream }, None, &mut tap)?;
         let pattern = tap.pattern.ok_or_else(not_reached)?.get(0)?.get(self.head.head)?; // (T, T)
-        let axes = vec![Axis::plain("query", count), Axis::plain("key", count)];
+        let axes = vec![Axis::unlabelled("query", count), Axis::unlabelled("key", count)];
         let name = format!("{}, pattern of positions alone", self.head);
-        Ok(Named::new(name, pattern, axes)?.with_meaning(Meaning::Probability))
+        Ok(NamedTensor::new(name, pattern, axes)?.with_value_kind(ValueKind::Probability))
     }
 
     /// The mean attention to the previous position if the head saw position embeddings alone, over all positions but
@@ -480,10 +480,10 @@ fn probabilities(scores: &Tensor) -> Result<Tensor> {
 }
 
 /// Eigenvalues as their real and imaginary parts.
-fn listed(name: String, eigenvalues: &[Complex<f64>]) -> Result<Named> {
+fn listed(name: String, eigenvalues: &[Complex<f64>]) -> Result<NamedTensor> {
     let values = eigenvalues.iter().flat_map(|value| [value.re as f32, value.im as f32]).collect();
     let parts = Axis::labelled("part", ["real", "imaginary"].map(String::from));
-    Named::from_vec(name, values, vec![Axis::plain("eigenvalue", eigenvalues.len()), parts])
+    NamedTensor::from_vec(name, values, vec![Axis::unlabelled("eigenvalue", eigenvalues.len()), parts])
 }
 
 impl fmt::Display for Circuit {
@@ -512,7 +512,7 @@ impl fmt::Debug for Circuit {
     }
 }
 
-impl Drawn for Circuit {
+impl Visualize for Circuit {
     /// The singular values, and what the first directions say in tokens.
     fn views(&self) -> Result<Vec<View>> {
         let mut views = vec![View::Bars(self.singular_values()?)];

@@ -16,13 +16,13 @@ use crate::hook::{Head, head};
 use crate::memory;
 use crate::memory::floats;
 use crate::model::model::Model;
-use crate::named::{Axis, Meaning, Named};
+use crate::named::{Axis, ValueKind, NamedTensor};
 use crate::network::cpu::matrix::affine;
 use crate::network::cpu::ops::sum_of_products;
 use crate::network::dims::Dims;
 use crate::network::tap::not_reached;
 use crate::progress::{Progress, check_stop};
-use crate::view::{Drawn, View};
+use crate::view::{Visualize, View};
 
 /// What of the later head reads the earlier one's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,13 +40,13 @@ pub enum Composition {
 #[derive(Clone)]
 pub struct CompositionScores {
     kind: Composition,
-    scores: Named,
-    baseline: Baseline,
+    scores: NamedTensor,
+    baseline: CompositionBaseline,
 }
 
 /// The score of heads that are random: Gaussian weights of the same shapes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Baseline {
+pub struct CompositionBaseline {
     /// The mean over draws.
     pub mean: f64,
     /// The standard deviation over draws.
@@ -60,12 +60,12 @@ impl CompositionScores {
     }
 
     /// The scores `[layer, head, later layer, later head]`, NaN where the second layer is not later.
-    pub fn named(&self) -> &Named {
+    pub fn named(&self) -> &NamedTensor {
         &self.scores
     }
 
     /// What random heads would score.
-    pub fn baseline(&self) -> Baseline {
+    pub fn baseline(&self) -> CompositionBaseline {
         self.baseline
     }
 
@@ -101,7 +101,7 @@ impl CompositionScores {
 
     /// The scores as one picture `[earlier head, later head]`, without the last layer's rows and the first one's
     /// columns, which would be empty.
-    pub fn heatmap(&self) -> Result<Named> {
+    pub fn heatmap(&self) -> Result<NamedTensor> {
         let shape = self.scores.shape();
         let (n_layers, n_heads) = (shape[0], shape[1]);
         let pairs = (n_layers - 1) * n_heads;
@@ -111,9 +111,9 @@ impl CompositionScores {
             (0..pairs).map(|i| head(first + i / n_heads, i % n_heads).to_string()).collect()
         };
         let axes = vec![Axis::labelled("earlier head", labels(0)), Axis::labelled("later head", labels(1))];
-        let Baseline { mean, std } = self.baseline;
+        let CompositionBaseline { mean, std } = self.baseline;
         let name = format!("{:?}-composition (random heads: {mean:.3} ± {std:.3})", self.kind);
-        Ok(Named::new(name, tensor, axes)?.with_meaning(Meaning::Magnitude))
+        Ok(NamedTensor::new(name, tensor, axes)?.with_value_kind(ValueKind::Magnitude))
     }
 }
 
@@ -123,12 +123,12 @@ impl fmt::Debug for CompositionScores {
         let best: Vec<String> = (ranked.iter().take(5))
             .map(|(earlier, later, score)| format!("{earlier} to {later} {score:.3}"))
             .collect();
-        let Baseline { mean, std } = self.baseline;
+        let CompositionBaseline { mean, std } = self.baseline;
         write!(f, "{:?}-composition, random {mean:.3} ± {std:.3}: {} ...", self.kind, best.join(", "))
     }
 }
 
-impl Drawn for CompositionScores {
+impl Visualize for CompositionScores {
     fn views(&self) -> Result<Vec<View>> {
         Ok(vec![View::Heatmap(self.heatmap()?)])
     }
@@ -203,7 +203,7 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
         model.head_axis().renamed("later head"),
     ];
     let scores =
-        Named::from_vec(format!("{kind:?}-composition"), scores, axes)?.with_meaning(Meaning::Magnitude);
+        NamedTensor::from_vec(format!("{kind:?}-composition"), scores, axes)?.with_value_kind(ValueKind::Magnitude);
     Ok(CompositionScores { kind, scores, baseline: baseline? })
 }
 
@@ -304,7 +304,7 @@ fn later_factors(model: &Model, layer: usize, kind: Composition) -> Result<(Tens
 }
 
 /// The scores of random heads, drawn from a fixed seed.
-fn baseline(d_model: usize, d_head: usize) -> Result<Baseline> {
+fn baseline(d_model: usize, d_head: usize) -> Result<CompositionBaseline> {
     const HEADS: usize = 6;
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut gaussian = |rows: usize, columns: usize| -> Result<Tensor> {
@@ -322,5 +322,5 @@ fn baseline(d_model: usize, d_head: usize) -> Result<Baseline> {
     let scores = Half::earlier(&earlier)?.composed_with(&Half::later(&later)?)?;
     let mean = scores.iter().sum::<f64>() / scores.len() as f64;
     let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / (scores.len() - 1) as f64;
-    Ok(Baseline { mean, std: variance.sqrt() })
+    Ok(CompositionBaseline { mean, std: variance.sqrt() })
 }

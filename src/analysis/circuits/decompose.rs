@@ -10,7 +10,7 @@ use crate::hook::{Head, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, Meaning, Named};
+use crate::named::{Axis, ValueKind, NamedTensor};
 use crate::progress::Progress;
 
 /// How many numbers a decomposition may have: 200 MB.
@@ -38,7 +38,7 @@ const MOST: usize = 50_000_000;
 /// assert_eq!(by_key.axis_names(), ["key component", "query", "key"]);
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<Named> {
+pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<NamedTensor> {
     let parts = Parts::new(model, run, head)?;
     let (count, len) = (parts.labels.len(), parts.stream.len());
     fits(head, count, len)?;
@@ -54,7 +54,7 @@ pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<Nam
     };
     let mut axes = parts.axes();
     axes.extend([parts.stream.position_axis().renamed("query"), parts.stream.position_axis().renamed("key")]);
-    Named::new(format!("attention scores of {head} by component"), scores, axes)
+    NamedTensor::new(format!("attention scores of {head} by component"), scores, axes)
 }
 
 /// How much each pair of components matters to where a head looks: the standard deviation of their share of its scores
@@ -68,7 +68,7 @@ pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<Nam
 /// println!("{:?}", attn_score_spread(&model, &run, head(1, 4))?);
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn attn_score_spread(model: &Model, run: &Run, head: Head) -> Result<Named> {
+pub fn attn_score_spread(model: &Model, run: &Run, head: Head) -> Result<NamedTensor> {
     let parts = Parts::new(model, run, head)?;
     let (count, len) = (parts.labels.len(), parts.stream.len());
     let numbers = floats([2 * rayon::current_num_threads(), len, len]);
@@ -87,7 +87,7 @@ pub fn attn_score_spread(model: &Model, run: &Run, head: Head) -> Result<Named> 
         progress.advance(1)?;
     }
     let name = format!("spread of {head}'s attention scores by component (standard deviation)");
-    Ok(Named::from_vec(name, spread, parts.axes())?.with_meaning(Meaning::Magnitude))
+    Ok(NamedTensor::from_vec(name, spread, parts.axes())?.with_value_kind(ValueKind::Magnitude))
 }
 
 /// Fails where a split over `count` components a side of scores on `len` tokens is too large to make.
@@ -154,7 +154,7 @@ impl<'a> Parts<'a> {
             Stream::embeddings(model).into_iter().map(|(label, _)| label.to_string()).collect();
         for layer in 0..head.layer {
             labels.extend((0..dims.n_heads).map(|index| format!("L{layer}H{index}")));
-            if model.anatomy().has(Site::MlpOut) {
+            if model.spec().has(Site::MlpOut) {
                 labels.push(format!("{layer}_mlp_out"));
             }
         }
@@ -198,7 +198,7 @@ impl<'a> Parts<'a> {
         }
         for below in 0..layer {
             parts.push(stream.heads(below, Some(&read))?);
-            if stream.model.anatomy().has(Site::MlpOut) {
+            if stream.model.spec().has(Site::MlpOut) {
                 parts.push(one(stream.read(Site::MlpOut.at(below))?)?);
             }
         }

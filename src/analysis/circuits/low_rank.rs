@@ -59,7 +59,7 @@ impl Factored {
     }
 
     /// The first rows and columns of the product, row by row.
-    pub fn corner(&self, size: usize) -> Vec<f32> {
+    pub fn submatrix(&self, size: usize) -> Vec<f32> {
         let product = self.left.rows(0, size) * self.right.columns(0, size);
         product.transpose().iter().map(|&value| value as f32).collect()
     }
@@ -186,7 +186,7 @@ mod tests {
             assert!((circuit.norm() - norm).abs() < 1e-12, "{what}: {}", circuit.norm());
             let values = nalgebra::DMatrix::from_diagonal(&svd.values.into());
             let back = (&svd.left * values * svd.right.transpose()).transpose();
-            let corner = circuit.corner(3);
+            let corner = circuit.submatrix(3);
             let apart = back.iter().zip(&corner).map(|(a, b)| (a - f64::from(*b)).abs());
             assert!(apart.fold(0.0, f64::max) < 1e-6, "{what}: {back} is not {corner:?}");
         }
@@ -213,7 +213,7 @@ mod tests {
             let svd = circuit.svd()?;
             let values = nalgebra::DMatrix::from_diagonal(&svd.values.clone().into());
             let back = (&svd.left * values * svd.right.transpose()).transpose();
-            let apart = back.iter().zip(circuit.corner(ROWS)).map(|(a, b)| (a - f64::from(b)).abs());
+            let apart = back.iter().zip(circuit.submatrix(ROWS)).map(|(a, b)| (a - f64::from(b)).abs());
             assert!(apart.fold(0.0, f64::max) < 1e-6);
             assert!(svd.values.windows(2).all(|pair| pair[0] >= pair[1]));
             assert_eq!(svd.values.iter().filter(|value| **value > 1e-9).count(), rank - spoilt);

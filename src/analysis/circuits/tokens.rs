@@ -13,10 +13,10 @@ use crate::hook::Head;
 use crate::memory::floats;
 use crate::model::input::{Input, Sequences};
 use crate::model::model::Model;
-use crate::named::{Axis, Named};
+use crate::named::{Axis, NamedTensor};
 use crate::network::dims::Dims;
 use crate::progress::Progress;
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 use crate::{memory, progress};
 
 impl Circuit {
@@ -32,7 +32,7 @@ impl Circuit {
     /// assert_eq!(moved.axis_names(), ["source", "output"]);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn between_tokens(&self, tokens: impl Into<Input>) -> Result<Named> {
+    pub fn between_tokens(&self, tokens: impl Into<Input>) -> Result<NamedTensor> {
         let ids = self.token_ids(tokens.into())?;
         let numbers = floats([ids.len(), ids.len() + self.model.dims().d_model]);
         memory::check(self.model.device(), numbers, || {
@@ -48,7 +48,7 @@ impl Circuit {
         let labels = self.model.labels(&ids);
         let (row, column) = self.sides();
         let axes = vec![Axis::labelled(row, labels.clone()), Axis::labelled(column, labels)];
-        Named::new(format!("full {self}"), from.matmul(&to)?, axes)
+        NamedTensor::new(format!("full {self}"), from.matmul(&to)?, axes)
     }
 
     /// The `k` largest entries of the full circuit over the whole vocabulary, the largest first; fewer where it has
@@ -100,7 +100,7 @@ impl Circuit {
     /// they are given so that the token furthest along the left one, either way, lies along it.
     ///
     /// Fails for 0, and for more than `d_head`.
-    pub fn directions(&self, count: usize) -> Result<Directions> {
+    pub fn directions(&self, count: usize) -> Result<SingularDirections> {
         const TOKENS: usize = 8;
         let svd = self.svd()?;
         if count == 0 || count > svd.values.len() {
@@ -129,9 +129,9 @@ impl Circuit {
                 let named = |(_, id, value)| (self.model.labels(&[id]).concat(), value);
                 best.into_iter().map(named).collect()
             };
-            directions.push(Direction { singular_value: value, left: top(&left), right: top(&right) });
+            directions.push(SingularDirection { singular_value: value, left: top(&left), right: top(&right) });
         }
-        Ok(Directions {
+        Ok(SingularDirections {
             title: format!("singular directions of the {self}"),
             sides: self.sides(),
             directions,
@@ -328,7 +328,7 @@ impl fmt::Debug for TokenPairs {
     }
 }
 
-impl Drawn for TokenPairs {
+impl Visualize for TokenPairs {
     fn views(&self) -> Result<Vec<View>> {
         let mut table = Table::new(&self.title, [self.sides.0, self.sides.1, "score"]);
         for pair in &self.pairs {
@@ -340,7 +340,7 @@ impl Drawn for TokenPairs {
 
 /// One singular direction of a circuit, in tokens.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Direction {
+pub struct SingularDirection {
     /// How strong it is.
     pub singular_value: f64,
     /// The tokens furthest along the left vector, and how far.
@@ -351,15 +351,15 @@ pub struct Direction {
 
 /// What [`Circuit::directions`] found.
 #[derive(Clone)]
-pub struct Directions {
+pub struct SingularDirections {
     title: String,
     sides: (&'static str, &'static str),
-    directions: Vec<Direction>,
+    directions: Vec<SingularDirection>,
 }
 
-impl Directions {
+impl SingularDirections {
     /// The directions, the strongest first.
-    pub fn directions(&self) -> &[Direction] {
+    pub fn directions(&self) -> &[SingularDirection] {
         &self.directions
     }
 }
@@ -369,7 +369,7 @@ fn said(tokens: &[(String, f32)]) -> String {
     tokens.iter().take(SHOWN).map(|(token, _)| format!("{token:?}")).collect::<Vec<_>>().join(" ")
 }
 
-impl fmt::Debug for Directions {
+impl fmt::Debug for SingularDirections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directions = self.directions.iter().take(2);
         let directions =
@@ -378,7 +378,7 @@ impl fmt::Debug for Directions {
     }
 }
 
-impl Drawn for Directions {
+impl Visualize for SingularDirections {
     fn views(&self) -> Result<Vec<View>> {
         let mut table = Table::new(&self.title, ["value", self.sides.0, self.sides.1]);
         for direction in &self.directions {

@@ -9,7 +9,7 @@ use crate::analysis::heads::evaluation::Evaluation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::model::run::Run;
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 
 /// The layer that the original looked at; a smaller model's last stands for it.
 const LAYER: usize = 11;
@@ -67,7 +67,7 @@ impl fmt::Debug for PublishedDetection {
     }
 }
 
-impl Drawn for PublishedDetection {
+impl Visualize for PublishedDetection {
     fn views(&self) -> Result<Vec<View>> {
         let title = format!("detection as published, from {}", self.hook);
         let mut table = Table::new(title, ["sequence", "score", "threshold", "label"]);

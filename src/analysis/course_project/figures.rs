@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::named::{Axis, Meaning, Named};
+use crate::named::{Axis, ValueKind, NamedTensor};
 
 #[derive(Deserialize)]
 struct Sequence {
@@ -21,10 +21,10 @@ fn sequences() -> Result<Vec<Sequence>> {
         .map_err(|error| Error::new(ErrorKind::File, format!("the published numbers: {error}")))
 }
 
-fn named(what: &str, sequence: &Sequence, rows: &[Vec<f32>]) -> Result<Named> {
+fn named(what: &str, sequence: &Sequence, rows: &[Vec<f32>]) -> Result<NamedTensor> {
     let axis = |name| Axis::labelled(name, sequence.tokens.clone());
     let name = format!("{what} of GPT-2 small as published: {:?}", sequence.text);
-    Named::from_vec(name, rows.concat(), vec![axis("query"), axis("key")])
+    NamedTensor::from_vec(name, rows.concat(), vec![axis("query"), axis("key")])
 }
 
 /// The published attention of layer 11 `[query, key]`, averaged over its heads, of each of the four sequences.
@@ -36,9 +36,9 @@ fn named(what: &str, sequence: &Sequence, rows: &[Vec<f32>]) -> Result<Named> {
 /// assert!((published[1].value(&[5, 3])? - 0.2338).abs() < 1e-4);
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn published_attention() -> Result<Vec<Named>> {
+pub fn published_attention() -> Result<Vec<NamedTensor>> {
     let of = |sequence: &Sequence| {
-        Ok(named("attention", sequence, &sequence.attention)?.with_meaning(Meaning::Probability))
+        Ok(named("attention", sequence, &sequence.attention)?.with_value_kind(ValueKind::Probability))
     };
     sequences()?.iter().map(of).collect()
 }
@@ -51,6 +51,6 @@ pub fn published_attention() -> Result<Vec<Named>> {
 /// assert_eq!(published_qk()?[3].shape(), [11, 11]);
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn published_qk() -> Result<Vec<Named>> {
+pub fn published_qk() -> Result<Vec<NamedTensor>> {
     sequences()?.iter().map(|sequence| named("\"QK interaction\"", sequence, &sequence.qk)).collect()
 }

@@ -5,27 +5,27 @@ use std::fmt;
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::Site;
 use crate::model::run::Run;
-use crate::named::{Axis, Named};
+use crate::named::{Axis, NamedTensor};
 use crate::network::tap::not_reached;
-use crate::view::{Drawn, View};
+use crate::view::{Visualize, View};
 
 /// What [`qk_as_published`] computes: heads against heads, and the same numbers under tokens' names.
 #[derive(Clone)]
 pub struct QkAsPublished {
-    heads: Named,
-    tokens: Named,
+    heads: NamedTensor,
+    tokens: NamedTensor,
 }
 
 impl QkAsPublished {
     /// What the numbers are `[query head, key head]`: the mean over positions of one head's query times another head's
     /// key at the same position, neither scaled nor masked. Heads that share keys have a column for each shared key.
-    pub fn heads(&self) -> &Named {
+    pub fn heads(&self) -> &NamedTensor {
         &self.heads
     }
 
     /// How they were drawn `[query, key]`: the first rows and columns, one for each token and named after it, although
     /// they are heads. Where there are more tokens than heads, there are no more rows and columns than heads.
-    pub fn as_drawn(&self) -> &Named {
+    pub fn as_drawn(&self) -> &NamedTensor {
         &self.tokens
     }
 }
@@ -38,7 +38,7 @@ impl fmt::Debug for QkAsPublished {
     }
 }
 
-impl Drawn for QkAsPublished {
+impl Visualize for QkAsPublished {
     fn views(&self) -> Result<Vec<View>> {
         Ok(vec![View::Heatmap(self.tokens.clone()), View::Heatmap(self.heads.clone())])
     }
@@ -74,7 +74,7 @@ pub fn qk_as_published(run: &Run, layer: usize) -> Result<QkAsPublished> {
     let cut = meetings.narrow(0, 0, rows)?.narrow(1, 0, columns)?.contiguous()?;
     let first = |n| Ok::<_, Error>(tokens.labels().get(..n).ok_or_else(not_reached)?.to_vec());
     Ok(QkAsPublished {
-        heads: Named::new(
+        heads: NamedTensor::new(
             format!("queries times keys of layer {layer}, head by head"),
             meetings,
             vec![
@@ -82,7 +82,7 @@ pub fn qk_as_published(run: &Run, layer: usize) -> Result<QkAsPublished> {
                 Axis::labelled("key head", heads(keys_of, n_keys)),
             ],
         )?,
-        tokens: Named::new(
+        tokens: NamedTensor::new(
             format!("the same as published, heads labelled as tokens (layer {layer})"),
             cut,
             vec![Axis::labelled("query", first(rows)?), Axis::labelled("key", first(columns)?)],

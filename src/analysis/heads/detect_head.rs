@@ -8,7 +8,7 @@ use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{Meaning, Named};
+use crate::named::{ValueKind, NamedTensor};
 use crate::progress;
 
 /// How the fit is measured.
@@ -24,7 +24,7 @@ pub enum ErrorMeasure {
 
 /// The options of [`detect_head`].
 #[derive(Clone, Debug, Default)]
-pub struct DetectHead {
+pub struct DetectHeadOptions {
     /// Only these heads; the others get NaN. All by default.
     pub heads: Option<Vec<Head>>,
     /// Leaves out attention to the first token.
@@ -44,7 +44,7 @@ pub struct DetectHead {
 /// ```
 /// use headlight::prelude::*;
 /// let model = Model::open("built-in")?;
-/// let options = DetectHead { exclude_bos: true, ..DetectHead::default() };
+/// let options = DetectHeadOptions { exclude_bos: true, ..DetectHeadOptions::default() };
 /// let scores = detect_head(&model, "the cat sat the cat sat", HeadKind::Induction, &options)?;
 /// println!("{scores:?}");
 /// # Ok::<(), headlight::Error>(())
@@ -53,8 +53,8 @@ pub fn detect_head(
     model: &Model,
     input: impl Into<Input>,
     kind: HeadKind,
-    options: &DetectHead,
-) -> Result<Named> {
+    options: &DetectHeadOptions,
+) -> Result<NamedTensor> {
     let run = model.run_with_options(input, &RunOptions::only([Site::Pattern]))?;
     let dims = model.dims();
     if let Some(heads) = &options.heads {
@@ -69,13 +69,13 @@ pub fn detect_head(
     let means = sums.into_iter().map(|sum| sum / inputs as f32).collect();
     let axes = vec![model.layer_axis(), model.head_axis()];
     let meaning = match options.error_measure {
-        ErrorMeasure::Mul => Meaning::Score,
-        ErrorMeasure::Abs => Meaning::Signed,
+        ErrorMeasure::Mul => ValueKind::Score,
+        ErrorMeasure::Abs => ValueKind::Signed,
     };
-    Ok(Named::from_vec(format!("fit to the {kind} pattern"), means, axes)?.with_meaning(meaning))
+    Ok(NamedTensor::from_vec(format!("fit to the {kind} pattern"), means, axes)?.with_value_kind(meaning))
 }
 
-fn scores(run: &Run, kind: HeadKind, options: &DetectHead, n_heads: usize) -> Result<Vec<f32>> {
+fn scores(run: &Run, kind: HeadKind, options: &DetectHeadOptions, n_heads: usize) -> Result<Vec<f32>> {
     let tokens = &run.tokens()[0];
     let len = tokens.len();
     if len < 2 {

@@ -9,8 +9,8 @@ use std::fmt;
 use crate::analysis::heads::scores::{HeadKind, HeadScores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, head};
-use crate::named::{Meaning, Named};
-use crate::view::{Drawn, Table, View};
+use crate::named::{ValueKind, NamedTensor};
+use crate::view::{Visualize, Table, View};
 
 /// A threshold for each head from the variance of its own attention: `mean + deviations x standard deviation`.
 ///
@@ -76,8 +76,8 @@ impl fmt::Display for Threshold {
 pub struct Detection {
     kind: HeadKind,
     threshold: Threshold,
-    scores: Named,
-    thresholds: Named,
+    scores: NamedTensor,
+    thresholds: NamedTensor,
     found: Vec<Head>,
 }
 
@@ -98,12 +98,12 @@ impl Detection {
     }
 
     /// What each head's score had to exceed `[layer, head]`.
-    pub fn thresholds(&self) -> &Named {
+    pub fn thresholds(&self) -> &NamedTensor {
         &self.thresholds
     }
 
     /// Each head's score `[layer, head]`.
-    pub fn scores(&self) -> &Named {
+    pub fn scores(&self) -> &NamedTensor {
         &self.scores
     }
 }
@@ -114,20 +114,20 @@ impl fmt::Debug for Detection {
     }
 }
 
-impl Drawn for Detection {
+impl Visualize for Detection {
     fn views(&self) -> Result<Vec<View>> {
         let title = format!("{} heads found ({})", self.kind, self.threshold);
         let mut table = Table::new(title, ["head", "score", "threshold"]);
         for &head in &self.found {
             let number =
-                |named: &Named| Ok::<_, Error>(format!("{:.3}", named.value(&[head.layer, head.head])?));
+                |named: &NamedTensor| Ok::<_, Error>(format!("{:.3}", named.value(&[head.layer, head.head])?));
             table.push([head.to_string(), number(&self.scores)?, number(&self.thresholds)?]);
         }
         if self.found.is_empty() {
             table.push(["none"]);
         }
         let above =
-            self.scores.minus(&self.thresholds)?.renamed(format!("{} score above threshold", self.kind));
+            self.scores.sub(&self.thresholds)?.renamed(format!("{} score above threshold", self.kind));
         Ok(vec![View::Table(table), View::Heatmap(self.scores.clone()), View::Heatmap(above)])
     }
 }
@@ -200,7 +200,7 @@ impl HeadScores {
         found.sort_by(|a, b| b.1.total_cmp(&a.1));
         let name = format!("{} threshold", self.kind());
         let thresholds =
-            Named::from_vec(name, thresholds, self.named().axes().to_vec())?.with_meaning(Meaning::Score);
+            NamedTensor::from_vec(name, thresholds, self.named().axes().to_vec())?.with_value_kind(ValueKind::Score);
         Ok(Detection {
             kind: self.kind(),
             threshold,

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use crate::analysis::heads::detection::Detection;
-use crate::analysis::heads::ground_truth::Truth;
+use crate::analysis::heads::ground_truth::GroundTruth;
 use crate::analysis::heads::scores::HeadScores;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
-use crate::named::{Axis, Meaning, Named};
-use crate::view::{Drawn, Table, View};
+use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::view::{Visualize, Table, View};
 
 /// A detection against the truth.
 #[derive(Clone, PartialEq)]
@@ -82,7 +82,7 @@ impl fmt::Debug for Evaluation {
     }
 }
 
-impl Drawn for Evaluation {
+impl Visualize for Evaluation {
     fn views(&self) -> Result<Vec<View>> {
         let title =
             format!("precision {:.3}, recall {:.3}, F1 {:.3}", self.precision(), self.recall(), self.f1());
@@ -105,10 +105,10 @@ impl Detection {
     /// use headlight::prelude::*;
     /// let model = Model::open("built-in")?;
     /// let found = induction_scores(&model)?.detect(DynamicThreshold::default())?;
-    /// println!("{:?}", found.evaluate(&Truth::heads(&model, &[head(1, 0)])?)?);
+    /// println!("{:?}", found.evaluate(&GroundTruth::heads(&model, &[head(1, 0)])?)?);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn evaluate(&self, truth: &Truth) -> Result<Evaluation> {
+    pub fn evaluate(&self, truth: &GroundTruth) -> Result<Evaluation> {
         let all = truth.all();
         let predicted: Vec<bool> = all.iter().map(|head| self.heads().contains(head)).collect();
         if all != heads_of(self.scores()) {
@@ -125,11 +125,11 @@ impl HeadScores {
     /// ```
     /// use headlight::prelude::*;
     /// let model = Model::open("built-in")?;
-    /// let curve = induction_scores(&model)?.precision_recall(&Truth::heads(&model, &[head(1, 0)])?)?;
+    /// let curve = induction_scores(&model)?.precision_recall(&GroundTruth::heads(&model, &[head(1, 0)])?)?;
     /// assert_eq!(curve.axis_names(), ["measure", "threshold"]);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn precision_recall(&self, truth: &Truth) -> Result<Named> {
+    pub fn precision_recall(&self, truth: &GroundTruth) -> Result<NamedTensor> {
         let scores = self.named().to_vec()?;
         let labels = labels(truth);
         if truth.all() != heads_of(self.named()) {
@@ -150,17 +150,17 @@ impl HeadScores {
             Axis::labelled("threshold", thresholds.iter().map(|t| format!("{t:.3}")).collect::<Vec<_>>()),
         ];
         let name = format!("finding {} heads at each threshold", self.kind());
-        Ok(Named::from_vec(name, measures.concat(), axes)?.with_meaning(Meaning::Score))
+        Ok(NamedTensor::from_vec(name, measures.concat(), axes)?.with_value_kind(ValueKind::Score))
     }
 }
 
 /// The heads of scores `[layer, head]`, in order.
-fn heads_of(scores: &Named) -> Vec<Head> {
+fn heads_of(scores: &NamedTensor) -> Vec<Head> {
     let shape = scores.shape();
     Head::all(shape[0], shape[1]).collect()
 }
 
-fn labels(truth: &Truth) -> Vec<bool> {
+fn labels(truth: &GroundTruth) -> Vec<bool> {
     truth.all().iter().map(|head: &Head| truth.contains(*head)).collect()
 }
 

@@ -18,7 +18,7 @@ use crate::model::edit::Ablation;
 use crate::model::model::Model;
 use crate::model::run::RunOptions;
 use crate::progress::{Progress, check_stop};
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 
 /// What a head must show to count as an induction head in [`causal_truth`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,7 +41,7 @@ impl Default for Criteria {
 
 /// The heads that are of a kind, and why.
 #[derive(Clone)]
-pub struct Truth {
+pub struct GroundTruth {
     title: String,
     criteria: Criteria,
     heads: Vec<Entry>,
@@ -80,14 +80,14 @@ const EVIDENCE: [&str; 3] = ["prefix matching", "copying", "loss without it (nat
 /// What stands in tables for what was not measured.
 const NOT_ASKED: &str = "–";
 
-impl Truth {
+impl GroundTruth {
     /// A truth of one's own: these heads of the model, and no others.
-    pub fn heads(model: &Model, heads: &[Head]) -> Result<Truth> {
+    pub fn heads(model: &Model, heads: &[Head]) -> Result<GroundTruth> {
         let dims = model.dims();
         heads.iter().try_for_each(|head| head.check(dims.n_layers, dims.n_heads).map(|_| ()))?;
         let entry = |head: Head| Entry { head, is_true: heads.contains(&head), evidence: None };
         let heads = all(model).map(entry).collect();
-        Ok(Truth { title: "given heads".into(), criteria: Criteria::default(), heads })
+        Ok(GroundTruth { title: "given heads".into(), criteria: Criteria::default(), heads })
     }
 
     /// Every head that was judged.
@@ -111,13 +111,13 @@ impl Truth {
     }
 }
 
-impl fmt::Debug for Truth {
+impl fmt::Debug for GroundTruth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {:?}", self.title, self.true_heads())
     }
 }
 
-impl Drawn for Truth {
+impl Visualize for GroundTruth {
     fn views(&self) -> Result<Vec<View>> {
         let with_evidence = self.heads.iter().any(|entry| entry.evidence.is_some());
         let evidence = EVIDENCE.iter().filter(|_| with_evidence).copied();
@@ -153,12 +153,12 @@ fn all(model: &Model) -> impl Iterator<Item = Head> + use<> {
 /// assert!(evidence.prefix_matching > 0.3 && evidence.copying > Some(0.5) && evidence.effect > Some(0.01));
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn causal_truth(model: &Model) -> Result<Truth> {
+pub fn causal_truth(model: &Model) -> Result<GroundTruth> {
     causal_truth_by(model, &Criteria::default(), &RepeatedTokens::for_model(model))
 }
 
 /// As [`causal_truth`], with criteria and tokens of one's own.
-pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTokens) -> Result<Truth> {
+pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTokens) -> Result<GroundTruth> {
     let ids = repeated.ids(model)?;
     let scores = head_scores(model, &[HeadKind::Induction], repeated)?.remove(0);
     let candidates = scores.above(criteria.prefix_matching)?;
@@ -176,7 +176,7 @@ pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTo
         heads.push(Entry { head, is_true, evidence: Some(evidence) });
     }
     let title = format!("induction heads of {} by cause", model.name());
-    Ok(Truth { title, criteria: *criteria, heads })
+    Ok(GroundTruth { title, criteria: *criteria, heads })
 }
 
 /// For each of these heads, what its mean ablation adds to the loss of the second half, in nats.

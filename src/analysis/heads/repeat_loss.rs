@@ -6,21 +6,21 @@ use std::fmt;
 use crate::analysis::heads::repeated_tokens::RepeatedTokens;
 use crate::error::Result;
 use crate::model::model::Model;
-use crate::named::{Axis, Meaning, Named};
+use crate::named::{Axis, ValueKind, NamedTensor};
 use crate::progress::Progress;
-use crate::view::{Drawn, View};
+use crate::view::{Visualize, View};
 
 /// What [`loss_on_repeats`] found: the mean loss of each token, in nats, over the sequences.
 #[derive(Clone)]
 pub struct LossOnRepeats {
-    losses: Named,
+    losses: NamedTensor,
     /// How many of them are of the first copy.
     first: usize,
 }
 
 impl LossOnRepeats {
     /// The loss at each predicted position `[position]`, in nats.
-    pub fn named(&self) -> &Named {
+    pub fn named(&self) -> &NamedTensor {
         &self.losses
     }
 
@@ -47,7 +47,7 @@ impl fmt::Debug for LossOnRepeats {
     }
 }
 
-impl Drawn for LossOnRepeats {
+impl Visualize for LossOnRepeats {
     fn views(&self) -> Result<Vec<View>> {
         Ok(vec![View::Lines(self.losses.clone())])
     }
@@ -78,10 +78,10 @@ pub fn loss_on_repeats(model: &Model, repeated: &RepeatedTokens) -> Result<LossO
     let labels: Vec<String> = (1..=means.len()).map(|position| position.to_string()).collect();
     // Without a BOS the very first token is predicted by nothing.
     let first = means.len() - repeated.length;
-    let losses = Named::from_vec(
+    let losses = NamedTensor::from_vec(
         "loss on repeated random tokens (nats)",
         means,
         vec![Axis::labelled("position", labels)],
     )?;
-    Ok(LossOnRepeats { losses: losses.with_meaning(Meaning::Magnitude), first })
+    Ok(LossOnRepeats { losses: losses.with_value_kind(ValueKind::Magnitude), first })
 }

@@ -8,17 +8,17 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::heads::repeated_tokens::{RepeatedTokens, SHORTEST};
-use crate::analysis::sweep::part::{Asked, Keep, Part, Share, Totals};
+use crate::analysis::sweep::part::{Asked, Keep, SweepPart, Share, Totals};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{Axis, Meaning, Named, layer_and_head};
+use crate::named::{Axis, ValueKind, NamedTensor, layer_and_head};
 use crate::network::cpu::ops::{sum, sum_of_products};
 use crate::progress;
 use crate::progress::Progress;
-use crate::view::{Drawn, View};
+use crate::view::{Visualize, View};
 
 /// A kind of head, by where it attends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl fmt::Display for HeadKind {
 #[derive(Clone)]
 pub struct HeadScores {
     kind: HeadKind,
-    scores: Named,
+    scores: NamedTensor,
     elsewhere: Elsewhere,
     tokens: String,
 }
@@ -103,7 +103,7 @@ impl HeadScores {
     }
 
     /// The scores `[layer, head]`.
-    pub fn named(&self) -> &Named {
+    pub fn named(&self) -> &NamedTensor {
         &self.scores
     }
 
@@ -112,7 +112,7 @@ impl HeadScores {
     }
 
     /// The tokens that they were measured on, in words.
-    pub fn measured_on(&self) -> &str {
+    pub fn dataset(&self) -> &str {
         &self.tokens
     }
 
@@ -145,7 +145,7 @@ impl fmt::Debug for HeadScores {
     }
 }
 
-impl Drawn for HeadScores {
+impl Visualize for HeadScores {
     fn views(&self) -> Result<Vec<View>> {
         Ok(vec![View::Heatmap(self.scores.clone())])
     }
@@ -170,7 +170,7 @@ pub fn head_scores(model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens)
     of_totals(&totals.0, kinds, repeated, dims.n_layers, dims.n_heads)
 }
 
-impl Part {
+impl SweepPart {
     /// This part of [`head_scores`], whose inputs are the sequences of random tokens.
     pub fn head_scores(&self, model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens) -> Result<()> {
         let ids = repeated.ids(model)?.into();
@@ -346,7 +346,7 @@ impl HeadScores {
         let heads = sums.len() / 3;
         let scores = sums[..heads].iter().map(|sum| (sum / runs) as f32).collect();
         let scores =
-            Named::from_vec(format!("{kind} score"), scores, axes.to_vec())?.with_meaning(Meaning::Score);
+            NamedTensor::from_vec(format!("{kind} score"), scores, axes.to_vec())?.with_value_kind(ValueKind::Score);
         let pairs = sums[heads..2 * heads].iter().zip(&sums[2 * heads..]);
         let deviation = |(x, xx): (&f64, &f64)| (xx / cells - (x / cells).powi(2)).max(0.0).sqrt() as f32;
         let elsewhere = Elsewhere {

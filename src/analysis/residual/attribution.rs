@@ -14,7 +14,7 @@ use crate::memory;
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, Named};
+use crate::named::{Axis, NamedTensor};
 
 const STACK_AXES: [&str; 3] = ["component", "position", "d_model"];
 
@@ -31,7 +31,7 @@ const STACK_AXES: [&str; 3] = ["component", "position", "d_model"];
 /// assert_eq!(stack.axes()[0].label(1), "0_mid");
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<Named> {
+pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<NamedTensor> {
     let mut parts = Vec::new();
     for layer in 0..run.n_layers() {
         parts.push((format!("{layer}_pre"), Site::ResidPre.at(layer)));
@@ -56,7 +56,7 @@ pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<Named> {
 /// assert_eq!(decompose_resid(&run)?.axes()[0].label(2), "0_attn_out");
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn decompose_resid(run: &Run) -> Result<Named> {
+pub fn decompose_resid(run: &Run) -> Result<NamedTensor> {
     let mut parts = vec![
         ("embed".to_string(), Hook::from(Site::Embed)),
         ("pos_embed".to_string(), Hook::from(Site::PosEmbed)),
@@ -65,11 +65,11 @@ pub fn decompose_resid(run: &Run) -> Result<Named> {
         parts.push((format!("{layer}_attn_out"), Site::AttnOut.at(layer)));
         parts.push((format!("{layer}_mlp_out"), Site::MlpOut.at(layer)));
     }
-    parts.retain(|(_, hook)| run.anatomy().has(hook.site()));
+    parts.retain(|(_, hook)| run.spec().has(hook.site()));
     stacked("parts of the residual stream", run, parts)
 }
 
-fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<Named> {
+fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<NamedTensor> {
     one_input(run)?;
     let (labels, hooks): (Vec<String>, Vec<Hook>) = parts.into_iter().unzip();
     let width = run.kept(hooks[0])?.dims().iter().copied();
@@ -77,10 +77,10 @@ fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<Named> {
         (format!("a stack of {} components", hooks.len()), "run a shorter input")
     })?;
     let parts = hooks.into_iter().map(|hook| run.get(hook)).collect::<Result<Vec<_>>>()?;
-    let tensors: Vec<&Tensor> = parts.iter().map(Named::tensor).collect();
+    let tensors: Vec<&Tensor> = parts.iter().map(NamedTensor::tensor).collect();
     let mut axes = vec![Axis::labelled("component", labels)];
     axes.extend(parts[0].axes().iter().cloned());
-    Named::new(name, Tensor::stack(&tensors, 0)?, axes)
+    NamedTensor::new(name, Tensor::stack(&tensors, 0)?, axes)
 }
 
 /// What each head wrote into the residual stream `[component, position, d_model]`, labelled `L0H0`, `L0H1`, ...: from
@@ -96,7 +96,7 @@ fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<Named> {
 /// assert_eq!(heads.axes()[0].label(9), "L1H1");
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn stack_head_results(model: &Model, run: &Run) -> Result<Named> {
+pub fn stack_head_results(model: &Model, run: &Run) -> Result<NamedTensor> {
     let stream = Stream::new(model, run)?;
     stack_fits(&stream, head_labels(model).len())?;
     let layers =
@@ -117,7 +117,7 @@ pub fn stack_head_results(model: &Model, run: &Run) -> Result<Named> {
 /// assert!((sum.value(&[2, 0])? - run.resid_post(1)?.value(&[2, 0])?).abs() < 1e-3);
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<Named> {
+pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<NamedTensor> {
     let stream = Stream::new(model, run)?;
     let dims = *model.dims();
     let mut labels = head_labels(model);
@@ -126,7 +126,7 @@ pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<Named> {
     for layer in 0..dims.n_layers {
         parts.push(stream.heads(layer, None)?);
     }
-    let with_mlps = model.anatomy().has(Site::MlpOut);
+    let with_mlps = model.spec().has(Site::MlpOut);
     for layer in (0..dims.n_layers).filter(|_| with_mlps) {
         labels.push(format!("{layer}_mlp_out"));
         parts.push(stream.read(Site::MlpOut.at(layer))?.unsqueeze(0)?);
@@ -153,13 +153,13 @@ fn stack_fits(stream: &Stream, components: usize) -> Result<()> {
     stream.has_room(&format!("a stack of {components} components"), numbers)
 }
 
-fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> Result<Named> {
+fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> Result<NamedTensor> {
     let axes = vec![
         Axis::labelled("component", labels),
         stream.position_axis(),
-        Axis::plain("d_model", stream.model.dims().d_model),
+        Axis::unlabelled("d_model", stream.model.dims().d_model),
     ];
-    Named::new(name, Tensor::cat(parts, 0)?, axes)
+    NamedTensor::new(name, Tensor::cat(parts, 0)?, axes)
 }
 
 /// A stack of components `[component, position, d_model]` as the last norm of the run scaled their sum: each is centred
@@ -180,7 +180,7 @@ fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> 
 /// assert!((normalized.value(&[2, 0])? - expected.value(&[2, 0])?).abs() < 1e-3);
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn apply_ln_to_stack(model: &Model, stack: &Named, run: &Run) -> Result<Named> {
+pub fn apply_ln_to_stack(model: &Model, stack: &NamedTensor, run: &Run) -> Result<NamedTensor> {
     let stream = Stream::new(model, run)?;
     let values = checked(&stream, stack)?;
     stream.has_room("a stack as the last norm scales it", floats(stack.shape().into_iter().chain([2])))?;
@@ -189,10 +189,10 @@ pub fn apply_ln_to_stack(model: &Model, stack: &Named, run: &Run) -> Result<Name
         Some(gain) => scaled.broadcast_mul(&gain)?,
         None => scaled,
     };
-    Named::new(format!("{}, normalized", stack.name()), scaled, stack.axes().to_vec())
+    NamedTensor::new(format!("{}, normalized", stack.name()), scaled, stack.axes().to_vec())
 }
 
-fn checked(stream: &Stream, stack: &Named) -> Result<Tensor> {
+fn checked(stream: &Stream, stack: &NamedTensor) -> Result<Tensor> {
     let shape = stack.shape();
     if stack.axis_names() != STACK_AXES || shape[1..] != [stream.len(), stream.model.dims().d_model] {
         return Err(Error::new(
@@ -229,17 +229,17 @@ fn checked(stream: &Stream, stack: &Named) -> Result<Tensor> {
 /// ```
 pub fn logit_attrs(
     model: &Model,
-    stack: &Named,
+    stack: &NamedTensor,
     run: &Run,
     correct: u32,
     incorrect: impl Into<Option<u32>>,
-) -> Result<Named> {
+) -> Result<NamedTensor> {
     let incorrect = incorrect.into();
     let stream = Stream::new(model, run)?;
     let values = checked(&stream, stack)?;
-    let direction = Direction::new(model, correct, incorrect)?;
+    let direction = SingularDirection::new(model, correct, incorrect)?;
     let said = direction.of(&stream, &through_all(&values, &direction.read)?)?;
-    Named::new(format!("{} by component", direction.name), said, stack.axes()[..2].to_vec())
+    NamedTensor::new(format!("{} by component", direction.name), said, stack.axes()[..2].to_vec())
 }
 
 /// What no component says for a logit (or a difference of two), whatever the input: `b_U`, and the last norm's bias
@@ -256,7 +256,7 @@ pub fn logit_attrs(
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn logit_bias(model: &Model, correct: u32, incorrect: impl Into<Option<u32>>) -> Result<f32> {
-    Ok(Direction::new(model, correct, incorrect.into())?.bias)
+    Ok(SingularDirection::new(model, correct, incorrect.into())?.bias)
 }
 
 /// What each head says directly for the logit of `correct`, or for that minus the logit of `incorrect`, at the last
@@ -278,12 +278,12 @@ pub fn head_logit_attribution(
     run: &Run,
     correct: u32,
     incorrect: impl Into<Option<u32>>,
-) -> Result<Named> {
+) -> Result<NamedTensor> {
     let (name, all) = of_heads(model, run, correct, incorrect.into())?;
     let last = all.dim(2)? - 1;
     let values = all.narrow(2, last, 1)?.squeeze(2)?;
     let name = format!("{name} by head, at the last position");
-    Named::new(name, values, vec![model.layer_axis(), model.head_axis()])
+    NamedTensor::new(name, values, vec![model.layer_axis(), model.head_axis()])
 }
 
 /// As [`head_logit_attribution`], at each position `[layer, head, position]`.
@@ -292,22 +292,22 @@ pub fn head_logit_attribution_by_position(
     run: &Run,
     correct: u32,
     incorrect: impl Into<Option<u32>>,
-) -> Result<Named> {
+) -> Result<NamedTensor> {
     let (name, all) = of_heads(model, run, correct, incorrect.into())?;
     let axes = vec![model.layer_axis(), model.head_axis(), Stream::new(model, run)?.position_axis()];
-    Named::new(format!("{name} by head and position"), all, axes)
+    NamedTensor::new(format!("{name} by head and position"), all, axes)
 }
 
 fn of_heads(model: &Model, run: &Run, correct: u32, incorrect: Option<u32>) -> Result<(String, Tensor)> {
     let stream = Stream::new(model, run)?;
-    let direction = Direction::new(model, correct, incorrect)?;
+    let direction = SingularDirection::new(model, correct, incorrect)?;
     let of_layer = |layer| direction.of(&stream, &stream.heads(layer, Some(&direction.read))?);
     let layers = (0..model.dims().n_layers).map(of_layer).collect::<Result<Vec<_>>>()?;
     Ok((direction.name, Tensor::stack(&layers, 0)?))
 }
 
 /// What reads one logit, or the difference of two, from the stream.
-struct Direction {
+struct SingularDirection {
     name: String,
     /// `W_U`'s column with the last norm's gain; where the norm centres without its mean, so that it reads no component's
     /// mean `[d_model, 1]`.
@@ -315,7 +315,7 @@ struct Direction {
     bias: f32,
 }
 
-impl Direction {
+impl SingularDirection {
     fn new(model: &Model, correct: u32, incorrect: Option<u32>) -> Result<Self> {
         let tokens: Vec<u32> = std::iter::once(correct).chain(incorrect).collect();
         let d_vocab = model.dims().d_vocab;
@@ -346,7 +346,7 @@ impl Direction {
             [one] => format!("logit of {one}"),
             many => format!("logit difference {}", many.join(" - ")),
         };
-        Ok(Direction { name, read: as_normed(model, &column, 0)?.unsqueeze(1)?, bias })
+        Ok(SingularDirection { name, read: as_normed(model, &column, 0)?.unsqueeze(1)?, bias })
     }
 
     /// Components that were read `[component, position, 1]`, at the scale of the last norm `[component, position]`.

@@ -11,13 +11,13 @@ use crate::hook::{Hook, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, Meaning, Named};
+use crate::named::{Axis, ValueKind, NamedTensor};
 use crate::network::cpu::ops::log_sum_exp;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
 use crate::progress::{Progress, check_stop};
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 
 /// How many of the likeliest tokens are listed at the last position.
 const TOP: usize = 5;
@@ -28,8 +28,8 @@ const TOP: usize = 5;
 pub struct LogitLens {
     top_ids: Vec<Vec<u32>>,
     top_tokens: Vec<Vec<String>>,
-    probability: Named,
-    next: Option<Named>,
+    probability: NamedTensor,
+    next: Option<NamedTensor>,
     last: Vec<Vec<(String, f32)>>,
 }
 
@@ -45,13 +45,13 @@ impl LogitLens {
     }
 
     /// The probability of the likeliest token `[layer, position]`.
-    pub fn probability(&self) -> &Named {
+    pub fn probability(&self) -> &NamedTensor {
         &self.probability
     }
 
     /// The log-probability, in nats, of the token that does come next `[layer, position]`: one position fewer than there
     /// are tokens. Fails for one token alone.
-    pub fn log_prob_of_next(&self) -> Result<&Named> {
+    pub fn log_prob_of_next(&self) -> Result<&NamedTensor> {
         self.next.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Input, "one token alone has no next one")
                 .help("run at least two tokens, BOS included")
@@ -75,7 +75,7 @@ impl fmt::Debug for LogitLens {
     }
 }
 
-impl Drawn for LogitLens {
+impl Visualize for LogitLens {
     /// How sure each layer is, how much it gives the token that comes, and what it would say at the last position.
     fn views(&self) -> Result<Vec<View>> {
         let mut views = vec![View::Heatmap(self.probability.clone())];
@@ -138,7 +138,7 @@ pub fn logit_lens(model: &Model, run: &Run) -> Result<LogitLens> {
     }
     let layers = Axis::labelled("layer", rows.into_iter().map(|(label, _)| label).collect::<Vec<_>>());
     let positions = stream.position_axis();
-    let probability = Named::from_vec(
+    let probability = NamedTensor::from_vec(
         "logit lens: probability of the likeliest token",
         probability,
         vec![layers.clone(), positions],
@@ -148,13 +148,13 @@ pub fn logit_lens(model: &Model, run: &Run) -> Result<LogitLens> {
         len => {
             let labels = run.tokens()[0].labels()[..len - 1].to_vec();
             let axes = vec![layers, Axis::labelled("position", labels)];
-            Some(Named::from_vec("logit lens: log-probability of the next token (nats)", next, axes)?)
+            Some(NamedTensor::from_vec("logit lens: log-probability of the next token (nats)", next, axes)?)
         }
     };
     Ok(LogitLens {
         top_tokens: top_ids.iter().map(|ids| model.labels(ids)).collect(),
         top_ids,
-        probability: probability.with_meaning(Meaning::Probability),
+        probability: probability.with_value_kind(ValueKind::Probability),
         next,
         last,
     })

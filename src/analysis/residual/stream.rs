@@ -9,7 +9,7 @@ use crate::model::input::Tokens;
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::Axis;
-use crate::network::Norms;
+use crate::network::NormKind;
 use crate::{memory, progress};
 
 /// A run of one input, read together with the model that made it.
@@ -33,9 +33,9 @@ pub(crate) fn one_input(run: &Run) -> Result<&Tokens> {
 
 /// What a model's norms see of a tensor: nothing of its mean over dimension `dim`, where they centre.
 pub(crate) fn as_normed(model: &Model, x: &Tensor, dim: usize) -> Result<Tensor> {
-    match model.anatomy().norms {
-        Norms::Layer => Ok(x.broadcast_sub(&x.mean_keepdim(dim)?)?),
-        Norms::Rms | Norms::None => Ok(x.clone()),
+    match model.spec().norm {
+        NormKind::Layer => Ok(x.broadcast_sub(&x.mean_keepdim(dim)?)?),
+        NormKind::Rms | NormKind::None => Ok(x.clone()),
     }
 }
 
@@ -98,16 +98,16 @@ impl<'a> Stream<'a> {
 
     /// Something `[.., position, width]` divided by the scale that a norm had in the run; as it is, where there are no norms.
     pub(crate) fn scaled(&self, x: &Tensor, scale: impl Into<Hook>) -> Result<Tensor> {
-        match self.model.anatomy().norms {
-            Norms::None => Ok(x.clone()),
-            Norms::Layer | Norms::Rms => Ok(x.broadcast_div(&self.read(scale)?)?),
+        match self.model.spec().norm {
+            NormKind::None => Ok(x.clone()),
+            NormKind::Layer | NormKind::Rms => Ok(x.broadcast_div(&self.read(scale)?)?),
         }
     }
 
     /// The embeddings that the stream begins with, by TransformerLens's names.
     pub(crate) fn embeddings(model: &Model) -> Vec<(&'static str, Site)> {
         let both = [("embed", Site::Embed), ("pos_embed", Site::PosEmbed)];
-        both.into_iter().filter(|(_, site)| model.anatomy().has(*site)).collect()
+        both.into_iter().filter(|(_, site)| model.spec().has(*site)).collect()
     }
 
     /// What each head of a layer wrote `[head, position, d_model]`, or that times a matrix `[d_model, width]`.

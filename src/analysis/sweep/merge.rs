@@ -9,13 +9,13 @@ use crate::analysis::heads::scores::{HeadScores, of_totals};
 use crate::analysis::sweep::engine::Swept;
 use crate::analysis::sweep::part::{Asked, add};
 use crate::error::Result;
-use crate::view::{Drawn, Table, View};
+use crate::view::{Visualize, Table, View};
 
 /// What the parts of a sweep found together, and what was asked.
 #[derive(Clone)]
 #[non_exhaustive]
-pub enum Merged {
-    /// Of [`Part::ablation_effects`](crate::analysis::Part::ablation_effects).
+pub enum SweepResult {
+    /// Of [`SweepPart::ablation_effects`](crate::analysis::SweepPart::ablation_effects).
     Ablation {
         /// The name of the model.
         model: String,
@@ -24,7 +24,7 @@ pub enum Merged {
         /// The effects.
         effects: AblationEffects,
     },
-    /// Of [`Part::head_scores`](crate::analysis::Part::head_scores).
+    /// Of [`SweepPart::head_scores`](crate::analysis::SweepPart::head_scores).
     HeadScores {
         /// The name of the model.
         model: String,
@@ -33,7 +33,7 @@ pub enum Merged {
         /// The scores of each kind.
         scores: Vec<HeadScores>,
     },
-    /// Of [`Part::measure`](crate::analysis::Part::measure).
+    /// Of [`SweepPart::measure`](crate::analysis::SweepPart::measure).
     Metric {
         /// The name of the model.
         model: String,
@@ -50,50 +50,50 @@ pub enum Merged {
 /// parts were made on processors of one kind. Needs no model. Fails, saying which, if a shard is missing, there twice or not
 /// finished, or of another sweep.
 ///
-/// [`Part`](crate::analysis::Part) has an example.
-pub fn merge(paths: &[impl AsRef<Path>]) -> Result<Merged> {
+/// [`SweepPart`](crate::analysis::SweepPart) has an example.
+pub fn merge(paths: &[impl AsRef<Path>]) -> Result<SweepResult> {
     merged(&paths.iter().map(|path| path.as_ref().into()).collect::<Vec<_>>())
 }
 
-fn merged(paths: &[PathBuf]) -> Result<Merged> {
+fn merged(paths: &[PathBuf]) -> Result<SweepResult> {
     let added = add(paths)?;
     let (model, totals) = (added.header.model, added.totals);
     Ok(match added.header.asked {
         Asked::Ablation { ablation, metric, layers, heads, mlps, .. } => {
             let effects = AblationEffects::new(&Swept::of(&totals), metric, &ablation, layers, heads, mlps)?;
-            Merged::Ablation { model, ablation, effects }
+            SweepResult::Ablation { model, ablation, effects }
         }
         Asked::HeadScores { kinds, length, batch, seed, layers, heads } => {
             let repeated = RepeatedTokens { length, batch, seed };
             let scores = of_totals(&totals, &kinds, &repeated, layers, heads)?;
-            Merged::HeadScores { model, repeated, scores }
+            SweepResult::HeadScores { model, repeated, scores }
         }
         Asked::Metric { metric } => {
-            Merged::Metric { model, metric, value: Swept::of(&totals).clean, inputs: added.header.inputs }
+            SweepResult::Metric { model, metric, value: Swept::of(&totals).clean, inputs: added.header.inputs }
         }
     })
 }
 
-impl fmt::Debug for Merged {
+impl fmt::Debug for SweepResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Merged::Ablation { model, effects, .. } => write!(f, "{model}: {effects:?}"),
-            Merged::HeadScores { model, scores, .. } => write!(f, "{model}: {scores:?}"),
-            Merged::Metric { model, metric, value, inputs } => {
+            SweepResult::Ablation { model, effects, .. } => write!(f, "{model}: {effects:?}"),
+            SweepResult::HeadScores { model, scores, .. } => write!(f, "{model}: {scores:?}"),
+            SweepResult::Metric { model, metric, value, inputs } => {
                 write!(f, "{model}: {metric} {value:.4} over {inputs} inputs")
             }
         }
     }
 }
 
-impl Drawn for Merged {
+impl Visualize for SweepResult {
     fn views(&self) -> Result<Vec<View>> {
         Ok(match self {
-            Merged::Ablation { effects, .. } => effects.views()?,
-            Merged::HeadScores { scores, .. } => {
-                scores.iter().map(Drawn::views).collect::<Result<Vec<_>>>()?.concat()
+            SweepResult::Ablation { effects, .. } => effects.views()?,
+            SweepResult::HeadScores { scores, .. } => {
+                scores.iter().map(Visualize::views).collect::<Result<Vec<_>>>()?.concat()
             }
-            Merged::Metric { model, metric, value, inputs } => {
+            SweepResult::Metric { model, metric, value, inputs } => {
                 let mut table = Table::new(model.clone(), [metric.clone(), "inputs".into()]);
                 table.push([format!("{value:.4}"), inputs.to_string()]);
                 vec![View::Table(table)]

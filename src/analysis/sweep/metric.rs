@@ -6,12 +6,12 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 
 use crate::analysis::sweep::engine::{sweep, sweep_each};
-use crate::analysis::sweep::part::{Asked, Part};
+use crate::analysis::sweep::part::{Asked, SweepPart};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
-use crate::named::{Axis, Named};
+use crate::named::{Axis, NamedTensor};
 use crate::network::cpu::ops::log_sum_exp;
 use crate::progress;
 
@@ -57,7 +57,7 @@ pub enum Metric {
 }
 
 /// A number from the logits `[position, d_vocab]` of one input.
-type CustomMetric = dyn Fn(&Named) -> Result<f32> + Send + Sync;
+type CustomMetric = dyn Fn(&NamedTensor) -> Result<f32> + Send + Sync;
 
 impl fmt::Debug for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,7 +65,7 @@ impl fmt::Debug for Metric {
     }
 }
 
-impl Part {
+impl SweepPart {
     /// This part of [`Metric::measure`].
     pub fn measure(&self, model: &Model, input: impl Into<Input>, metric: &Metric) -> Result<()> {
         let input = input.into();
@@ -111,7 +111,7 @@ impl Metric {
     /// A number of one's own from the logits `[position, d_vocab]` of an input.
     pub fn custom(
         name: impl Into<String>,
-        metric: impl Fn(&Named) -> Result<f32> + Send + Sync + 'static,
+        metric: impl Fn(&NamedTensor) -> Result<f32> + Send + Sync + 'static,
     ) -> Metric {
         Metric::Custom(name.into(), Arc::new(metric))
     }
@@ -257,10 +257,10 @@ impl Metric {
             Metric::InductionScore(_) => return Ok(Vec::new()),
             Metric::Custom(_, metric) => {
                 let axes =
-                    vec![Axis::labelled("position", tokens.shared_labels()), Axis::plain("d_vocab", d_vocab)];
+                    vec![Axis::labelled("position", tokens.shared_labels()), Axis::unlabelled("d_vocab", d_vocab)];
                 let value = |row| -> Result<Mean> {
                     progress::check("measuring")?;
-                    Ok(metric(&Named::new("logits", logits.get(row)?, axes.clone())?)?.into())
+                    Ok(metric(&NamedTensor::new("logits", logits.get(row)?, axes.clone())?)?.into())
                 };
                 return (0..rows).map(value).collect();
             }

@@ -104,16 +104,16 @@ impl TryFrom<String> for Shard {
 /// std::fs::create_dir_all(&folder).ok();
 /// let paths = [folder.join("1.part"), folder.join("2.part")];
 /// // Each in a process of its own, if one likes.
-/// Part::new(&paths[0], Shard::new(1, 2)?).ablation_effects(&model, prompts, Ablation::Zero, &Metric::Loss)?;
-/// Part::new(&paths[1], Shard::new(2, 2)?).ablation_effects(&model, prompts, Ablation::Zero, &Metric::Loss)?;
-/// let Merged::Ablation { effects, .. } = merge(&paths)? else { panic!("they are of an ablation") };
+/// SweepPart::new(&paths[0], Shard::new(1, 2)?).ablation_effects(&model, prompts, Ablation::Zero, &Metric::Loss)?;
+/// SweepPart::new(&paths[1], Shard::new(2, 2)?).ablation_effects(&model, prompts, Ablation::Zero, &Metric::Loss)?;
+/// let SweepResult::Ablation { effects, .. } = merge(&paths)? else { panic!("they are of an ablation") };
 /// let whole = ablation_effects(&model, prompts, Ablation::Zero, &Metric::Loss)?;
 /// assert_eq!(effects.heads().to_vec()?, whole.heads().to_vec()?);
 /// # std::fs::remove_dir_all(folder).ok();
 /// # Ok::<(), headlight::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct SweepPart {
     path: PathBuf,
     shard: Shard,
 }
@@ -227,10 +227,10 @@ pub(crate) fn check_inputs(
     Ok(())
 }
 
-impl Part {
+impl SweepPart {
     /// The part of a shard, kept in a file.
-    pub fn new(path: impl AsRef<Path>, shard: Shard) -> Part {
-        Part { path: path.as_ref().into(), shard }
+    pub fn new(path: impl AsRef<Path>, shard: Shard) -> SweepPart {
+        SweepPart { path: path.as_ref().into(), shard }
     }
 
     /// Has `work` make the rows that the file does not have.

@@ -9,14 +9,14 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::{Sizes, epsilon, required, unset};
+use crate::network::config::{RawDims, check_epsilon, required, reject_if};
 use crate::network::dims::Dims;
 use crate::network::network::Network;
-use crate::network::parts::attention::{Attention, Scoring};
+use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
-use crate::network::spec::Norms;
+use crate::network::spec::NormKind;
 use crate::network::weights::file::Weights;
 use crate::network::weights::scope::Scope;
 
@@ -74,29 +74,29 @@ enum Normalization {
 
 impl Config {
     fn norm(&self, scope: &Scope, width: usize) -> Result<Norm> {
-        let eps = epsilon("eps", self.eps)?;
+        let eps = check_epsilon("eps", self.eps)?;
         let get = |name: &str| scope.get(name, &[width]);
         Ok(match self.normalization_type {
             None => Norm::none(),
             Some(Normalization::Layer) => Norm::layer(eps, get("w")?, get("b")?),
-            Some(Normalization::LayerFolded) => Norm { kind: Norms::Layer, eps, ..Norm::none() },
+            Some(Normalization::LayerFolded) => Norm { kind: NormKind::Layer, eps, ..Norm::none() },
             Some(Normalization::Rms) => Norm::rms(eps, get("w")?),
-            Some(Normalization::RmsFolded) => Norm { kind: Norms::Rms, eps, ..Norm::none() },
+            Some(Normalization::RmsFolded) => Norm { kind: NormKind::Rms, eps, ..Norm::none() },
         })
     }
 }
 
 pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let help = "models with it are not known: take one of attention alone, with usual positions and norms";
-    unset(!config.attn_only, "attn_only = false", help)?;
-    unset(config.final_rms, "final_rms = true", help)?;
-    unset(config.shortformer_pos, "shortformer_pos = true", help)?;
+    reject_if(!config.attn_only, "attn_only = false", help)?;
+    reject_if(config.final_rms, "final_rms = true", help)?;
+    reject_if(config.shortformer_pos, "shortformer_pos = true", help)?;
     let d_model = required("d_model", config.d_model)?;
     let n_heads = match (config.n_heads, config.d_head) {
         (None, Some(d_head)) if d_head > 0 => d_model / d_head,
         (n_heads, _) => required("n_heads", n_heads)?,
     };
-    let dims = Sizes {
+    let dims = RawDims {
         layers: ("n_layers", required("n_layers", config.n_layers)?),
         heads: ("n_heads", n_heads),
         key_value_heads: None,
@@ -113,15 +113,15 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let w_pos = Some(all.get("pos_embed.W_pos", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
-        let of_layer = all.within(&format!("blocks.{l}"));
-        let attn = of_layer.within("attn");
+        let of_layer = all.child(&format!("blocks.{l}"));
+        let attn = of_layer.child("attn");
         let each = |name: &str, shape: &[usize]| -> Result<Vec<Tensor>> {
             ["Q", "K", "V"].iter().map(|part| attn.get(&format!("{name}_{part}"), shape)).collect()
         };
         let weight = Tensor::cat(&each("W", &[h, m, d])?, 0)?.transpose(0, 1)?.contiguous()?; // (M, 3H, D)
         let bias = Tensor::cat(&each("b", &[h, d])?, 0)?.flatten_all()?; // (3HD)
         blocks.push(Block {
-            ln1: config.norm(&of_layer.within("ln1"), m)?,
+            ln1: config.norm(&of_layer.child("ln1"), m)?,
             attn: Attention {
                 n_heads: h,
                 n_key_value_heads: h,
@@ -130,14 +130,14 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                     weight: attn.get("W_O", &[h, d, m])?.flatten_to(1)?, // (HD, M)
                     bias: Some(attn.get("b_O", &[m])?),
                 },
-                scoring: Scoring::plain(d),
+                scoring: ScoreSpec::plain(d),
             },
             mlp: None,
         });
     }
     let unembed =
         Linear { weight: all.get("unembed.W_U", &[m, v])?, bias: Some(all.get("unembed.b_U", &[v])?) };
-    let ln_final = config.norm(&all.within("ln_final"), m)?;
+    let ln_final = config.norm(&all.child("ln_final"), m)?;
     Ok(Network {
         dims,
         block_kind: BlockKind::AttentionOnly,

@@ -7,10 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::{Sizes, epsilon, unset};
+use crate::network::config::{RawDims, check_epsilon, reject_if};
 use crate::network::dims::Dims;
 use crate::network::network::Network;
-use crate::network::parts::attention::{Attention, Scoring};
+use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::{Activation, Mlp};
@@ -67,12 +67,12 @@ pub(crate) const NAMES: [(&str, &str); 6] = [
 
 impl Config {
     fn dims(&self) -> Result<Dims> {
-        unset(
+        reject_if(
             self.add_cross_attention,
             "add_cross_attention = true",
             "only decoders that stand alone can be run: set it to false if the weights have none",
         )?;
-        Sizes {
+        RawDims {
             layers: ("n_layer", self.n_layer),
             heads: ("n_head", self.n_head),
             key_value_heads: None,
@@ -91,8 +91,8 @@ impl Config {
 /// transpose, unless the config says that they are not tied.
 pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let dims = config.dims()?;
-    let eps = epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
-    let all = Scope::perhaps(weights, "transformer.", "wte.weight");
+    let eps = check_epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
+    let all = Scope::with_optional_prefix(weights, "transformer.", "wte.weight");
     let Dims { d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
     // As [in, out], unlike PyTorch's own linear maps.
     let linear = |scope: &Scope, name: &str, [from, to]: [usize; 2]| -> Result<Linear> {
@@ -103,7 +103,7 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let w_pos = Some(all.get("wpe.weight", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
-        let of_layer = all.within(&format!("h.{l}"));
+        let of_layer = all.child(&format!("h.{l}"));
         let mut scale = if config.scale_attn_weights { 1.0 / (dims.d_head as f64).sqrt() } else { 1.0 };
         if config.scale_attn_by_inverse_layer_idx {
             scale /= (l + 1) as f64;
@@ -115,7 +115,7 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
                 n_key_value_heads: dims.n_heads,
                 qkv: linear(&of_layer, "attn.c_attn", [m, 3 * m])?,
                 output: linear(&of_layer, "attn.c_proj", [m, m])?,
-                scoring: Scoring { scale, ..Scoring::plain(dims.d_head) },
+                scoring: ScoreSpec { scale, ..ScoreSpec::plain(dims.d_head) },
             },
             mlp: Some((
                 of_layer.layer_norm("ln_2", m, eps)?,

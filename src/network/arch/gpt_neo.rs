@@ -6,10 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::{Sizes, epsilon, wrong};
+use crate::network::config::{RawDims, check_epsilon, invalid_config};
 use crate::network::dims::Dims;
 use crate::network::network::Network;
-use crate::network::parts::attention::{Attention, Scoring};
+use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::weights::file::Weights;
@@ -80,7 +80,7 @@ impl Config {
         };
         match found {
             Some(reach) => Ok(reach),
-            None => wrong(
+            None => invalid_config(
                 format!("config.json does not say whether layer {layer} attends globally or locally"),
                 "write it in: attention_layers names one for each layer, \"global\" or \"local\"",
             ),
@@ -102,7 +102,7 @@ fn nth(types: &[(Vec<Reach>, usize)], layer: usize) -> Option<Reach> {
 }
 
 pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
-    let dims = Sizes {
+    let dims = RawDims {
         layers: ("num_layers", config.num_layers),
         heads: ("num_heads", config.num_heads),
         key_value_heads: None,
@@ -117,20 +117,20 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     }
     .dims()?;
     if config.window_size == 0 {
-        return wrong(
+        return invalid_config(
             "config.json says window_size = 0".into(),
             "a position sees itself at least: 256 is usual",
         );
     }
-    let eps = epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
-    let all = Scope::perhaps(weights, "transformer.", "wte.weight");
+    let eps = check_epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
+    let all = Scope::with_optional_prefix(weights, "transformer.", "wte.weight");
     let Dims { d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
     let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
     let w_pos = Some(all.get("wpe.weight", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
-        let of_layer = all.within(&format!("h.{l}"));
-        let attn = of_layer.within("attn.attention");
+        let of_layer = all.child(&format!("h.{l}"));
+        let attn = of_layer.child("attn.attention");
         let window = match config.reach(l)? {
             Reach::Global => None,
             Reach::Local => Some(config.window_size),
@@ -140,9 +140,9 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
             attn: Attention {
                 n_heads: dims.n_heads,
                 n_key_value_heads: dims.n_heads,
-                qkv: attn.joined(&[("q_proj", m), ("k_proj", m), ("v_proj", m)], m, false)?,
+                qkv: attn.concat_linear(&[("q_proj", m), ("k_proj", m), ("v_proj", m)], m, false)?,
                 output: attn.linear("out_proj", [m, m], true)?,
-                scoring: Scoring { scale: 1.0, window, ..Scoring::plain(dims.d_head) },
+                scoring: ScoreSpec { scale: 1.0, window, ..ScoreSpec::plain(dims.d_head) },
             },
             mlp: Some((
                 of_layer.layer_norm("ln_2", m, eps)?,

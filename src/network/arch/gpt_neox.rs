@@ -8,10 +8,10 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::{Sizes, epsilon, rotary_width};
+use crate::network::config::{RawDims, check_epsilon, check_rotary_dims};
 use crate::network::dims::Dims;
 use crate::network::network::Network;
-use crate::network::parts::attention::{Attention, Scoring};
+use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::{Activation, Mlp};
@@ -64,7 +64,7 @@ impl Default for Config {
 }
 
 pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
-    let dims = Sizes {
+    let dims = RawDims {
         layers: ("num_hidden_layers", config.num_hidden_layers),
         heads: ("num_attention_heads", config.num_attention_heads),
         key_value_heads: None,
@@ -75,19 +75,19 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         context: ("max_position_embeddings", config.max_position_embeddings),
     }
     .dims()?;
-    let eps = epsilon("layer_norm_eps", config.layer_norm_eps)?;
+    let eps = check_epsilon("layer_norm_eps", config.layer_norm_eps)?;
     let Dims { d_model: m, d_mlp: n, d_vocab: v, n_heads, d_head, .. } = dims;
-    let all = Scope::perhaps(weights, "gpt_neox.", "embed_in.weight");
+    let all = Scope::with_optional_prefix(weights, "gpt_neox.", "embed_in.weight");
     let w_e = all.get("embed_in.weight", &[v, m])?; // (V, M)
     let rope = Parameters::of(&config.rope_scaling, &config.rope_parameters);
     let (base, scaling) = rope.read(config.rotary_emb_base, dims.n_ctx)?;
     let part = rope.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
     let width =
-        rotary_width(format!("the config has rotary_pct = {part}"), (part * d_head as f64) as usize, d_head)?;
+        check_rotary_dims(format!("the config has rotary_pct = {part}"), (part * d_head as f64) as usize, d_head)?;
     let rotary = Rotary::new(width, base, Pairs::Halves, scaling);
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
-        let of_layer = all.within(&format!("layers.{l}"));
+        let of_layer = all.child(&format!("layers.{l}"));
         let qkv = of_layer.linear("attention.query_key_value", [m, 3 * m], config.attention_bias)?;
         blocks.push(Block {
             ln1: of_layer.layer_norm("input_layernorm", m, eps)?,
@@ -96,7 +96,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                 n_key_value_heads: n_heads,
                 qkv: parts_apart(&qkv, n_heads, d_head)?,
                 output: of_layer.linear("attention.dense", [m, m], config.attention_bias)?,
-                scoring: Scoring { rotary: Some(rotary.clone()), ..Scoring::plain(d_head) },
+                scoring: ScoreSpec { rotary: Some(rotary.clone()), ..ScoreSpec::plain(d_head) },
             },
             mlp: Some((
                 of_layer.layer_norm("post_attention_layernorm", m, eps)?,

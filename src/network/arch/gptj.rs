@@ -7,10 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::{Sizes, epsilon, rotary_width};
+use crate::network::config::{RawDims, check_epsilon, check_rotary_dims};
 use crate::network::dims::Dims;
 use crate::network::network::Network;
-use crate::network::parts::attention::{Attention, Scoring};
+use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::rotary::{Pairs, Rotary, Scaling};
@@ -61,7 +61,7 @@ pub(crate) const NAMES: [(&str, &str); 4] = [
 ];
 
 pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
-    let dims = Sizes {
+    let dims = RawDims {
         layers: ("n_layer", config.n_layer),
         heads: ("n_head", config.n_head),
         key_value_heads: None,
@@ -72,17 +72,17 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         context: ("n_positions", config.n_positions),
     }
     .dims()?;
-    let eps = epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
+    let eps = check_epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
     let Dims { d_model: m, d_mlp: n, d_vocab: v, n_heads, d_head, .. } = dims;
-    let all = Scope::perhaps(weights, "transformer.", "wte.weight");
+    let all = Scope::with_optional_prefix(weights, "transformer.", "wte.weight");
     let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
     let width = config.rotary_dim.unwrap_or(d_head);
-    let width = rotary_width(format!("the config has rotary_dim = {width}"), width, d_head)?;
+    let width = check_rotary_dims(format!("the config has rotary_dim = {width}"), width, d_head)?;
     let rotary = Rotary::new(width, 10_000.0, Pairs::Adjacent, Scaling::None);
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
-        let of_layer = all.within(&format!("h.{l}"));
-        let attn = of_layer.within("attn");
+        let of_layer = all.child(&format!("h.{l}"));
+        let attn = of_layer.child("attn");
         let norm = of_layer.layer_norm("ln_1", m, eps)?;
         let mlp = Mlp {
             activation: config.activation_function,
@@ -95,9 +95,9 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
             attn: Attention {
                 n_heads,
                 n_key_value_heads: n_heads,
-                qkv: attn.joined(&[("q_proj", m), ("k_proj", m), ("v_proj", m)], m, false)?,
+                qkv: attn.concat_linear(&[("q_proj", m), ("k_proj", m), ("v_proj", m)], m, false)?,
                 output: attn.linear("out_proj", [m, m], false)?,
-                scoring: Scoring { rotary: Some(rotary.clone()), ..Scoring::plain(d_head) },
+                scoring: ScoreSpec { rotary: Some(rotary.clone()), ..ScoreSpec::plain(d_head) },
             },
             mlp: Some((norm, mlp)),
         });

@@ -8,10 +8,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::{Sizes, epsilon, rotary_width, unset};
+use crate::network::config::{RawDims, check_epsilon, check_rotary_dims, reject_if};
 use crate::network::dims::Dims;
 use crate::network::network::Network;
-use crate::network::parts::attention::{Attention, Scoring};
+use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::rotary::{Pairs, Parameters, Rotary};
@@ -91,7 +91,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
 }
 
 pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Result<Network> {
-    let dims = Sizes {
+    let dims = RawDims {
         layers: ("num_hidden_layers", config.num_hidden_layers),
         heads: ("num_attention_heads", config.num_attention_heads),
         key_value_heads: config.num_key_value_heads.map(|heads| ("num_key_value_heads", heads)),
@@ -102,20 +102,20 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
         context: ("max_position_embeddings", config.max_position_embeddings),
     }
     .dims()?;
-    unset(config.mlp_bias, "mlp_bias = true", "gated MLPs with biases are not known")?;
-    let eps = epsilon("rms_norm_eps", config.rms_norm_eps)?;
+    reject_if(config.mlp_bias, "mlp_bias = true", "gated MLPs with biases are not known")?;
+    let eps = check_epsilon("rms_norm_eps", config.rms_norm_eps)?;
     let Dims { n_heads, n_key_value_heads, d_head, d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
-    let all = Scope::perhaps(weights, "model.", "embed_tokens.weight");
+    let all = Scope::with_optional_prefix(weights, "model.", "embed_tokens.weight");
     let w_e = all.get("embed_tokens.weight", &[v, m])?; // (V, M)
     let (queries, shared) = (n_heads * d_head, n_key_value_heads * d_head);
     let rope = Parameters::of(&config.rope_scaling, &config.rope_parameters);
     let (base, scaling) = rope.read(config.rope_theta, dims.n_ctx)?;
-    let width = rotary_width(format!("heads are {d_head} wide"), d_head, d_head)?;
+    let width = check_rotary_dims(format!("heads are {d_head} wide"), d_head, d_head)?;
     let rotary = Rotary::new(width, base, Pairs::Halves, scaling);
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
-        let of_layer = all.within(&format!("layers.{l}"));
-        let (attn, mlp) = (of_layer.within("self_attn"), of_layer.within("mlp"));
+        let of_layer = all.child(&format!("layers.{l}"));
+        let (attn, mlp) = (of_layer.child("self_attn"), of_layer.child("mlp"));
         let norms = match variant.head_norms {
             true => Some((attn.rms_norm("q_norm", d_head, eps)?, attn.rms_norm("k_norm", d_head, eps)?)),
             false => None,
@@ -126,13 +126,13 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
             attn: Attention {
                 n_heads,
                 n_key_value_heads,
-                qkv: attn.joined(&parts, m, variant.qkv_bias)?,
+                qkv: attn.concat_linear(&parts, m, variant.qkv_bias)?,
                 output: attn.linear("o_proj", [queries, m], variant.output_bias)?,
-                scoring: Scoring {
+                scoring: ScoreSpec {
                     window: (variant.window)(l),
                     rotary: Some(rotary.clone()),
                     norms,
-                    ..Scoring::plain(d_head)
+                    ..ScoreSpec::plain(d_head)
                 },
             },
             mlp: Some((

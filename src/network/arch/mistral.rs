@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::wrong;
+use crate::network::config::invalid_config;
 use crate::network::arch::llama;
 use crate::network::arch::llama::Variant;
 use crate::network::network::Network;
@@ -33,7 +33,7 @@ impl Default for Config {
 
 pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     if config.sliding_window == Some(0) {
-        return wrong(
+        return invalid_config(
             "config.json says sliding_window = 0".into(),
             "a position sees itself at least; null is no window",
         );

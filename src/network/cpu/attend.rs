@@ -14,30 +14,30 @@ use crate::network::cpu::pages;
 
 /// Which keys a query sees, and how their products are scaled.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sight {
+pub(crate) struct MaskSpec {
     pub(crate) scale: f64,
     /// How many keys a query sees at most, its own included.
     pub(crate) window: usize,
 }
 
 /// Scores `[B, H, T, S]` of queries `[B, T, H, D]` and keys `[B, S, K, D]`, -inf where a query does not look.
-pub(crate) fn scores(q: &Tensor, k: &Tensor, sight: Sight) -> Result<Tensor> {
-    Ok(q.apply_op2_no_bwd(k, &Scores { sight, becomes_pattern: false })?)
+pub(crate) fn scores(q: &Tensor, k: &Tensor, mask: MaskSpec) -> Result<Tensor> {
+    Ok(q.apply_op2_no_bwd(k, &Scores { mask, becomes_pattern: false })?)
 }
 
 /// The softmax of the scores `[B, H, T, S]`.
-pub(crate) fn pattern(q: &Tensor, k: &Tensor, sight: Sight) -> Result<Tensor> {
-    Ok(q.apply_op2_no_bwd(k, &Scores { sight, becomes_pattern: true })?)
+pub(crate) fn pattern(q: &Tensor, k: &Tensor, mask: MaskSpec) -> Result<Tensor> {
+    Ok(q.apply_op2_no_bwd(k, &Scores { mask, becomes_pattern: true })?)
 }
 
-/// Values `[B, S, K, D]` as a pattern mixes them `[B, T, H, D]`; with `sight`, the pattern is 0 where a query does not look.
-pub(crate) fn mix(pattern: &Tensor, v: &Tensor, sight: Option<Sight>) -> Result<Tensor> {
-    Ok(pattern.contiguous()?.apply_op2_no_bwd(v, &Mix { sight })?)
+/// Values `[B, S, K, D]` as a pattern mixes them `[B, T, H, D]`; with `mask`, the pattern is 0 where a query does not look.
+pub(crate) fn apply_pattern(pattern: &Tensor, v: &Tensor, mask: Option<MaskSpec>) -> Result<Tensor> {
+    Ok(pattern.contiguous()?.apply_op2_no_bwd(v, &Mix { mask })?)
 }
 
 /// What attention mixes `[B, T, H, D]`, with neither scores nor pattern kept.
-pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sight: Sight) -> Result<Tensor> {
-    Ok(q.apply_op3_no_bwd(k, v, &Attend { sight })?)
+pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: MaskSpec) -> Result<Tensor> {
+    Ok(q.apply_op3_no_bwd(k, v, &Attend { mask })?)
 }
 
 /// Vectors of heads, one for each position: `[batch, position, head, d_head]` with any strides.
@@ -92,15 +92,15 @@ impl Sizes {
     }
 
     /// The keys that a query sees.
-    fn keys(&self, sight: Sight, query: usize) -> std::ops::Range<usize> {
+    fn keys(&self, mask: MaskSpec, query: usize) -> std::ops::Range<usize> {
         let end = query + self.seen - self.len + 1;
-        end.saturating_sub(sight.window)..end
+        end.saturating_sub(mask.window)..end
     }
 
     /// The keys that some of these queries see.
-    fn keys_of(&self, sight: Sight, queries: &std::ops::Range<usize>) -> std::ops::Range<usize> {
+    fn keys_of(&self, mask: MaskSpec, queries: &std::ops::Range<usize>) -> std::ops::Range<usize> {
         match queries.end.checked_sub(1) {
-            Some(last) => self.keys(sight, queries.start).start..self.keys(sight, last).end,
+            Some(last) => self.keys(mask, queries.start).start..self.keys(mask, last).end,
             None => 0..0,
         }
     }
@@ -115,7 +115,7 @@ fn blocks(len: usize, block: usize) -> impl Iterator<Item = std::ops::Range<usiz
 }
 
 struct Scores {
-    sight: Sight,
+    mask: MaskSpec,
     becomes_pattern: bool,
 }
 
@@ -138,16 +138,16 @@ impl CustomOp2 for Scores {
         let make = |(index, out): (usize, &mut [f32])| -> candle_core::Result<()> {
             let (batch, head) = (index / heads, index % heads);
             for queries in blocks(len, BLOCK) {
-                let keys = sizes.keys_of(self.sight, &queries);
+                let keys = sizes.keys_of(self.mask, &queries);
                 let rows = &mut out[queries.start * seen..queries.end * seen];
                 MatrixMut::new(&mut rows[keys.start..], [queries.len(), keys.len()], seen)?.set(
                     q.matrix(batch, head, queries.clone())?,
                     k.matrix(batch, head / sizes.group, keys.clone())?.transposed(),
-                    self.sight.scale as f32,
+                    self.mask.scale as f32,
                     false,
                 )?;
                 for (query, row) in queries.zip(rows.chunks_mut(seen)) {
-                    let own = sizes.keys(self.sight, query);
+                    let own = sizes.keys(self.mask, query);
                     if self.becomes_pattern {
                         row[keys.start..own.start].fill(0.0);
                         row[own.end..keys.end].fill(0.0);
@@ -171,7 +171,7 @@ impl CustomOp2 for Scores {
 }
 
 struct Mix {
-    sight: Option<Sight>,
+    mask: Option<MaskSpec>,
 }
 
 impl CustomOp2 for Mix {
@@ -196,8 +196,8 @@ impl CustomOp2 for Mix {
         }
         let pattern = super::ops::values(pattern, pattern_layout)?;
         by_blocks(sizes, |batch, queries, out| {
-            let keys = match self.sight {
-                Some(sight) => sizes.keys_of(sight, &queries),
+            let keys = match self.mask {
+                Some(mask) => sizes.keys_of(mask, &queries),
                 None => 0..seen,
             };
             for head in 0..heads {
@@ -212,7 +212,7 @@ impl CustomOp2 for Mix {
 }
 
 struct Attend {
-    sight: Sight,
+    mask: MaskSpec,
 }
 
 impl CustomOp3 for Attend {
@@ -235,18 +235,18 @@ impl CustomOp3 for Attend {
             bail!("keys of {:?} and values of {:?}", k.dims, v.dims);
         }
         by_blocks(sizes, |batch, queries, out| {
-            let keys = sizes.keys_of(self.sight, &queries);
+            let keys = sizes.keys_of(self.mask, &queries);
             let mut pattern = vec![0f32; queries.len() * keys.len()];
             for head in 0..sizes.heads {
                 let shape = [queries.len(), keys.len()];
                 MatrixMut::new(&mut pattern, shape, keys.len())?.set(
                     q.matrix(batch, head, queries.clone())?,
                     k.matrix(batch, head / sizes.group, keys.clone())?.transposed(),
-                    self.sight.scale as f32,
+                    self.mask.scale as f32,
                     false,
                 )?;
                 for (query, row) in queries.clone().zip(pattern.chunks_mut(keys.len())) {
-                    let own = sizes.keys(self.sight, query);
+                    let own = sizes.keys(self.mask, query);
                     let own = own.start - keys.start..own.end - keys.start;
                     row[..own.start].fill(0.0);
                     row[own.end..].fill(0.0);
@@ -335,7 +335,7 @@ mod tests {
             let q = tensor([batch, len, heads, width], 1)?;
             let both = tensor([batch, seen, 2 * keys, width], 2)?;
             let (k, v) = (both.narrow(2, 0, keys)?, both.narrow(2, keys, keys)?);
-            let sight = Sight { scale: 0.3, window };
+            let mask = MaskSpec { scale: 0.3, window };
             let entry = |tensor: &Tensor| -> Result<Vec<f32>> { Ok(tensor.flatten_all()?.to_vec1::<f32>()?) };
             let (qs, ks, vs) = (entry(&q)?, entry(&k)?, entry(&v)?);
             let at = |of: &[f32], count: usize, n: usize, b: usize, t: usize, h: usize, d: usize| {
@@ -371,23 +371,23 @@ mod tests {
                 scores_then.extend(row);
             }
             let case = format!("{len} of {seen}, window {window}");
-            assert!(apart(&scores(&q, &k, sight)?, &scores_then)? < 1e-6, "{case}");
-            let pattern = pattern(&q, &k, sight)?;
+            assert!(apart(&scores(&q, &k, mask)?, &scores_then)? < 1e-6, "{case}");
+            let pattern = pattern(&q, &k, mask)?;
             assert!(apart(&pattern, &pattern_then)? < 1e-6, "{case}");
-            for sight in [Some(sight), None] {
-                assert!(apart(&mix(&pattern, &v, sight)?, &mixed_then)? < 2e-6, "{case}");
+            for mask in [Some(mask), None] {
+                assert!(apart(&mix(&pattern, &v, mask)?, &mixed_then)? < 2e-6, "{case}");
             }
-            assert!(apart(&attend(&q, &k, &v, sight)?, &mixed_then)? < 2e-6, "{case}");
+            assert!(apart(&attend(&q, &k, &v, mask)?, &mixed_then)? < 2e-6, "{case}");
         }
         Ok(())
     }
 
     #[test]
     fn what_does_not_fit_is_an_error() -> Result<()> {
-        let sight = Sight { scale: 1.0, window: usize::MAX };
+        let mask = MaskSpec { scale: 1.0, window: usize::MAX };
         let q = tensor([1, 5, 4, 8], 1)?;
         for k in [[1, 4, 4, 8], [1, 5, 3, 8], [2, 5, 4, 8], [1, 5, 4, 7]] {
-            assert!(scores(&q, &tensor(k, 2)?, sight).is_err(), "{k:?}");
+            assert!(scores(&q, &tensor(k, 2)?, mask).is_err(), "{k:?}");
         }
         assert!(mix(&tensor([1, 4, 5, 5], 1)?, &tensor([1, 6, 4, 8], 2)?, None).is_err());
         Ok(())

@@ -11,7 +11,7 @@ use crate::progress::is_stopping;
 
 /// The sum of two of the same shape: candle's own uses threads of its own, which wait by turning in circles.
 pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if in_one_pass([a, b]) && a.dims() == b.dims() && a.is_contiguous() && b.is_contiguous() {
+    if can_fuse([a, b]) && a.dims() == b.dims() && a.is_contiguous() && b.is_contiguous() {
         return Ok(a.apply_op2_no_bwd(b, &Added)?);
     }
     Ok((a + b)?)
@@ -55,8 +55,8 @@ pub(crate) fn gelu(x: &Tensor) -> Result<Tensor> {
 }
 
 /// As [`gelu`], of a tensor that nothing else reads: it is overwritten.
-pub(crate) fn gelu_of_own(x: Tensor) -> Result<Tensor> {
-    if !in_one_pass([&x]) || !x.is_contiguous() {
+pub(crate) fn gelu_inplace(x: Tensor) -> Result<Tensor> {
+    if !can_fuse([&x]) || !x.is_contiguous() {
         return gelu(&x);
     }
     x.inplace_op1(&Gelu)?;
@@ -253,7 +253,7 @@ impl CustomOp1 for Normalize<'_> {
 
 /// A matrix `[in, out]` without the mean of each row, or of each column; its rows, for that of columns, first times a gain.
 /// Files have it by rows or by columns, and it stays so. With no gradient.
-pub(crate) fn without_means(x: &Tensor, of_rows: bool, gain: Option<&Tensor>) -> Result<Tensor> {
+pub(crate) fn center(x: &Tensor, of_rows: bool, gain: Option<&Tensor>) -> Result<Tensor> {
     let gain = gain.map(Tensor::to_vec1::<f32>).transpose()?;
     match x.t() {
         Ok(turned) if !x.is_contiguous() && turned.is_contiguous() => {
@@ -494,7 +494,7 @@ pub(crate) fn values_from<'a>(storage: &'a CpuStorage, layout: &Layout) -> candl
 }
 
 /// Whether what is made of these may be made in one pass on the CPU: no gradient is to be had of it.
-pub(crate) fn in_one_pass<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
+pub(crate) fn can_fuse<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
     tensors.into_iter().all(|tensor| tensor.device().is_cpu() && !tensor.track_op())
 }
 

@@ -9,8 +9,8 @@ use candle_core::{Device, Tensor};
 use crate::error::Result;
 use crate::hook::Site;
 use crate::network::cpu::attend;
-use crate::network::cpu::attend::Sight;
-use crate::network::cpu::ops::{in_one_pass, softmax};
+use crate::network::cpu::attend::MaskSpec;
+use crate::network::cpu::ops::{can_fuse, softmax};
 use crate::network::parts::layer::LayerCtx;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
@@ -24,12 +24,12 @@ pub(crate) struct Attention {
     /// Queries, keys and values, head by head.
     pub(crate) qkv: Linear, // (M, (H + 2K) D)
     pub(crate) output: Linear, // (HD, M)
-    pub(crate) scoring: Scoring,
+    pub(crate) scoring: ScoreSpec,
 }
 
 /// How queries and keys become attention scores.
 #[derive(Clone, Debug)]
-pub struct Scoring {
+pub struct ScoreSpec {
     /// What their products are multiplied by.
     pub scale: f64,
     /// How many positions, its own included, a query looks back at most.
@@ -40,10 +40,10 @@ pub struct Scoring {
     pub(crate) norms: Option<(Norm, Norm)>,
 }
 
-impl Scoring {
+impl ScoreSpec {
     /// Products over the root of the heads' width, of every earlier position.
-    pub(crate) fn plain(d_head: usize) -> Scoring {
-        Scoring { scale: 1.0 / (d_head as f64).sqrt(), window: None, rotary: None, norms: None }
+    pub(crate) fn plain(d_head: usize) -> ScoreSpec {
+        ScoreSpec { scale: 1.0 / (d_head as f64).sqrt(), window: None, rotary: None, norms: None }
     }
 
     /// Whether single heads' queries and keys are normed, so that no scores are linear in what they read.
@@ -54,7 +54,7 @@ impl Scoring {
     /// Queries and keys `[batch, position, head, d_head]` as the norms of single heads leave them.
     pub(crate) fn normed(&self, q: Tensor, k: Tensor) -> Result<(Tensor, Tensor)> {
         match &self.norms {
-            Some((of_q, of_k)) => Ok((of_q.unseen(q)?, of_k.unseen(k)?)),
+            Some((of_q, of_k)) => Ok((of_q.forward_untapped(q)?, of_k.forward_untapped(k)?)),
             None => Ok((q, k)),
         }
     }
@@ -77,7 +77,7 @@ impl Scoring {
 
 /// Queries, keys or values.
 #[derive(Clone, Copy)]
-pub(crate) enum Part {
+pub(crate) enum Projection {
     Q,
     K,
     V,
@@ -90,7 +90,7 @@ impl Attention {
         let shown = (Site::Ln1Scale, Site::Ln1Normalized, Some(layer.index));
         let normalized = ln1.forward(pre.clone(), shown, layer.tap)?; // (B, T, M)
         let [q, k, v] = self.project(&normalized)?; // (B, T, H, D), (B, T, K, D) twice
-        let [q, k, v] = self.project_apart(ln1, inputs, [q, k, v])?;
+        let [q, k, v] = self.project_split(ln1, inputs, [q, k, v])?;
         let q = layer.at(Site::Q, q)?;
         let k = layer.at(Site::K, k)?;
         let v = layer.at(Site::V, v)?;
@@ -101,7 +101,7 @@ impl Attention {
             k = layer.at(Site::RotK, rotary.rotate(&k, start)?)?; // (B, T, K, D)
         }
         let (k, v) = layer.with_past(k, v)?; // (B, S, K, D)
-        let z = self.mixed(&q, &k, &v, layer)?; // (B, T, H, D)
+        let z = self.attend(&q, &k, &v, layer)?; // (B, T, H, D)
         let z = layer.at(Site::Z, z)?; // (B, T, H, D)
         if layer.wants(Site::Result) {
             let result = self.result(&z)?; // (B, T, H, M)
@@ -117,17 +117,17 @@ impl Attention {
     /// from `start` on whose attention nobody reads.
     pub(crate) fn keys_and_values(&self, ln1: &Norm, pre: Tensor, start: usize) -> Result<(Tensor, Tensor)> {
         let (batch, len, _) = pre.dims3()?;
-        let (_, heads) = self.place(Part::K);
+        let (_, heads) = self.head_range(Projection::K);
         let d_head = self.qkv.weight.dim(1)? / (self.n_heads + 2 * heads);
         let (first, width) = (self.n_heads * d_head, heads * d_head);
         let both = Linear {
             weight: self.qkv.weight.narrow(1, first, 2 * width)?, // (M, 2KD)
             bias: self.qkv.bias.as_ref().map(|bias| bias.narrow(0, first, 2 * width)).transpose()?, // (2KD)
         };
-        let both = both.forward(&ln1.unseen(pre)?)?.reshape((batch, len, 2 * heads, d_head))?; // (B, T, 2K, D)
+        let both = both.forward(&ln1.forward_untapped(pre)?)?.reshape((batch, len, 2 * heads, d_head))?; // (B, T, 2K, D)
         let (k, v) = (both.narrow(2, 0, heads)?, both.narrow(2, heads, heads)?); // (B, T, K, D)
         let k = match &self.scoring.norms {
-            Some((_, of_k)) => of_k.unseen(k)?,
+            Some((_, of_k)) => of_k.forward_untapped(k)?,
             None => k,
         };
         Ok(match &self.scoring.rotary {
@@ -140,11 +140,11 @@ impl Attention {
     /// so that reading these copies costs a view.
     fn split_inputs(&self, pre: &Tensor, layer: &mut LayerCtx) -> Result<[Option<Tensor>; 3]> {
         let mut changed = [None, None, None];
-        let sites = [(Site::QInput, Part::Q), (Site::KInput, Part::K), (Site::VInput, Part::V)];
+        let sites = [(Site::QInput, Projection::Q), (Site::KInput, Projection::K), (Site::VInput, Projection::V)];
         for (slot, (site, part)) in changed.iter_mut().zip(sites) {
             if layer.wants(site) {
                 let (batch, len, width) = pre.dims3()?;
-                let (_, heads) = self.place(part);
+                let (_, heads) = self.head_range(part);
                 let copies = pre.unsqueeze(2)?.broadcast_as((batch, len, heads, width))?;
                 let given = layer.at(site, copies.clone())?; // (B, T, H or K, M)
                 *slot = (given.id() != copies.id()).then_some(given);
@@ -158,30 +158,30 @@ impl Attention {
         let heads = self.n_heads + 2 * self.n_key_value_heads;
         let all = self.qkv.forward(x)?; // (B, T, (H + 2K) D)
         let all = all.reshape((batch, len, heads, all.dim(2)? / heads))?; // (B, T, H + 2K, D)
-        let part = |part: Part| -> Result<Tensor> {
-            let (first, heads) = self.place(part);
+        let part = |part: Projection| -> Result<Tensor> {
+            let (first, heads) = self.head_range(part);
             Ok(all.narrow(2, first, heads)?) // (B, T, H or K, D)
         };
-        Ok([part(Part::Q)?, part(Part::K)?, part(Part::V)?])
+        Ok([part(Projection::Q)?, part(Projection::K)?, part(Projection::V)?])
     }
 
-    fn project_apart(
+    fn project_split(
         &self,
         ln1: &Norm,
         inputs: [Option<Tensor>; 3],
         shared: [Tensor; 3],
     ) -> Result<[Tensor; 3]> {
         let mut projected = shared;
-        for ((slot, input), part) in projected.iter_mut().zip(inputs).zip([Part::Q, Part::K, Part::V]) {
+        for ((slot, input), part) in projected.iter_mut().zip(inputs).zip([Projection::Q, Projection::K, Projection::V]) {
             if let Some(input) = input {
-                *slot = self.project_each(part, &ln1.unseen(input)?)?; // (B, T, H, D)
+                *slot = self.project_per_head(part, &ln1.forward_untapped(input)?)?; // (B, T, H, D)
             }
         }
         Ok(projected)
     }
 
     /// Queries, keys or values where each head reads an input of its own.
-    fn project_each(&self, part: Part, x: &Tensor) -> Result<Tensor> {
+    fn project_per_head(&self, part: Projection, x: &Tensor) -> Result<Tensor> {
         let (batch, len, heads, width) = x.dims4()?;
         let x = x.permute((2, 0, 1, 3))?.reshape((heads, batch * len, width))?; // (H, BT, M)
         let y = x.matmul(&self.weight(part)?.contiguous()?)?; // (H, BT, D)
@@ -190,26 +190,26 @@ impl Attention {
     }
 
     /// The values as queries and keys mix them, by way of scores and pattern where somebody asks for these.
-    fn mixed(&self, q: &Tensor, k: &Tensor, v: &Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
-        if !in_one_pass([q, k, v]) {
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
+        if !can_fuse([q, k, v]) {
             let scores = layer.at(Site::AttnScores, self.scores(q, k)?)?; // (B, H, T, S)
             let pattern = layer.at(Site::Pattern, softmax(&scores)?)?; // (B, H, T, S)
-            return self.mix(&pattern, v); // (B, T, H, D)
+            return self.apply_pattern(&pattern, v); // (B, T, H, D)
         }
-        let sight = Sight { scale: self.scoring.scale, window: self.scoring.window.unwrap_or(usize::MAX) };
+        let mask = MaskSpec { scale: self.scoring.scale, window: self.scoring.window.unwrap_or(usize::MAX) };
         let (pattern, masked) = match (layer.wants(Site::AttnScores), layer.wants(Site::Pattern)) {
-            (false, false) => return attend::attend(q, k, v, sight), // (B, T, H, D)
-            (false, true) => (attend::pattern(q, k, sight)?, true),  // (B, H, T, S)
+            (false, false) => return attend::attend(q, k, v, mask), // (B, T, H, D)
+            (false, true) => (attend::pattern(q, k, mask)?, true),  // (B, H, T, S)
             (true, _) => {
-                let scores = attend::scores(q, k, sight)?; // (B, H, T, S)
+                let scores = attend::scores(q, k, mask)?; // (B, H, T, S)
                 let given = layer.at(Site::AttnScores, scores.clone())?; // (B, H, T, S)
                 (softmax(&given)?, given.id() == scores.id()) // (B, H, T, S)
             }
         };
         let given = layer.at(Site::Pattern, pattern.clone())?; // (B, H, T, S)
         // Somebody may have put attention where there was none.
-        let sight = (masked && given.id() == pattern.id()).then_some(sight);
-        attend::mix(&given, v, sight) // (B, T, H, D)
+        let mask = (masked && given.id() == pattern.id()).then_some(mask);
+        attend::apply_pattern(&given, v, mask) // (B, T, H, D)
     }
 
     fn scores(&self, q: &Tensor, k: &Tensor) -> Result<Tensor> {
@@ -227,7 +227,7 @@ impl Attention {
     }
 
     /// The values as a pattern mixes them.
-    fn mix(&self, pattern: &Tensor, v: &Tensor) -> Result<Tensor> {
+    fn apply_pattern(&self, pattern: &Tensor, v: &Tensor) -> Result<Tensor> {
         let (batch, heads, len, seen) = pattern.dims4()?;
         let v = v.transpose(1, 2)?.contiguous()?; // (B, K, S, D)
         let pattern = pattern.reshape((batch, self.n_key_value_heads, (), seen))?; // (B, K, HT/K, S)
@@ -244,17 +244,17 @@ impl Attention {
     }
 
     /// The first head of a part among those of `qkv`, and how many it has.
-    fn place(&self, part: Part) -> (usize, usize) {
+    fn head_range(&self, part: Projection) -> (usize, usize) {
         match part {
-            Part::Q => (0, self.n_heads),
-            Part::K => (self.n_heads, self.n_key_value_heads),
-            Part::V => (self.n_heads + self.n_key_value_heads, self.n_key_value_heads),
+            Projection::Q => (0, self.n_heads),
+            Projection::K => (self.n_heads, self.n_key_value_heads),
+            Projection::V => (self.n_heads + self.n_key_value_heads, self.n_key_value_heads),
         }
     }
 
     /// W_Q, W_K or W_V, as a view.
-    pub(crate) fn weight(&self, part: Part) -> Result<Tensor> {
-        let (first, heads) = self.place(part);
+    pub(crate) fn weight(&self, part: Projection) -> Result<Tensor> {
+        let (first, heads) = self.head_range(part);
         let (width, all) = self.qkv.weight.dims2()?;
         let every = self.n_heads + 2 * self.n_key_value_heads;
         let d_head = all / every;
@@ -269,8 +269,8 @@ impl Attention {
     }
 
     /// b_Q, b_K or b_V, as a view.
-    pub(crate) fn bias(&self, part: Part) -> Result<Tensor> {
-        let (first, heads) = self.place(part);
+    pub(crate) fn bias(&self, part: Projection) -> Result<Tensor> {
+        let (first, heads) = self.head_range(part);
         let every = self.n_heads + 2 * self.n_key_value_heads;
         let bias = self.qkv.bias_or_zeros()?.reshape((every, ()))?; // (H + 2K, D)
         Ok(bias.narrow(0, first, heads)?) // (H or K, D)

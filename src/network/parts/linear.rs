@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use crate::error::Result;
 use crate::network::cpu::matrix::affine;
-use crate::network::cpu::ops::in_one_pass;
+use crate::network::cpu::ops::can_fuse;
 
 /// `x W + b`, with W `[in, out]`; without b where the model has none.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ impl Linear {
         let rows: usize = dims.iter().product();
         dims.push(self.weight.dim(1)?);
         let x = x.reshape((rows, width))?;
-        if in_one_pass([&x, &self.weight].into_iter().chain(&self.bias)) {
+        if can_fuse([&x, &self.weight].into_iter().chain(&self.bias)) {
             return Ok(affine(&x, &self.weight, self.bias.as_ref())?.reshape(dims)?);
         }
         let y = x.matmul(&self.weight)?;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::hook::Site;
-use crate::network::cpu::ops::{gelu, gelu_of_own};
+use crate::network::cpu::ops::{gelu, gelu_inplace};
 use crate::network::parts::linear::Linear;
 use crate::network::tap::TapCtx;
 
@@ -25,7 +25,7 @@ impl Mlp {
             None => {
                 let pre = self.input.forward(x)?; // (B, T, N)
                 match self.activation {
-                    Activation::GeluTanh if !tap.wants(Site::MlpPre, l) => gelu_of_own(pre)?, // (B, T, N)
+                    Activation::GeluTanh if !tap.wants(Site::MlpPre, l) => gelu_inplace(pre)?, // (B, T, N)
                     activation => activation.apply(&tap.at(Site::MlpPre, l, pre)?)?,          // (B, T, N)
                 }
             }

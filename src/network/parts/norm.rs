@@ -1,47 +1,47 @@
-//! Norms: LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019).
+//! NormKind: LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019).
 
 use candle_core::{D, Tensor};
 
 use crate::error::Result;
 use crate::hook::Site;
-use crate::network::cpu::ops::{gain_and_bias, in_one_pass, norm_scale, normalize};
-use crate::network::spec::Norms;
+use crate::network::cpu::ops::{gain_and_bias, can_fuse, norm_scale, normalize};
+use crate::network::spec::NormKind;
 use crate::network::tap::TapCtx;
 
 /// A norm over the last axis; without gain and bias once they are folded into what reads it.
 #[derive(Clone, Debug)]
 pub(crate) struct Norm {
-    pub(crate) kind: Norms,
+    pub(crate) kind: NormKind,
     pub(crate) eps: f64,
     pub(crate) gain: Option<Tensor>, // (M)
     pub(crate) bias: Option<Tensor>, // (M)
 }
 
 /// Where a norm shows its scale, and what it makes before gain and bias; in which layer.
-pub(crate) type Shown = (Site, Site, Option<usize>);
+pub(crate) type NormHooks = (Site, Site, Option<usize>);
 
 impl Norm {
     pub(crate) fn layer(eps: f64, gain: Tensor, bias: Tensor) -> Norm {
-        Norm { kind: Norms::Layer, eps, gain: Some(gain), bias: Some(bias) }
+        Norm { kind: NormKind::Layer, eps, gain: Some(gain), bias: Some(bias) }
     }
 
     pub(crate) fn rms(eps: f64, gain: Tensor) -> Norm {
-        Norm { kind: Norms::Rms, eps, gain: Some(gain), bias: None }
+        Norm { kind: NormKind::Rms, eps, gain: Some(gain), bias: None }
     }
 
     /// No norm: what comes out is what went in.
     pub(crate) fn none() -> Norm {
-        Norm { kind: Norms::None, eps: 0.0, gain: None, bias: None }
+        Norm { kind: NormKind::None, eps: 0.0, gain: None, bias: None }
     }
 
     /// Normalises the last axis, showing at the given sites the scale, and the outcome before gain and bias.
-    pub(crate) fn forward(&self, x: Tensor, shown: Shown, tap: &mut TapCtx) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: Tensor, shown: NormHooks, tap: &mut TapCtx) -> Result<Tensor> {
         let (scale_site, site, layer) = shown;
-        if self.kind == Norms::None {
+        if self.kind == NormKind::None {
             return Ok(x);
         }
-        if self.is_in_one_pass(&x) {
-            let (centres, gain, bias) = (self.kind == Norms::Layer, self.gain.as_ref(), self.bias.as_ref());
+        if self.can_fuse(&x) {
+            let (centres, gain, bias) = (self.kind == NormKind::Layer, self.gain.as_ref(), self.bias.as_ref());
             let changed = if tap.wants(scale_site, layer) {
                 let scale = norm_scale(&x, centres, self.eps)?; // (B, T, 1)
                 let given = tap.at(scale_site, layer, scale.clone())?; // (B, T, 1)
@@ -56,27 +56,27 @@ impl Norm {
             };
             return gain_and_bias(&tap.at(site, layer, normalized)?, gain, bias); // (B, T, M)
         }
-        let Some((x, scale)) = self.taken_apart(&x)? else { return Ok(x) };
+        let Some((x, scale)) = self.stats(&x)? else { return Ok(x) };
         let scale = tap.at(scale_site, layer, scale)?; // (B, T, 1)
         let normalized = tap.at(site, layer, x.broadcast_div(&scale)?)?; // (B, T, M)
         self.gain_and_bias(normalized)
     }
 
     /// Normalises the last axis of what TransformerLens does not show.
-    pub(crate) fn unseen(&self, x: Tensor) -> Result<Tensor> {
-        if self.kind != Norms::None && self.is_in_one_pass(&x) {
+    pub(crate) fn forward_untapped(&self, x: Tensor) -> Result<Tensor> {
+        if self.kind != NormKind::None && self.can_fuse(&x) {
             let (gain, bias) = (self.gain.as_ref(), self.bias.as_ref());
-            return normalize(&x, self.kind == Norms::Layer, self.eps, gain, bias);
+            return normalize(&x, self.kind == NormKind::Layer, self.eps, gain, bias);
         }
-        match self.taken_apart(&x)? {
+        match self.stats(&x)? {
             Some((x, scale)) => self.gain_and_bias(x.broadcast_div(&scale)?),
             None => Ok(x),
         }
     }
 
     /// What is to be divided, and by what; nothing where there is no norm.
-    fn taken_apart(&self, x: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
-        if self.kind == Norms::None {
+    fn stats(&self, x: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+        if self.kind == NormKind::None {
             return Ok(None);
         }
         let x = self.centred(x)?;
@@ -84,14 +84,14 @@ impl Norm {
         Ok(Some((x, scale)))
     }
 
-    fn is_in_one_pass(&self, x: &Tensor) -> bool {
-        in_one_pass([x].into_iter().chain(&self.gain).chain(&self.bias))
+    fn can_fuse(&self, x: &Tensor) -> bool {
+        can_fuse([x].into_iter().chain(&self.gain).chain(&self.bias))
     }
 
     fn centred(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self.kind {
-            Norms::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
-            Norms::Rms | Norms::None => x.clone(),
+            NormKind::Layer => x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?,
+            NormKind::Rms | NormKind::None => x.clone(),
         })
     }
 

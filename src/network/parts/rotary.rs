@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::wrong;
+use crate::network::config::invalid_config;
 
 /// Turns the first entries of queries and keys.
 #[derive(Clone, Debug)]
@@ -156,7 +156,7 @@ impl Parameters {
         let kind = self.rope_type.as_deref().or(self.old_type.as_deref()).unwrap_or("default");
         let factor = |name: &str, value: Option<f64>, usual: &str| match value {
             Some(value) => positive(name, value, usual),
-            None => wrong(
+            None => invalid_config(
                 format!("config.json says rope_type = {kind:?}, but no {name}"),
                 format!("write it beside rope_type: there is no default; {usual}"),
             ),
@@ -168,7 +168,7 @@ impl Parameters {
                 let low = factor("low_freq_factor", self.low_freq_factor, "Llama 3.1 has 1")?;
                 let high = factor("high_freq_factor", self.high_freq_factor, "Llama 3.1 has 4")?;
                 if low >= high {
-                    return wrong(
+                    return invalid_config(
                         format!("config.json says low_freq_factor = {low} and high_freq_factor = {high}"),
                         "the low one must be below the high one: Llama 3.1 has 1 and 4",
                     );
@@ -180,7 +180,7 @@ impl Parameters {
                 Scaling::Llama3 { factor, low, high, trained_on }
             }
             other => {
-                return wrong(
+                return invalid_config(
                     format!("config.json says rope_type = {other:?}, which is not known"),
                     "known are default, linear and llama3",
                 );
@@ -194,7 +194,7 @@ fn positive(name: &str, value: f64, usual: &str) -> Result<f64> {
     if value.is_finite() && value > 0.0 {
         return Ok(value);
     }
-    wrong(
+    invalid_config(
         format!("config.json says {name} = {value} of rotary positions"),
         format!("it must be a positive number: {usual}"),
     )

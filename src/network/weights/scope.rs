@@ -19,12 +19,12 @@ impl<'a> Scope<'a> {
     }
 
     /// Weights under `prefix` if there are any: some files leave it out.
-    pub(crate) fn perhaps(weights: &'a Weights, prefix: &str, known: &str) -> Scope<'a> {
+    pub(crate) fn with_optional_prefix(weights: &'a Weights, prefix: &str, known: &str) -> Scope<'a> {
         let has = weights.has(&format!("{prefix}{known}"));
         Scope { weights, prefix: if has { prefix.into() } else { String::new() } }
     }
 
-    pub(crate) fn within(&self, name: &str) -> Scope<'a> {
+    pub(crate) fn child(&self, name: &str) -> Scope<'a> {
         Scope { weights: self.weights, prefix: format!("{}{name}.", self.prefix) }
     }
 
@@ -38,11 +38,11 @@ impl<'a> Scope<'a> {
 
     /// A linear map as PyTorch keeps it, `[out, in]`.
     pub(crate) fn linear(&self, name: &str, [from, to]: [usize; 2], biased: bool) -> Result<Linear> {
-        self.joined(&[(name, to)], from, biased)
+        self.concat_linear(&[(name, to)], from, biased)
     }
 
     /// Several linear maps of one input, as PyTorch keeps them, in one.
-    pub(crate) fn joined(&self, maps: &[(&str, usize)], from: usize, biased: bool) -> Result<Linear> {
+    pub(crate) fn concat_linear(&self, maps: &[(&str, usize)], from: usize, biased: bool) -> Result<Linear> {
         let join = |parts: Vec<Tensor>| -> Result<Tensor> {
             Ok(if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 0)? })
         };
