@@ -21,8 +21,8 @@ use crate::figure::label::{cut, for_plotly};
 use crate::figure::pixels;
 use crate::figure::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
 use crate::figure::scene::{
-    Area, CHIP_FONT, Cells, Chips, Grid, Item, Marks, OUTLINE, Panel, Ruler, Scene, Series, Side, TABLE_FONT,
-    TABLE_ROW, Text, Thumbs, cell_text,
+    Area, CHIP_FONT, Cells, TokenChips, Grid, Item, Marks, OUTLINE, Panel, AxisScale, Scene, Series, Side, TABLE_FONT,
+    TABLE_ROW, Text, Thumbnails, cell_text,
 };
 
 const MONO: &str = "Hack, 'DejaVu Sans Mono', Menlo, Consolas, monospace";
@@ -40,8 +40,8 @@ pub(super) fn draw(scene: &Scene) -> Result<Value> {
             Item::Panel(panel) => {
                 plot.panel(panel, &[])?;
             }
-            Item::Thumbs(thumbs) => plot.thumbs(thumbs)?,
-            Item::Chips(chips) => plot.chips(chips)?,
+            Item::Thumbnails(thumbs) => plot.thumbs(thumbs)?,
+            Item::TokenChips(chips) => plot.chips(chips)?,
             Item::Table(grid) => plot.table(grid)?,
         }
     }
@@ -64,9 +64,9 @@ struct Plot {
 /// A number to four digits, whole where it is whole, null where it is not finite. What is as small as rounding errors is
 /// 0: it would differ from machine to machine.
 #[derive(Clone, Copy)]
-struct Digits(f32);
+struct RoundedF32(f32);
 
-impl Serialize for Digits {
+impl Serialize for RoundedF32 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let value = rounded(f64::from(self.0));
         match value {
@@ -120,10 +120,10 @@ impl Plot {
         let traces = match &panel.marks {
             Marks::Cells(cells) => {
                 self.shapes.push(frame(&x, &y, &panel.x, &panel.y));
-                let sorts = sorts(others.iter().flatten().chain(&cells.values));
+                let non_finite_kinds = non_finite_kinds(others.iter().flatten().chain(&cells.values));
                 match cells.pixels {
                     true => self.pixels(panel, cells, (&x, &y))?,
-                    false => self.cells(panel, cells, &sorts, (&x, &y))?,
+                    false => self.cells(panel, cells, &non_finite_kinds, (&x, &y))?,
                 }
             }
             Marks::Bars(series) => self.bars(panel, series, (&x, &y))?,
@@ -153,7 +153,7 @@ impl Plot {
     fn pixels(&mut self, panel: &Panel, cells: &Cells, (x, y): (&str, &str)) -> Result<Vec<usize>> {
         let image = |png: Vec<u8>| format!("data:image/png;base64,{}", STANDARD.encode(png));
         // An image has no colour bar of its own: this one cell, out of sight, brings it.
-        let bar = HeatMap::new(vec![-9], vec![-9], vec![vec![Digits(cells.scale.low as f32)]])
+        let bar = HeatMap::new(vec![-9], vec![-9], vec![vec![RoundedF32(cells.scale.low as f32)]])
             .zmin(cells.scale.low)
             .zmax(cells.scale.high)
             .color_scale(palette(&cells.scale))
@@ -191,7 +191,7 @@ impl Plot {
         &mut self,
         panel: &Panel,
         cells: &Cells,
-        sorts: &[&str],
+        non_finite_kinds: &[&str],
         (x, y): (&str, &str),
     ) -> Result<Vec<usize>> {
         let hover = |value: &str| hover(panel, Some(value));
@@ -211,7 +211,7 @@ impl Plot {
             false => json!({}),
         };
         let mut traces = vec![self.add(&*trace, written)?];
-        for sort in sorts {
+        for sort in non_finite_kinds {
             let trace = HeatMap::new_z(mask(&cells.values, cells, sort))
                 .color_scale(grey())
                 .show_scale(false)
@@ -250,7 +250,7 @@ impl Plot {
         let mut traces = Vec::new();
         for (i, one) in series.iter().enumerate() {
             let trace =
-                Bar::new((0..one.values.len()).collect(), one.values.iter().map(|v| Digits(*v)).collect())
+                Bar::new((0..one.values.len()).collect(), one.values.iter().map(|v| RoundedF32(*v)).collect())
                     .name(for_plotly(&one.name))
                     .width(each)
                     .offset(each * i as f64 - 0.4)
@@ -273,7 +273,7 @@ impl Plot {
             let dots = one.values.len() <= 48 && !one.muted;
             let trace = Scatter::new(
                 (0..one.values.len()).collect(),
-                one.values.iter().map(|v| Digits(*v)).collect(),
+                one.values.iter().map(|v| RoundedF32(*v)).collect(),
             )
             .name(for_plotly(&one.name))
             .mode(if dots { Mode::LinesMarkers } else { Mode::Lines })
@@ -312,7 +312,7 @@ impl Plot {
         Ok(Some(name))
     }
 
-    fn thumbs(&mut self, thumbs: &Thumbs) -> Result<()> {
+    fn thumbs(&mut self, thumbs: &Thumbnails) -> Result<()> {
         let Marks::Cells(cells) = &thumbs.enlarged.marks else { return Ok(()) };
         let enlarged = self.panel(&thumbs.enlarged, &thumbs.whole)?;
         let pixels = |far: f64, down: bool| {
@@ -328,15 +328,15 @@ impl Plot {
         let across = thumbs.across.min(thumbs.small.len());
         let edges_x = edges(across, columns, thumbs.tile.0, thumbs.step.0);
         let edges_y = edges(down, rows, thumbs.tile.1, thumbs.step.1);
-        let blank = vec![vec![Digits(f32::NAN); edges_x.len() - 1]; edges_y.len() - 1];
+        let blank = vec![vec![RoundedF32(f32::NAN); edges_x.len() - 1]; edges_y.len() - 1];
         let (mut z, mut masked) = (blank.clone(), None);
         for (i, small) in thumbs.small.iter().enumerate() {
             let (top, left) = (i / thumbs.across * (rows + 1), i % thumbs.across * (columns + 1));
             for (j, v) in small.iter().enumerate() {
-                z[top + j / columns][left + j % columns] = Digits(*v);
+                z[top + j / columns][left + j % columns] = RoundedF32(*v);
                 if !v.is_finite() {
                     masked.get_or_insert_with(|| blank.clone())[top + j / columns][left + j % columns] =
-                        Digits(1.0);
+                        RoundedF32(1.0);
                 }
             }
         }
@@ -363,7 +363,7 @@ impl Plot {
         self.choice(thumbs, cells, &enlarged)
     }
 
-    fn tile_frames(&mut self, thumbs: &Thumbs, (x, y): (&str, &str)) -> Result<()> {
+    fn tile_frames(&mut self, thumbs: &Thumbnails, (x, y): (&str, &str)) -> Result<()> {
         let (mut xs, mut ys) = (Vec::new(), Vec::new());
         for i in 0..thumbs.small.len() {
             let (left, top) = self.tile_corner(thumbs, i);
@@ -383,7 +383,7 @@ impl Plot {
     }
 
     /// What the pointer meets upon the small pictures. `meta` says which menu a click works, in our own pages.
-    fn tile_targets(&mut self, thumbs: &Thumbs, (x, y): (&str, &str)) -> Result<()> {
+    fn tile_targets(&mut self, thumbs: &Thumbnails, (x, y): (&str, &str)) -> Result<()> {
         let centers: Vec<(f64, f64)> = (0..thumbs.small.len())
             .map(|i| self.tile_corner(thumbs, i))
             .map(|(left, top)| (left + thumbs.tile.0 / 2.0, top + thumbs.tile.1 / 2.0))
@@ -406,13 +406,13 @@ impl Plot {
         self.add(&*trace, json!({ "meta": { "menu": self.menus.len() } })).map(drop)
     }
 
-    fn tile_corner(&self, thumbs: &Thumbs, index: usize) -> (f64, f64) {
+    fn tile_corner(&self, thumbs: &Thumbnails, index: usize) -> (f64, f64) {
         let (x, y) = thumbs.submatrix(index);
         (fraction(x - thumbs.area.x), fraction(y - thumbs.area.y))
     }
 
     /// The menu that chooses which matrix is enlarged, and the outline of the chosen small picture.
-    fn choice(&mut self, thumbs: &Thumbs, cells: &Cells, traces: &[usize]) -> Result<()> {
+    fn choice(&mut self, thumbs: &Thumbnails, cells: &Cells, traces: &[usize]) -> Result<()> {
         // On the paper, since an axis would cut off what lies beyond its ends.
         let outline = |i: usize| {
             let (left, top) = thumbs.submatrix(i);
@@ -420,9 +420,9 @@ impl Plot {
             [self.right(left - 2.0), self.up(top - 2.0), self.right(right + 2.0), self.up(bottom + 2.0)]
         };
         let shape = self.shapes.len();
-        let sorts = sorts(thumbs.whole.iter().flatten());
+        let non_finite_kinds = non_finite_kinds(thumbs.whole.iter().flatten());
         let masks: Vec<Vec<Mask>> = (thumbs.whole.iter())
-            .map(|matrix| sorts.iter().map(|sort| mask(matrix, cells, sort)).collect())
+            .map(|matrix| non_finite_kinds.iter().map(|sort| mask(matrix, cells, sort)).collect())
             .collect();
         let masked_alike = masks.windows(2).all(|pair| pair[0] == pair[1]);
         let traces = if masked_alike { &traces[..1] } else { traces };
@@ -478,7 +478,7 @@ impl Plot {
         Ok(())
     }
 
-    fn chips(&mut self, chips: &Chips) -> Result<()> {
+    fn chips(&mut self, chips: &TokenChips) -> Result<()> {
         let area = chips.area;
         let pixels = |range| Axis::new().visible(false).fixed_range(true).range(range);
         let (x, y) = self.pair(&area, pixels(vec![0.0, area.w]), pixels(vec![area.h, 0.0]))?;
@@ -630,8 +630,8 @@ fn fraction(value: f64) -> f64 {
 }
 
 /// The rows of a matrix. Where nothing lies above the diagonal a row ends there, which halves the JSON.
-fn rows(values: &[f32], cells: &Cells) -> Vec<Vec<Digits>> {
-    by_row(values, cells).map(|row| row.iter().map(|v| Digits(*v)).collect()).collect()
+fn rows(values: &[f32], cells: &Cells) -> Vec<Vec<RoundedF32>> {
+    by_row(values, cells).map(|row| row.iter().map(|v| RoundedF32(*v)).collect()).collect()
 }
 
 fn by_row<'a>(values: &'a [f32], cells: &Cells) -> impl Iterator<Item = &'a [f32]> {
@@ -652,7 +652,7 @@ fn texts(cells: &Cells) -> Vec<Vec<String>> {
 }
 
 /// Which sorts of number that are not finite there are among these.
-fn sorts<'a>(values: impl IntoIterator<Item = &'a f32>) -> Vec<&'static str> {
+fn non_finite_kinds<'a>(values: impl IntoIterator<Item = &'a f32>) -> Vec<&'static str> {
     let mut found = [("-inf", false), ("inf", false), ("NaN", false)];
     for value in values.into_iter().filter(|v| !v.is_finite()) {
         let which = if value.is_nan() { 2 } else { usize::from(*value > 0.0) };
@@ -704,7 +704,7 @@ fn annotation(text: &Text) -> Annotation {
     if text.turned { annotation.text_angle(-90.0) } else { annotation }
 }
 
-fn axis(ruler: &Ruler) -> Axis {
+fn axis(ruler: &AxisScale) -> Axis {
     let axis = Axis::new()
         .range(vec![ruler.low, ruler.high])
         .auto_range(false)
@@ -723,7 +723,7 @@ fn axis(ruler: &Ruler) -> Axis {
     }
 }
 
-fn frame(x: &str, y: &str, across: &Ruler, down: &Ruler) -> Shape {
+fn frame(x: &str, y: &str, across: &AxisScale, down: &AxisScale) -> Shape {
     Shape::new()
         .shape_type(ShapeType::Rect)
         .layer(ShapeLayer::Above)

@@ -31,8 +31,8 @@ pub(super) struct Scene {
 pub(super) enum Item {
     Text(Text),
     Panel(Box<Panel>),
-    Thumbs(Box<Thumbs>),
-    Chips(Chips),
+    Thumbnails(Box<Thumbnails>),
+    TokenChips(TokenChips),
     Table(Grid),
 }
 
@@ -68,15 +68,15 @@ pub(super) struct Text {
 #[derive(Clone, Debug)]
 pub(super) struct Panel {
     pub area: Area,
-    pub x: Ruler,
-    pub y: Ruler,
+    pub x: AxisScale,
+    pub y: AxisScale,
     pub marks: Marks,
     pub legend: Option<(f64, f64)>,
 }
 
 /// One axis of a panel: the values at its two ends, and the ticks between.
 #[derive(Clone, Debug)]
-pub(super) struct Ruler {
+pub(super) struct AxisScale {
     pub name: String,
     pub low: f64,
     pub high: f64,
@@ -86,7 +86,7 @@ pub(super) struct Ruler {
     pub turned: bool,
 }
 
-impl Ruler {
+impl AxisScale {
     pub fn place(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
@@ -127,7 +127,7 @@ pub(super) struct Series {
 
 /// Small pictures of many matrices, and one of them enlarged.
 #[derive(Clone, Debug)]
-pub(super) struct Thumbs {
+pub(super) struct Thumbnails {
     pub area: Area,
     pub tile: (f64, f64),
     pub step: (f64, f64),
@@ -144,7 +144,7 @@ pub(super) struct Thumbs {
     pub heading: (f64, f64),
 }
 
-impl Thumbs {
+impl Thumbnails {
     /// The corner of the small picture at `index`.
     pub fn submatrix(&self, index: usize) -> (f64, f64) {
         let (row, column) = (index / self.across, index % self.across);
@@ -154,7 +154,7 @@ impl Thumbs {
 
 /// Pieces of text on coloured ground.
 #[derive(Clone, Debug)]
-pub(super) struct Chips {
+pub(super) struct TokenChips {
     pub area: Area,
     pub pieces: Vec<Chip>,
     pub scale: Scale,
@@ -260,7 +260,7 @@ impl Scene {
         }
         self.put_cells(&panel);
         self.items.push(Item::Panel(Box::new(panel)));
-        self.reach(end.0, end.1);
+        self.grow_to(end.0, end.1);
         Ok(())
     }
 
@@ -330,8 +330,8 @@ impl Scene {
             let text = cut(title, (tile.0 / (MONO * TICK)) as usize);
             self.text(text, (x, y - 8.0), TICK, MUTED, true, Side::Start);
         }
-        self.reach(end.0.max(area.x + area.w + PAD), end.1.max(area.y + area.h));
-        let thumbs = Thumbs {
+        self.grow_to(end.0.max(area.x + area.w + PAD), end.1.max(area.y + area.h));
+        let thumbs = Thumbnails {
             area,
             tile,
             step,
@@ -344,7 +344,7 @@ impl Scene {
             enlarged: panel,
             heading,
         };
-        self.items.push(Item::Thumbs(Box::new(thumbs)));
+        self.items.push(Item::Thumbnails(Box::new(thumbs)));
         Ok(())
     }
 
@@ -391,7 +391,7 @@ impl Scene {
         let room = area.w / n as f64;
         let x = entries(along, room, false, if bars || n <= 48 { 0.5 } else { 0.0 });
         let x = if bars { x } else { counted(along, x, area.w) };
-        let y = Ruler { name: "value".into(), low, high, ticks: marks, entries: None, turned: false };
+        let y = AxisScale { name: "value".into(), low, high, ticks: marks, entries: None, turned: false };
         let bottom = area.y + area.h + label_height(&x);
         self.text(
             plain(along.name()),
@@ -421,12 +421,12 @@ impl Scene {
         }
         let marks = if bars { Marks::Bars(series) } else { Marks::Lines(series) };
         self.items.push(Item::Panel(Box::new(Panel { area, x, y, marks, legend })));
-        self.reach(right, bottom + LINE);
+        self.grow_to(right, bottom + LINE);
         Ok(())
     }
 
     /// Where a bar has no height because its number is not finite, the number in words.
-    fn unbounded(&mut self, series: &[Series], area: &Area, y: &Ruler) {
+    fn unbounded(&mut self, series: &[Series], area: &Area, y: &AxisScale) {
         const MOST: usize = 64;
         let n = series.first().map_or(1, |s| s.values.len()) as f64;
         let each = 0.8 / series.len() as f64;
@@ -482,8 +482,8 @@ impl Scene {
         let bar =
             Area { x: used + 20.0, y: self.height + 20.0, w: 12.0, h: (area.h - 20.0).clamp(60.0, 180.0) };
         self.scale_title(&scale, &bar);
-        self.items.push(Item::Chips(Chips { area, pieces, scale, bar }));
-        self.reach(bar.x + 70.0, bottom.max(bar.y + bar.h + 6.0));
+        self.items.push(Item::TokenChips(TokenChips { area, pieces, scale, bar }));
+        self.grow_to(bar.x + 70.0, bottom.max(bar.y + bar.h + 6.0));
         Ok(())
     }
 
@@ -527,7 +527,7 @@ impl Scene {
             w: columns.iter().map(|column| column.width).sum(),
             h: TABLE_ROW + rows.iter().sum::<f64>(),
         };
-        self.reach(PAD + area.w + PAD, area.y + area.h + 2.0);
+        self.grow_to(PAD + area.w + PAD, area.y + area.h + 2.0);
         if table.rows().len() > shown {
             let note = format!("{} more rows", table.rows().len() - shown);
             self.text(note, (PAD, self.height + 10.0), 12.0, MUTED, false, Side::Start);
@@ -541,7 +541,7 @@ impl Scene {
         let wide = width(&title) as f64 * SANS * TITLE + 2.0 * PAD;
         self.text(title, (PAD, self.height + 8.0), TITLE, INK, false, Side::Start);
         let top = self.height + 32.0;
-        self.reach(wide, top);
+        self.grow_to(wide, top);
     }
 
     /// The names of a matrix's axes and of its colours.
@@ -575,7 +575,7 @@ impl Scene {
         self.items.push(Item::Text(Text { x, y, text: text.into(), size, color, mono, side, turned: false }));
     }
 
-    fn reach(&mut self, right: f64, bottom: f64) {
+    fn grow_to(&mut self, right: f64, bottom: f64) {
         self.width = self.width.max(right);
         self.height = self.height.max(bottom);
     }
@@ -654,8 +654,8 @@ const COLOURED: usize = 8;
 
 /// Of rows of `n` numbers, those `most` that go farthest from zero, in their order.
 fn farthest(values: &[f32], n: usize, most: usize) -> Vec<usize> {
-    let reach = |row: &[f32]| row.iter().filter(|v| v.is_finite()).fold(0f32, |far, v| far.max(v.abs()));
-    let reaches: Vec<f32> = values.chunks(n).map(reach).collect();
+    let grow_to = |row: &[f32]| row.iter().filter(|v| v.is_finite()).fold(0f32, |far, v| far.max(v.abs()));
+    let reaches: Vec<f32> = values.chunks(n).map(grow_to).collect();
     let mut order: Vec<usize> = (0..reaches.len()).collect();
     order.sort_by(|&a, &b| reaches[b].total_cmp(&reaches[a]));
     order.truncate(most);
@@ -664,7 +664,7 @@ fn farthest(values: &[f32], n: usize, most: usize) -> Vec<usize> {
 }
 
 /// The ruler of entries that are labelled by rising numbers, such as steps: its ticks are at round ones.
-fn counted(axis: &Axis, ruler: Ruler, room: f64) -> Ruler {
+fn counted(axis: &Axis, ruler: AxisScale, room: f64) -> AxisScale {
     let labels = axis.labels().unwrap_or_default();
     let numbers: Vec<f64> = labels.iter().map_while(|label| label.parse().ok()).collect();
     let rising = numbers.windows(2).all(|pair| pair[0] < pair[1]);
@@ -682,14 +682,14 @@ fn counted(axis: &Axis, ruler: Ruler, room: f64) -> Ruler {
     };
     let ticks = ticks(*first, *last, count).into_iter();
     let ticks = ticks.filter_map(|(number, text)| Some((place(number)?, text))).collect();
-    Ruler { ticks, turned: false, ..ruler }
+    AxisScale { ticks, turned: false, ..ruler }
 }
 
 /// Entries from which on labels are told by their places too.
 const FAR: usize = 256;
 
 /// The ruler of an axis of entries, each `room` pixels wide, with as many ticks as there is room for.
-fn entries(axis: &Axis, room: f64, down: bool, margin: f64) -> Ruler {
+fn entries(axis: &Axis, room: f64, down: bool, margin: f64) -> AxisScale {
     let n = axis.len();
     // Among so many, a label does not say where it is.
     let far = n > FAR;
@@ -707,7 +707,7 @@ fn entries(axis: &Axis, room: f64, down: bool, margin: f64) -> Ruler {
         .unwrap_or(n.max(1));
     let (first, last) = (-margin, n as f64 - 1.0 + margin);
     let (low, high) = if down { (last, first) } else { (first, last) };
-    Ruler {
+    AxisScale {
         name: plain(axis.name()),
         low,
         high,
@@ -717,11 +717,11 @@ fn entries(axis: &Axis, room: f64, down: bool, margin: f64) -> Ruler {
     }
 }
 
-fn label_width(ruler: &Ruler) -> f64 {
+fn label_width(ruler: &AxisScale) -> f64 {
     ruler.ticks.iter().map(|(_, text)| width(text)).max().unwrap_or(0) as f64 * MONO * TICK + 6.0
 }
 
-fn label_height(ruler: &Ruler) -> f64 {
+fn label_height(ruler: &AxisScale) -> f64 {
     if ruler.turned { label_width(ruler) + 2.0 } else { 20.0 }
 }
 

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use crate::figure::label::cut;
 use crate::figure::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, ticks};
 use crate::figure::scene::{
-    Area, CHIP_FONT, Cells, Chips, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT,
-    TABLE_LINE, TABLE_ROW, Text, Thumbs, cell_text, pooled,
+    Area, CHIP_FONT, Cells, TokenChips, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT,
+    TABLE_LINE, TABLE_ROW, Text, Thumbnails, cell_text, pooled,
 };
 use crate::markup::{ACCENT, for_markup};
 
@@ -26,8 +26,8 @@ pub(super) fn draw(scene: &Scene) -> String {
         match item {
             Item::Text(text) => svg.text(text),
             Item::Panel(panel) => svg.panel(panel),
-            Item::Thumbs(thumbs) => svg.thumbs(thumbs),
-            Item::Chips(chips) => svg.chips(chips),
+            Item::Thumbnails(thumbs) => svg.thumbs(thumbs),
+            Item::TokenChips(chips) => svg.chips(chips),
             Item::Table(grid) => svg.table(grid),
         }
     }
@@ -235,7 +235,7 @@ impl Svg {
         }
     }
 
-    fn thumbs(&mut self, thumbs: &Thumbs) {
+    fn thumbs(&mut self, thumbs: &Thumbnails) {
         let scale = match &thumbs.enlarged.marks {
             Marks::Cells(cells) => &cells.scale,
             _ => return,
@@ -260,7 +260,7 @@ impl Svg {
         self.panel(&thumbs.enlarged);
     }
 
-    fn chips(&mut self, chips: &Chips) {
+    fn chips(&mut self, chips: &TokenChips) {
         for chip in &chips.pieces {
             let Area { x, y, w, h } = chip.area;
             let fill = chips.scale.color(chip.value);

@@ -14,11 +14,11 @@ use crate::error::{Error, ErrorKind, Result, nearest};
 pub(crate) struct Header<'a> {
     pub path: &'a str,
     metadata: BTreeMap<&'a str, Value<'a>>,
-    pub tensors: BTreeMap<&'a str, Found>,
+    pub tensors: BTreeMap<&'a str, TensorInfo>,
 }
 
 /// A tensor of the file.
-pub(crate) struct Found {
+pub(crate) struct TensorInfo {
     pub dtype: GgmlDType,
     /// Rows first; the file has it the other way round.
     pub shape: Vec<usize>,
@@ -177,12 +177,12 @@ impl<'a> Header<'a> {
         for _ in 0..n_values {
             let mut entry = || {
                 let (key, kind) = (reader.name()?, reader.u32()?);
-                let value = reader.value(kind).map_err(|what| format!("of `{}`, {what}", shown(key)))?;
+                let value = reader.value(kind).map_err(|what| format!("of `{}`, {what}", truncate(key)))?;
                 Ok((key, value))
             };
             let (key, value) = entry().map_err(broken)?;
             if header.metadata.insert(key, value).is_some() {
-                return Err(broken(format!("it says `{}` twice", shown(key))));
+                return Err(broken(format!("it says `{}` twice", truncate(key))));
             }
         }
         header.read_tensors(&mut reader, n_tensors, broken)?;
@@ -199,7 +199,7 @@ impl<'a> Header<'a> {
         let mut announced = Vec::new();
         for _ in 0..count {
             let name = reader.name().map_err(broken)?;
-            let in_tensor = |what: String| broken(format!("of the tensor `{}`, {what}", shown(name)));
+            let in_tensor = |what: String| broken(format!("of the tensor `{}`, {what}", truncate(name)));
             let n_dims = reader.u32().map_err(in_tensor)?;
             if !(1..=4).contains(&n_dims) {
                 return Err(in_tensor(format!("{n_dims} axes are announced, and there can be 1 to 4")));
@@ -210,7 +210,7 @@ impl<'a> Header<'a> {
             }
             let number = reader.u32().map_err(in_tensor)?;
             let Some(dtype) = dtype(number) else {
-                let what = format!("the tensor `{}` of {path} has numbers of type {number}", shown(name));
+                let what = format!("the tensor `{}` of {path} has numbers of type {number}", truncate(name));
                 return Err(Error::new(ErrorKind::Weights, what).help(
                     "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K are read: take such a file of the model",
                 ));
@@ -226,7 +226,7 @@ impl<'a> Header<'a> {
                 reader.u64().map_err(in_tensor)?,
                 size,
                 name,
-                Found { dtype, shape, range: 0..0 },
+                TensorInfo { dtype, shape, range: 0..0 },
             ));
         }
         let alignment = match self.metadata.get("general.alignment") {
@@ -242,18 +242,18 @@ impl<'a> Header<'a> {
             let end = start.and_then(|start| start.checked_add(size));
             let (Some(start), Some(end)) = (start, end.filter(|&end| end <= reader.bytes.len())) else {
                 let len = reader.bytes.len();
-                let name = shown(name);
+                let name = truncate(name);
                 return Err(broken(format!(
                     "`{name}` has {size} bytes at {offset}, and the file ends at {len}"
                 )));
             };
             if start < free || !start.is_multiple_of(alignment) {
-                return Err(broken(format!("`{}` lies where another tensor does, or askew", shown(name))));
+                return Err(broken(format!("`{}` lies where another tensor does, or askew", truncate(name))));
             }
             free = end;
             found.range = start..end;
             if self.tensors.insert(name, found).is_some() {
-                return Err(broken(format!("it has two tensors `{}`", shown(name))));
+                return Err(broken(format!("it has two tensors `{}`", truncate(name))));
             }
         }
         Ok(())
@@ -265,12 +265,12 @@ impl<'a> Header<'a> {
             false => Error::new(ErrorKind::Config, format!("{} does not say `{key}`", self.path)),
         };
         match nearest(key, self.metadata.keys().copied()).filter(|found| *found != key) {
-            Some(found) => error.help(format!("it says `{}`: convert the model again", shown(found))),
+            Some(found) => error.help(format!("it says `{}`: convert the model again", truncate(found))),
             None => error.help("its metadata are not what they should be: convert the model again"),
         }
     }
 
-    pub(crate) fn says(&self, key: &str) -> bool {
+    pub(crate) fn contains_key(&self, key: &str) -> bool {
         self.metadata.contains_key(key)
     }
 
@@ -310,7 +310,7 @@ impl<'a> Header<'a> {
 
     /// The value where the file says it, of any of the kinds above.
     pub(crate) fn optional<T>(&self, key: &str, get: impl Fn(&Self, &str) -> Result<T>) -> Result<Option<T>> {
-        if self.says(key) { get(self, key).map(Some) } else { Ok(None) }
+        if self.contains_key(key) { get(self, key).map(Some) } else { Ok(None) }
     }
 
     pub(crate) fn texts(&self, key: &str) -> Result<Vec<Cow<'a, str>>> {
@@ -339,7 +339,7 @@ impl<'a> Header<'a> {
 }
 
 /// As much of a name as an error shows.
-pub(crate) fn shown(name: &str) -> String {
+pub(crate) fn truncate(name: &str) -> String {
     const LONGEST: usize = 60;
     name.chars().take(LONGEST).collect()
 }

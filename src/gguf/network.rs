@@ -5,8 +5,8 @@ use candle_core::{DType, Device};
 use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::gguf::header::{Found, Header};
-use crate::network::weights::file::{Change, Place, Places, Stored};
+use crate::gguf::header::{TensorInfo, Header};
+use crate::network::weights::file::{Relayout, TensorLocation, TensorLocations, StoredDtype};
 
 /// What is known of an architecture's files.
 struct Architecture {
@@ -17,7 +17,7 @@ struct Architecture {
     whole: &'static [(&'static str, &'static str)],
     layer: &'static str,
     in_layer: &'static [(&'static str, &'static str)],
-    change: fn(&str, &Sizes) -> Result<Change>,
+    change: fn(&str, &Sizes) -> Result<Relayout>,
 }
 
 const LLAMA_WHOLE: &[(&str, &str)] = &[
@@ -56,9 +56,9 @@ const KNOWN: [Architecture; 5] = [
         in_layer: LLAMA_IN_LAYER,
         change: |name, sizes| {
             Ok(match name {
-                "attn_q.weight" | "attn_q.bias" => Change::Rotary { heads: sizes.heads()? },
-                "attn_k.weight" | "attn_k.bias" => Change::Rotary { heads: sizes.kv_heads()? },
-                _ => Change::None,
+                "attn_q.weight" | "attn_q.bias" => Relayout::Rotary { heads: sizes.heads()? },
+                "attn_k.weight" | "attn_k.bias" => Relayout::Rotary { heads: sizes.kv_heads()? },
+                _ => Relayout::None,
             })
         },
     },
@@ -68,7 +68,7 @@ const KNOWN: [Architecture; 5] = [
         whole: LLAMA_WHOLE,
         layer: "model.layers",
         in_layer: LLAMA_IN_LAYER,
-        change: |_, _| Ok(Change::None),
+        change: |_, _| Ok(Relayout::None),
     },
     Architecture {
         names: ("qwen3", "qwen3"),
@@ -76,7 +76,7 @@ const KNOWN: [Architecture; 5] = [
         whole: LLAMA_WHOLE,
         layer: "model.layers",
         in_layer: LLAMA_IN_LAYER,
-        change: |_, _| Ok(Change::None),
+        change: |_, _| Ok(Relayout::None),
     },
     Architecture {
         names: ("gpt2", "gpt2"),
@@ -107,9 +107,9 @@ const KNOWN: [Architecture; 5] = [
             // GPT-2's own layers keep inputs as rows, unlike all others.
             Ok(match name {
                 "attn_qkv.weight" | "attn_output.weight" | "ffn_up.weight" | "ffn_down.weight" => {
-                    Change::Transpose
+                    Relayout::Transpose
                 }
-                _ => Change::None,
+                _ => Relayout::None,
             })
         },
     },
@@ -139,8 +139,8 @@ const KNOWN: [Architecture; 5] = [
         ],
         change: |name, sizes| {
             Ok(match name {
-                "attn_qkv.weight" | "attn_qkv.bias" => Change::Interleave { heads: sizes.heads()? },
-                _ => Change::None,
+                "attn_qkv.weight" | "attn_qkv.bias" => Relayout::Interleave { heads: sizes.heads()? },
+                _ => Relayout::None,
             })
         },
     },
@@ -190,13 +190,13 @@ impl Sizes<'_, '_> {
 }
 
 /// The `config.json` that the file would have come with, and its weights under their names there.
-pub(crate) fn translate(header: &Header, bytes: &[u8]) -> Result<(String, Places)> {
+pub(crate) fn translate(header: &Header, bytes: &[u8]) -> Result<(String, TensorLocations)> {
     let said = header.text("general.architecture")?;
     let Some(known) = KNOWN.iter().find(|known| known.names.0 == said) else {
         let what = format!(
             "{} is of architecture `{}`, which is not known",
             header.path,
-            super::header::shown(said)
+            super::header::truncate(said)
         );
         let all = KNOWN.map(|known| known.names.0);
         let error = Error::new(ErrorKind::Config, what);
@@ -221,9 +221,9 @@ pub(crate) fn translate(header: &Header, bytes: &[u8]) -> Result<(String, Places
     Ok((config.to_string(), places(known, &sizes)?))
 }
 
-fn places(known: &Architecture, sizes: &Sizes) -> Result<Places> {
+fn places(known: &Architecture, sizes: &Sizes) -> Result<TensorLocations> {
     let mut all = Vec::new();
-    for (&name, Found { dtype, shape, range }) in &sizes.header.tensors {
+    for (&name, TensorInfo { dtype, shape, range }) in &sizes.header.tensors {
         let layered = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
         let found = match layered {
             Some((layer, rest)) => {
@@ -243,7 +243,7 @@ fn places(known: &Architecture, sizes: &Sizes) -> Result<Places> {
             {
                 continue;
             }
-            let name = super::header::shown(name);
+            let name = super::header::truncate(name);
             return Err(Error::new(
                 ErrorKind::Weights,
                 format!("{} has a tensor `{name}`, which no {} has", sizes.header.path, known.names.0),
@@ -251,17 +251,17 @@ fn places(known: &Architecture, sizes: &Sizes) -> Result<Places> {
             .help("it is a model of another kind, and would compute something else without it"));
         };
         let stored = match dtype {
-            GgmlDType::F32 => Stored::Plain(DType::F32),
-            GgmlDType::F16 => Stored::Plain(DType::F16),
-            GgmlDType::BF16 => Stored::Plain(DType::BF16),
-            other => Stored::Quantized(*other),
+            GgmlDType::F32 => StoredDtype::Plain(DType::F32),
+            GgmlDType::F16 => StoredDtype::Plain(DType::F16),
+            GgmlDType::BF16 => StoredDtype::Plain(DType::BF16),
+            other => StoredDtype::Quantized(*other),
         };
         let change = (known.change)(gguf, sizes)?;
-        let place = Place { stored, shape: shape.clone(), range: range.clone(), change };
+        let place = TensorLocation { stored, shape: shape.clone(), range: range.clone(), change };
         if !place.fits() {
             return Err(Error::new(
                 ErrorKind::Weights,
-                format!("`{}` of {} has shape {shape:?}", super::header::shown(name), sizes.header.path),
+                format!("`{}` of {} has shape {shape:?}", super::header::truncate(name), sizes.header.path),
             )
             .help("that does not divide into the heads that the file announces: convert the model again"));
         }
@@ -352,7 +352,7 @@ fn rope_scaling(sizes: &Sizes, in_head: usize, theta: &Value) -> Result<Option<V
             Ok(Some(json!({"rope_type": "linear", "type": "linear", "factor": factor})))
         }
         (other, _) => Err(sizes.refused(
-            format!("rotations are scaled by `{}`", super::header::shown(other)),
+            format!("rotations are scaled by `{}`", super::header::truncate(other)),
             "linear scaling and Llama 3's are read: take another model",
         )),
     }
@@ -361,7 +361,7 @@ fn rope_scaling(sizes: &Sizes, in_head: usize, theta: &Value) -> Result<Option<V
 /// Llama 3.1's scaling is stored as what each frequency is divided by; from it come the numbers of the config. Its bounds
 /// are those of all such models; the context that they refer to follows from a frequency between them, or else is at most
 /// the first wave that is scaled in full.
-fn llama3_scaling(sizes: &Sizes, found: &Found, in_head: usize, theta: f64) -> Result<Value> {
+fn llama3_scaling(sizes: &Sizes, found: &TensorInfo, in_head: usize, theta: f64) -> Result<Value> {
     const LOW: f64 = 1.0;
     const HIGH: f64 = 4.0;
     let other = || {

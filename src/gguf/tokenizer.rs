@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::gguf::header::{Header, shown};
+use crate::gguf::header::{Header, truncate};
 use crate::tokenizer::{BYTE_LEVELS, Pieces, Tokenizer};
 
 /// The sorts of token that `tokenizer.ggml.token_type` tells apart.
@@ -12,14 +12,14 @@ const CONTROL: f64 = 3.0;
 const USER_DEFINED: f64 = 4.0;
 
 /// A file's tokenizer, as far as it was made: reading it takes as long as reading the weights.
-pub(crate) struct Found {
+pub(crate) struct TensorInfo {
     origin: String,
     /// The text of a `tokenizer.json`.
     json: String,
     pieces: Option<Pieces>,
 }
 
-impl Found {
+impl TensorInfo {
     pub(crate) fn read(self) -> Result<Tokenizer> {
         let tokenizer = Tokenizer::from_bytes(&self.origin, self.json.as_bytes())?;
         Ok(match self.pieces {
@@ -30,8 +30,8 @@ impl Found {
 }
 
 /// The tokenizer; nothing for a file without one.
-pub(crate) fn translate(header: &Header) -> Result<Option<Found>> {
-    if !header.says("tokenizer.ggml.model") {
+pub(crate) fn translate(header: &Header) -> Result<Option<TensorInfo>> {
+    if !header.contains_key("tokenizer.ggml.model") {
         return Ok(None);
     }
     let tokens: Vec<String> =
@@ -61,7 +61,7 @@ pub(crate) fn translate(header: &Header) -> Result<Option<Found>> {
         }
         other => {
             return Err(refused(
-                format!("{} has a tokenizer of type `{}`, which is not known", header.path, shown(other)),
+                format!("{} has a tokenizer of type `{}`, which is not known", header.path, truncate(other)),
                 "types gpt2 and llama are read: take another file, or the model in Hugging Face's format",
             ));
         }
@@ -69,7 +69,7 @@ pub(crate) fn translate(header: &Header) -> Result<Option<Found>> {
     json["version"] = json!("1.0");
     json["added_tokens"] = json!(added);
     let origin = format!("the tokenizer of {}", header.path);
-    Ok(Some(Found { origin, json: json.to_string(), pieces }))
+    Ok(Some(TensorInfo { origin, json: json.to_string(), pieces }))
 }
 
 fn refused(what: String, help: &str) -> Error {
@@ -93,7 +93,7 @@ fn byte_level(header: &Header, tokens: &[String]) -> Result<Value> {
         let known: Vec<&str> = BYTE_LEVELS.iter().flat_map(|level| level.ggml).copied().collect();
         let error = Error::new(
             ErrorKind::Tokenizer,
-            format!("{} cuts text by `{}`, which is not known", header.path, shown(name)),
+            format!("{} cuts text by `{}`, which is not known", header.path, truncate(name)),
         );
         return Err(match nearest(name, known.iter().copied()) {
             Some(guess) => {

@@ -14,41 +14,41 @@ use crate::hub::Settings;
 use crate::progress;
 
 /// What keeps a file from being had.
-pub(crate) enum Trouble {
+pub(crate) enum FetchError {
     /// The network or the hub is not there: what is in the cache may do.
     Unreachable(String),
     Failed(Error),
 }
 
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Trouble {
-        Trouble::Failed(error)
+impl From<Error> for FetchError {
+    fn from(error: Error) -> FetchError {
+        FetchError::Failed(error)
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Unreachable(why) => f.write_str(why),
-            Trouble::Failed(error) => error.fmt(f),
+            FetchError::Unreachable(why) => f.write_str(why),
+            FetchError::Failed(error) => error.fmt(f),
         }
     }
 }
 
 /// How a hub answered: what comes before the bytes.
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub status: u16,
     headers: Vec<(String, String)>,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
 
 enum Event {
-    Answer(Answer),
+    Response(Response),
     Bytes(Vec<u8>),
     End,
 }
@@ -89,11 +89,11 @@ impl Http {
 
     /// Asks for the headers alone. A redirect within the hub, as of a repository that was renamed, is followed; one to
     /// where the bytes lie is not: what is asked for stands in its headers.
-    pub(crate) fn head(&self, url: &str) -> std::result::Result<Answer, Trouble> {
+    pub(crate) fn head(&self, url: &str) -> std::result::Result<Response, FetchError> {
         let mut url = url.to_string();
         for _ in 0..REDIRECTS {
-            let answer = self.patiently(|| {
-                let events = self.ask(Question::Head, &url, 0, self.token.as_deref());
+            let answer = self.with_retries(|| {
+                let events = self.ask(Request::Head, &url, 0, self.token.as_deref());
                 self.answer(&events, &url)
             })?;
             match sent_on(&answer, &url) {
@@ -101,7 +101,7 @@ impl Http {
                 _ => return Ok(answer),
             }
         }
-        Err(Trouble::Failed(in_circles(&url)))
+        Err(FetchError::Failed(in_circles(&url)))
     }
 
     /// Hands over a file's bytes from `from` on, each time with the place in the file where they belong. Redirects are
@@ -112,17 +112,17 @@ impl Http {
         from: u64,
         repo: &str,
         take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
-    ) -> std::result::Result<(), Trouble> {
+    ) -> std::result::Result<(), FetchError> {
         let (mut place, mut token) = (url.to_string(), self.token.as_deref());
         let mut redirects = 0;
         let (answer, events) = loop {
             let mut events = None;
-            let answer = self.patiently(|| {
-                let asked = events.insert(self.ask(Question::Get, &place, from, token));
+            let answer = self.with_retries(|| {
+                let asked = events.insert(self.ask(Request::Get, &place, from, token));
                 self.answer(asked, &place)
             })?;
             match sent_on(&answer, &place) {
-                Some(_) if redirects == REDIRECTS => return Err(Trouble::Failed(in_circles(url))),
+                Some(_) if redirects == REDIRECTS => return Err(FetchError::Failed(in_circles(url))),
                 Some(next) => {
                     token = token.filter(|_| origin(&next) == origin(&place));
                     (place, redirects) = (next, redirects + 1);
@@ -135,14 +135,14 @@ impl Http {
             200 => 0,
             206 => match answer.header("content-range").and_then(begins) {
                 Some(at) if at == from => at,
-                _ => return Err(Trouble::Unreachable("another part was sent than was asked for".into())),
+                _ => return Err(FetchError::Unreachable("another part was sent than was asked for".into())),
             },
             // What is there is not a part of this file.
             416 => {
                 take(0, &[])?;
-                return Err(Trouble::Unreachable("it begins anew".into()));
+                return Err(FetchError::Unreachable("it begins anew".into()));
             }
-            status => return Err(Trouble::Failed(refusal(status, &answer, url, repo, ""))),
+            status => return Err(FetchError::Failed(status_error(status, &answer, url, repo, ""))),
         };
         let Some(events) = events else { return Ok(()) };
         if at != from {
@@ -154,17 +154,17 @@ impl Http {
                     take(at, &bytes)?;
                     at += bytes.len() as u64;
                 }
-                Event::Answer(_) => {}
+                Event::Response(_) => {}
                 Event::End => return Ok(()),
             }
         }
     }
 
     /// Asks again where a hub says that it is busy, after the time that it names.
-    fn patiently(
+    fn with_retries(
         &self,
-        mut ask: impl FnMut() -> std::result::Result<Answer, Trouble>,
-    ) -> std::result::Result<Answer, Trouble> {
+        mut ask: impl FnMut() -> std::result::Result<Response, FetchError>,
+    ) -> std::result::Result<Response, FetchError> {
         for attempt in 0.. {
             let answer = ask()?;
             if attempt + 1 == ATTEMPTS || (answer.status != 429 && answer.status < 500) {
@@ -177,10 +177,10 @@ impl Http {
                 None => pause(Duration::from_millis(500 << attempt), "waiting for the hub")?,
             }
         }
-        Err(Trouble::Unreachable("it was not asked".into()))
+        Err(FetchError::Unreachable("it was not asked".into()))
     }
 
-    fn ask(&self, question: Question, url: &str, from: u64, token: Option<&str>) -> Events {
+    fn ask(&self, question: Request, url: &str, from: u64, token: Option<&str>) -> Events {
         let (events, heard) = sync_channel(8);
         let (agent, url, token) = (self.agent.clone(), url.to_string(), token.map(str::to_string));
         let failed = events.clone();
@@ -196,16 +196,16 @@ impl Http {
         heard
     }
 
-    fn answer(&self, events: &Events, url: &str) -> std::result::Result<Answer, Trouble> {
+    fn answer(&self, events: &Events, url: &str) -> std::result::Result<Response, FetchError> {
         match wait(events, self.answer, url)? {
-            Event::Answer(answer) => Ok(answer),
-            _ => Err(Trouble::Unreachable(format!("{url} gave no answer"))),
+            Event::Response(answer) => Ok(answer),
+            _ => Err(FetchError::Unreachable(format!("{url} gave no answer"))),
         }
     }
 }
 
 /// Where an answer to a question at `url` sends on to.
-fn sent_on(answer: &Answer, url: &str) -> Option<String> {
+fn sent_on(answer: &Response, url: &str) -> Option<String> {
     let place = answer.header("location").filter(|_| matches!(answer.status, 301 | 302 | 303 | 307 | 308))?;
     let (scheme, rest) = url.split_once("://")?;
     let host = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
@@ -235,22 +235,22 @@ fn in_circles(url: &str) -> Error {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Question {
+enum Request {
     Head,
     Get,
 }
 
 fn run(
     agent: &Agent,
-    question: Question,
+    question: Request,
     url: &str,
     from: u64,
     token: Option<&str>,
     events: &SyncSender<std::result::Result<Event, String>>,
 ) -> std::result::Result<(), String> {
     let mut request = match question {
-        Question::Head => agent.head(url),
-        Question::Get => agent.get(url),
+        Request::Head => agent.head(url),
+        Request::Get => agent.get(url),
     };
     // Sizes and ranges are those of the file itself.
     request = request.header("accept-encoding", "identity");
@@ -265,9 +265,9 @@ fn run(
         Some((name.as_str().to_string(), value.to_str().ok()?.to_string()))
     };
     let headers = response.headers().iter().filter_map(named).collect();
-    let answer = Answer { status: response.status().as_u16(), headers };
+    let answer = Response { status: response.status().as_u16(), headers };
     let is_ok = response.status().is_success();
-    if events.send(Ok(Event::Answer(answer))).is_err() || question == Question::Head || !is_ok {
+    if events.send(Ok(Event::Response(answer))).is_err() || question == Request::Head || !is_ok {
         return Ok(());
     }
     let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
@@ -282,19 +282,19 @@ fn run(
 }
 
 /// Waits for what comes next, asking now and then whether to stop.
-fn wait(events: &Events, patience: Duration, url: &str) -> std::result::Result<Event, Trouble> {
+fn wait(events: &Events, patience: Duration, url: &str) -> std::result::Result<Event, FetchError> {
     let begun = Instant::now();
     loop {
         progress::check("asking the hub")?;
         match events.recv_timeout(Duration::from_millis(100)) {
             Ok(Ok(event)) => return Ok(event),
-            Ok(Err(why)) => return Err(Trouble::Unreachable(format!("{url}: {why}"))),
+            Ok(Err(why)) => return Err(FetchError::Unreachable(format!("{url}: {why}"))),
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Trouble::Unreachable(format!("{url} broke off")));
+                return Err(FetchError::Unreachable(format!("{url} broke off")));
             }
             Err(RecvTimeoutError::Timeout) if begun.elapsed() > patience => {
                 let seconds = patience.as_secs();
-                return Err(Trouble::Unreachable(format!("{url} was silent for {seconds} s")));
+                return Err(FetchError::Unreachable(format!("{url} was silent for {seconds} s")));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
@@ -312,7 +312,7 @@ pub(crate) fn pause(how_long: Duration, what: &str) -> Result<()> {
 }
 
 /// What a status that is no success means.
-pub(crate) fn refusal(status: u16, answer: &Answer, url: &str, repo: &str, revision: &str) -> Error {
+pub(crate) fn status_error(status: u16, answer: &Response, url: &str, repo: &str, revision: &str) -> Error {
     let said: String = answer.header("x-error-message").unwrap_or_default().chars().take(200).collect();
     let code = answer.header("x-error-code").unwrap_or_default();
     let (what, help) = match (status, code) {
@@ -366,11 +366,11 @@ mod tests {
             ("file:///etc/passwd", "file:///etc/passwd", false),
         ] {
             let headers = vec![("location".to_string(), place.to_string())];
-            let found = sent_on(&Answer { status: 302, headers }, at).expect("a place");
+            let found = sent_on(&Response { status: 302, headers }, at).expect("a place");
             assert_eq!(found, next, "{place}");
             assert_eq!(origin(&found) == origin(at), is_the_hub, "{place}");
         }
         let headers = vec![("location".to_string(), "/x".to_string())];
-        assert_eq!(sent_on(&Answer { status: 200, headers }, at), None);
+        assert_eq!(sent_on(&Response { status: 200, headers }, at), None);
     }
 }

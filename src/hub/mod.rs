@@ -16,7 +16,7 @@ use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, bytes};
 use crate::{files, progress};
-use http::{Http, Trouble};
+use http::{Http, FetchError};
 
 /// What the environment says of the hub, as Python's `huggingface_hub` reads it.
 pub(crate) struct Settings {
@@ -148,7 +148,7 @@ pub(crate) struct Hub {
 }
 
 /// What the hub says of a file before it is fetched.
-struct About {
+struct RemoteFile {
     commit: String,
     etag: String,
     size: u64,
@@ -206,11 +206,11 @@ impl Hub {
         }
         match self.fetch(file) {
             Ok(path) => Ok(path),
-            Err(Trouble::Unreachable(why)) => {
+            Err(FetchError::Unreachable(why)) => {
                 self.unreachable = Some(why);
                 Ok(None)
             }
-            Err(Trouble::Failed(error)) => Err(error),
+            Err(FetchError::Failed(error)) => Err(error),
         }
     }
 
@@ -250,7 +250,7 @@ impl Hub {
         }
     }
 
-    fn fetch(&mut self, file: &str) -> std::result::Result<Option<PathBuf>, Trouble> {
+    fn fetch(&mut self, file: &str) -> std::result::Result<Option<PathBuf>, FetchError> {
         let repo = self.repo().to_string();
         let at = self.commit.as_ref().map_or(self.revision.as_str(), |(_, commit)| commit).to_string();
         let url = format!("{}/{repo}/resolve/{}/{}", self.settings.endpoint, encoded(&at), encoded(file));
@@ -271,19 +271,19 @@ impl Hub {
         let folder = self.settings.folder(&repo);
         let blob = folder.join("blobs").join(&about.etag);
         make_folder(&folder.join("blobs"))?;
-        if !is_whole(&blob, about.size) {
+        if !is_complete(&blob, about.size) {
             let locks = self.settings.cache.join(".locks").join(folder_name(&repo));
             make_folder(&locks)?;
             let _lock = lock(&locks.join(format!("{}.lock", about.etag)), file)?;
             // Another process may have fetched it meanwhile.
-            if !is_whole(&blob, about.size) {
+            if !is_complete(&blob, about.size) {
                 download(http, &url, &about, file, &repo, &blob)?;
             }
         }
         let snapshot = folder.join("snapshots").join(&about.commit);
         make_folder(&snapshot)?;
         let path = snapshot.join(file);
-        point(&path, &blob, &about.etag)?;
+        link_blob(&path, &blob, &about.etag)?;
         if self.revision != about.commit {
             let reference = folder.join("refs").join(&self.revision);
             make_folder(reference.parent().unwrap_or(&folder))?;
@@ -294,7 +294,7 @@ impl Hub {
     }
 }
 
-fn is_whole(blob: &Path, size: u64) -> bool {
+fn is_complete(blob: &Path, size: u64) -> bool {
     fs::metadata(blob).is_ok_and(|found| found.is_file() && found.len() == size)
 }
 
@@ -324,10 +324,10 @@ fn lock(path: &Path, file: &str) -> Result<File> {
 }
 
 /// Asks for a file's name and size; nothing if the repository has no such file.
-fn about(http: &Http, url: &str, repo: &str, at: &str) -> std::result::Result<Option<About>, Trouble> {
+fn about(http: &Http, url: &str, repo: &str, at: &str) -> std::result::Result<Option<RemoteFile>, FetchError> {
     let answer = http.head(url)?;
     let wrong = |what: String| {
-        Trouble::Failed(
+        FetchError::Failed(
             Error::new(ErrorKind::Hub, format!("{url} is not answered as by a hub: {what}")).help(
                 "HF_ENDPOINT names the hub; a network that asks for a login answers in its place as well",
             ),
@@ -336,7 +336,7 @@ fn about(http: &Http, url: &str, repo: &str, at: &str) -> std::result::Result<Op
     match answer.status {
         200..400 => {}
         404 if answer.header("x-error-code") == Some("EntryNotFound") => return Ok(None),
-        status => return Err(Trouble::Failed(http::refusal(status, &answer, url, repo, at))),
+        status => return Err(FetchError::Failed(http::status_error(status, &answer, url, repo, at))),
     }
     let commit = answer.header("x-repo-commit").unwrap_or(at).to_string();
     if !is_hex(&commit, 40) {
@@ -350,22 +350,22 @@ fn about(http: &Http, url: &str, repo: &str, at: &str) -> std::result::Result<Op
     }
     let size = answer.header("x-linked-size").or_else(|| answer.header("content-length"));
     let size = size.and_then(|size| size.parse().ok()).ok_or_else(|| wrong("it gives no size".into()))?;
-    Ok(Some(About { commit, etag, size }))
+    Ok(Some(RemoteFile { commit, etag, size }))
 }
 
 /// Fetches a file beside its place, goes on where an earlier attempt broke off, checks it, and moves it there.
 fn download(
     http: &Http,
     url: &str,
-    about: &About,
+    about: &RemoteFile,
     file: &str,
     repo: &str,
     blob: &Path,
-) -> std::result::Result<(), Trouble> {
+) -> std::result::Result<(), FetchError> {
     let mut part = blob.as_os_str().to_owned();
     part.push(".incomplete");
     let part = PathBuf::from(part);
-    let failed = |error| Trouble::Failed(cannot_write(&part, error));
+    let failed = |error| FetchError::Failed(cannot_write(&part, error));
     let mut out = File::options().create(true).append(true).read(true).open(&part).map_err(failed)?;
     let mut have = out.metadata().map_err(failed)?.len();
     if have > about.size {
@@ -392,14 +392,14 @@ fn download(
         let ended = http.get(url, before, repo, &mut take);
         match ended {
             Ok(()) if have >= about.size => break,
-            Err(Trouble::Failed(error)) => return Err(Trouble::Failed(error)),
-            Ok(()) | Err(Trouble::Unreachable(_)) => {}
+            Err(FetchError::Failed(error)) => return Err(FetchError::Failed(error)),
+            Ok(()) | Err(FetchError::Unreachable(_)) => {}
         }
         fruitless = if have > before { 0 } else { fruitless + 1 };
         if fruitless > 2 {
             let why = ended.err().map_or_else(|| "it ended early".to_string(), |trouble| trouble.to_string());
             let (have, all) = (bytes(have as f64), bytes(about.size as f64));
-            return Err(Trouble::Failed(
+            return Err(FetchError::Failed(
                 Error::new(
                     ErrorKind::Hub,
                     format!("fetching {file} of `{repo}` broke off after {have} of {all}: {why}"),
@@ -411,9 +411,9 @@ fn download(
     }
     drop(work);
     out.sync_all().map_err(failed)?;
-    if let Some(found) = other_hash(&mut out, &part, about)? {
+    if let Some(found) = hash_mismatch(&mut out, &part, about)? {
         let _ = fs::remove_file(&part);
-        return Err(Trouble::Failed(
+        return Err(FetchError::Failed(
             Error::new(
                 ErrorKind::Hub,
                 format!("{file} of `{repo}` came damaged: its hash is {found}, and should be {}", about.etag),
@@ -429,7 +429,7 @@ fn download(
 
 /// The hash of a file, where it is not the hub's name for it: the SHA-256 of large files, Git's SHA-1 of small ones. Other
 /// names say nothing.
-fn other_hash(file: &mut File, path: &Path, about: &About) -> Result<Option<String>> {
+fn hash_mismatch(file: &mut File, path: &Path, about: &RemoteFile) -> Result<Option<String>> {
     let mut hash = match about.etag.len() {
         64 if is_hex(&about.etag, 64) => Context::new(&SHA256),
         40 if is_hex(&about.etag, 40) => {
@@ -455,7 +455,7 @@ fn other_hash(file: &mut File, path: &Path, about: &About) -> Result<Option<Stri
 
 /// Makes a snapshot's file point to its bytes, in one step.
 #[cfg(unix)]
-fn point(path: &Path, _: &Path, etag: &str) -> Result<()> {
+fn link_blob(path: &Path, _: &Path, etag: &str) -> Result<()> {
     let beside = path.with_file_name(format!(".{etag}.{}.link", std::process::id()));
     let _ = fs::remove_file(&beside);
     std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), &beside)
@@ -465,7 +465,7 @@ fn point(path: &Path, _: &Path, etag: &str) -> Result<()> {
 
 /// Where links need a privilege, the file is there itself, as Python's library does it.
 #[cfg(not(unix))]
-fn point(path: &Path, blob: &Path, _: &str) -> Result<()> {
+fn link_blob(path: &Path, blob: &Path, _: &str) -> Result<()> {
     match path.exists() {
         true => Ok(()),
         false => fs::rename(blob, path).map_err(|error| cannot_write(path, error)),

@@ -81,7 +81,7 @@ impl Input {
     pub fn as_ids(self) -> Result<Input> {
         let Sequences::Texts(texts) = &self.sequences else { return Ok(self) };
         let read = |(index, text): (usize, &String)| {
-            Input::parse_ids(text).map_err(|error| self.placed(error, index))
+            Input::parse_ids(text).map_err(|error| self.with_input_index(error, index))
         };
         let ids = texts.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
         Ok(Input { sequences: Sequences::Ids(ids), ..self })
@@ -97,7 +97,7 @@ impl Input {
     }
 
     /// An error that is about one of several sequences says about which.
-    pub(crate) fn placed(&self, error: Error, index: usize) -> Error {
+    pub(crate) fn with_input_index(&self, error: Error, index: usize) -> Error {
         match &self.file {
             Some(file) => error.at(&format!("{file}, line {}", index + 1)),
             None if self.len() > 1 => error.at(&format!("input {index}")),

@@ -373,7 +373,7 @@ impl Run {
     /// An activation of a run of one input, batch first.
     pub(crate) fn whole(&self, hook: Hook) -> Result<Tensor> {
         match self.tokens() {
-            [_] => Ok(self.kept(hook)?.clone()),
+            [_] => Ok(self.raw(hook)?.clone()),
             many => {
                 Err(Error::new(ErrorKind::Input, format!("the other run has {} inputs, not one", many.len()))
                     .remedied_by(Remedy::OneInput))
@@ -387,7 +387,7 @@ impl Run {
         for index in 0..self.tokens().len() {
             progress::check("taking the mean of a run")?;
             let item = self.item(index)?;
-            let tensor = item.kept(hook)?.sum(1)?.squeeze(0)?;
+            let tensor = item.raw(hook)?.sum(1)?.squeeze(0)?;
             count += item.tokens()[0].len();
             sum = Some(match sum {
                 Some(sum) => (sum + tensor)?,

@@ -34,12 +34,12 @@ use crate::{files, memory};
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
-    keep: Keep,
+    keep: Selection,
     stop_after: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
-enum Keep {
+enum Selection {
     #[default]
     Default,
     All,
@@ -55,17 +55,17 @@ impl RunOptions {
 
     /// The opt-in activations too: `attn.hook_result`, `hook_q_input`, `hook_k_input`, `hook_v_input`, `hook_mlp_in`.
     pub fn all() -> Self {
-        RunOptions { keep: Keep::All, ..Self::default() }
+        RunOptions { keep: Selection::All, ..Self::default() }
     }
 
     /// Only these, in every layer. What is not kept is not made where nothing else needs it.
     pub fn only(sites: impl IntoIterator<Item = Site>) -> Self {
-        RunOptions { keep: Keep::Sites(sites.into_iter().collect()), ..Self::default() }
+        RunOptions { keep: Selection::Sites(sites.into_iter().collect()), ..Self::default() }
     }
 
     /// Only hooks whose name matches a pattern in which `*` stands for anything: `blocks.*.attn.hook_pattern`.
     pub fn matching(glob: impl Into<String>) -> Self {
-        RunOptions { keep: Keep::Matching(glob.into()), ..Self::default() }
+        RunOptions { keep: Selection::Matching(glob.into()), ..Self::default() }
     }
 
     /// Goes no further than this layer; the logits are then not made.
@@ -90,14 +90,14 @@ impl RunOptions {
             (None, _) => true,
         };
         let kept = |hook: &Hook| match &self.keep {
-            Keep::Default => !hook.site().is_opt_in(),
-            Keep::All => true,
-            Keep::Sites(sites) => sites.contains(&hook.site()),
-            Keep::Matching(glob) => matches(glob, &hook.to_string()),
+            Selection::Default => !hook.site().is_opt_in(),
+            Selection::All => true,
+            Selection::Sites(sites) => sites.contains(&hook.site()),
+            Selection::Matching(glob) => matches(glob, &hook.to_string()),
         };
         let hooks: Vec<Hook> = model.hooks().into_iter().filter(|hook| reached(hook) && kept(hook)).collect();
         if hooks.is_empty() {
-            if let Keep::Sites(sites) = &self.keep {
+            if let Selection::Sites(sites) = &self.keep {
                 // A site that the model does not have has its own reason.
                 let lacking = |site: &&Site| !model.spec().has(**site);
                 if let Some(site) = sites.iter().find(lacking) {
@@ -105,7 +105,7 @@ impl RunOptions {
                 }
             }
             let what = match &self.keep {
-                Keep::Matching(glob) => format!("no hook of this run matches `{glob}`"),
+                Selection::Matching(glob) => format!("no hook of this run matches `{glob}`"),
                 _ => "no hook of this run is asked for".to_string(),
             };
             let error = Error::new(ErrorKind::Address, what);
@@ -113,7 +113,7 @@ impl RunOptions {
                 (Some(stop), _) => {
                     error.help(format!("the run stops after layer {stop}: ask for a hook before its end"))
                 }
-                (None, Keep::Matching(_)) => error.help(
+                (None, Selection::Matching(_)) => error.help(
                     "names are TransformerLens's, as blocks.0.attn.hook_pattern; `*` stands for anything",
                 ),
                 (None, _) => error.help("ask for at least one, as `RunOptions::only([Site::Pattern])`"),
@@ -309,7 +309,7 @@ impl Run {
 
     fn named(&self, hook: Hook) -> Result<NamedTensor> {
         self.spec.check(hook, self.n_layers)?;
-        let tensor = self.kept(hook)?;
+        let tensor = self.raw(hook)?;
         let lens: Vec<usize> = self.tokens.iter().map(Tokens::len).collect();
         if lens.iter().any(|len| *len != lens[0]) {
             return Err(Error::new(
@@ -350,7 +350,7 @@ impl Run {
     }
 
     /// The tensor of a hook, batch first.
-    pub(crate) fn kept(&self, hook: Hook) -> Result<&Tensor> {
+    pub(crate) fn raw(&self, hook: Hook) -> Result<&Tensor> {
         let found = self.activations.iter().find(|(kept, _)| *kept == hook).map(|(_, tensor)| tensor);
         found.ok_or_else(|| {
             if let Err(error) = self.spec.check(hook, self.n_layers) {
@@ -433,12 +433,12 @@ impl Run {
         ]);
         let tensors = self.activations.iter().map(|(hook, _)| {
             let tensor = self.named(*hook)?.tensor().to_device(&Device::Cpu)?;
-            Ok((hook.to_string(), Stored(tensor)))
+            Ok((hook.to_string(), StoredDtype(tensor)))
         });
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         // One is written after another: brought in order where it is not, and as bytes.
         let copies = |tensor: &Tensor| if tensor.is_contiguous() { 1 } else { 2 };
-        let size = |Stored(tensor): &Stored| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
+        let size = |StoredDtype(tensor): &StoredDtype| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
         let largest = tensors.iter().map(|(_, stored)| size(stored)).max().unwrap_or(0);
         memory::check(&Device::Cpu, largest, || ("to save a run", ""))
             .map_err(|error| error.remedied_by(Remedy::KeepLess))?;
@@ -537,9 +537,9 @@ impl Run {
 const MOST_LAYERS: usize = 10_000;
 
 /// An activation as safetensors writes it.
-struct Stored(Tensor);
+struct StoredDtype(Tensor);
 
-impl safetensors::View for Stored {
+impl safetensors::View for StoredDtype {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -593,7 +593,7 @@ impl Visualize for Run {
         for index in 0..self.tokens.len() {
             let item = self.item(index)?;
             for layer in 0..self.n_layers {
-                if item.kept(Site::Pattern.at(layer)).is_ok() {
+                if item.raw(Site::Pattern.at(layer)).is_ok() {
                     views.push(View::Multiples(item.pattern(layer)?));
                 }
             }

@@ -82,7 +82,7 @@ impl Model {
             Sequences::Texts(texts) => self.encoded(&texts[index], input.bos),
             Sequences::Ids(ids) => Ok(ids[index].clone()),
         };
-        ids.and_then(|ids| self.checked(ids)).map_err(|error| input.placed(error, index))
+        ids.and_then(|ids| self.checked(ids)).map_err(|error| input.with_input_index(error, index))
     }
 
     fn encoded(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {

@@ -66,7 +66,7 @@ impl ArchSpec {
     };
 
     /// Why there is no such activation, and what to ask for instead; nothing where there is one.
-    fn lacks(&self, site: Site) -> Option<(&'static str, &'static str)> {
+    fn missing_reason(&self, site: Site) -> Option<(&'static str, &'static str)> {
         use Site::*;
         match site {
             PosEmbed if self.positions == PositionEncoding::Rotary => Some((
@@ -100,13 +100,13 @@ impl ArchSpec {
 
     /// Whether a model of this spec has such an activation.
     pub fn has(&self, site: Site) -> bool {
-        self.lacks(site).is_none()
+        self.missing_reason(site).is_none()
     }
 
     /// Fails unless a model of this spec and `n_layers` layers has the hook.
     pub(crate) fn check(&self, hook: Hook, n_layers: usize) -> Result<Hook> {
         let hook = hook.check(n_layers)?;
-        match self.lacks(hook.site()) {
+        match self.missing_reason(hook.site()) {
             None => Ok(hook),
             Some((why, instead)) => {
                 Err(Error::new(ErrorKind::Address, format!("this model has no `{hook}`: {why}"))

@@ -267,7 +267,7 @@ fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> 
         }
         TokenizerFiles::None => Ok(Tokenizer::none()),
     });
-    weights.let_go();
+    weights.drop_in_background();
     model
 }
 

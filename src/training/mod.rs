@@ -70,7 +70,7 @@ impl Training {
         let mut training = Training {
             options: *options,
             config: config.into(),
-            optimizer: AdamW::new(weights.into_drawn())?,
+            optimizer: AdamW::new(weights.into_initialized())?,
             curve: TrainingCurve::empty(),
         };
         training.evaluate(&[])?;

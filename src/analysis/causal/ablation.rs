@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use crate::analysis::sweep::engine::{Swept, sweep, sweep_each};
+use crate::analysis::sweep::engine::{SweepOutcome, sweep, sweep_rows};
 use crate::analysis::sweep::metric::Metric;
-use crate::analysis::sweep::part::{Asked, SweepPart};
+use crate::analysis::sweep::part::{SweepSpec, SweepPart};
 use crate::error::Result;
 use crate::hook::{Head, Site, head};
 use crate::model::edit::{Ablation, Component};
@@ -105,7 +105,7 @@ impl SweepPart {
             Ablation::Zero => None,
             Ablation::Mean(run) | Ablation::Resample(run) => Some(run.digest()),
         };
-        let asked = Asked::Ablation {
+        let asked = SweepSpec::Ablation {
             ablation: ablation.to_string(),
             reference,
             metric: metric.described(model),
@@ -114,7 +114,7 @@ impl SweepPart {
             mlps: model.spec().has(Site::MlpOut),
         };
         self.fill(model, &input, Some(metric), asked, |share, keep| {
-            sweep_each(SWEEPING, model, &variants, &input, metric, share, keep)
+            sweep_rows(SWEEPING, model, &variants, &input, metric, share, keep)
         })
     }
 }
@@ -154,7 +154,7 @@ fn variants(model: &Model, ablation: Ablation) -> Result<Vec<Model>> {
 impl AblationEffects {
     /// From what a sweep of [`variants`] found.
     pub(crate) fn new(
-        swept: &Swept,
+        swept: &SweepOutcome,
         metric: String,
         ablation: &str,
         n_layers: usize,

@@ -179,7 +179,7 @@ pub fn attribution_patching(
         .help("use Pattern"));
     }
     let mut slopes =
-        Slopes { site, places: Vec::new(), positions: metric.positions(&pair.corrupted), logits: None };
+        GradientTap { site, places: Vec::new(), positions: metric.positions(&pair.corrupted), logits: None };
     let ids = Tensor::new(vec![pair.corrupted.ids().to_vec()], model.device())?;
     model.has_room_for_gradients(
         1,
@@ -217,14 +217,14 @@ pub fn attribution_patching(
 }
 
 /// Adds to each activation a shift of zero, whose gradient is the activation's.
-struct Slopes {
+struct GradientTap {
     site: Site,
     places: Vec<(Tensor, Var)>,
     positions: Option<Vec<usize>>,
     logits: Option<Tensor>,
 }
 
-impl Tap for Slopes {
+impl Tap for GradientTap {
     fn wants(&self, hook: Hook) -> bool {
         hook.site() == self.site || hook.site() == Site::UnembedOut
     }

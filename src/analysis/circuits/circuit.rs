@@ -5,7 +5,7 @@ use std::fmt;
 use candle_core::{DType, Device, Tensor};
 use nalgebra::{Complex, DMatrix};
 
-use crate::analysis::circuits::low_rank::{Factored, Svd, eigenvalues, matrix, positivity};
+use crate::analysis::circuits::low_rank::{LowRank, Svd, eigenvalues, matrix, positivity};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Head, Hook, Site};
 use crate::memory::floats;
@@ -158,17 +158,17 @@ impl Circuit {
                 .help(format!("it has {d_model} rows and columns: ask for 1 to {d_model}")));
         }
         let axes = vec![Axis::unlabelled("from", size), Axis::unlabelled("to", size)];
-        NamedTensor::from_vec(format!("{self}, corner"), self.factored()?.submatrix(size), axes)
+        NamedTensor::from_vec(format!("{self}, corner"), self.low_rank()?.submatrix(size), axes)
     }
 
     /// Its Frobenius norm.
     pub fn norm(&self) -> Result<f64> {
-        Ok(self.factored()?.norm())
+        Ok(self.low_rank()?.norm())
     }
 
     /// Its singular values `[direction]`, the largest first; the `d_head` that can be other than zero. Found in f64.
     pub fn singular_values(&self) -> Result<NamedTensor> {
-        let values = self.factored()?.singular_values()?;
+        let values = self.low_rank()?.singular_values()?;
         let values: Vec<f32> = values.into_iter().map(|value| value as f32).collect();
         let axes = vec![Axis::unlabelled("direction", values.len())];
         let named = NamedTensor::from_vec(format!("{self}, singular values"), values, axes)?;
@@ -178,7 +178,7 @@ impl Circuit {
     /// Its eigenvalues `[eigenvalue, part]`, the parts being real and imaginary; the `d_head` that can be other than
     /// zero, by absolute value, the largest first. Found in f64.
     pub fn eigenvalues(&self) -> Result<NamedTensor> {
-        listed(format!("{self}, eigenvalues"), &self.factored()?.eigenvalues()?)
+        listed(format!("{self}, eigenvalues"), &self.low_rank()?.eigenvalues()?)
     }
 
     /// The eigenvalues of the full circuit over the vocabulary `[eigenvalue, part]`, as
@@ -190,7 +190,7 @@ impl Circuit {
     /// How far its eigenvalues are positive, from -1 to 1: the real part of their sum over the sum of their absolute
     /// values. 0 for a circuit of zeros.
     pub fn eigenvalue_positivity(&self) -> Result<f64> {
-        Ok(positivity(&self.factored()?.eigenvalues()?))
+        Ok(positivity(&self.low_rank()?.eigenvalues()?))
     }
 
     /// How far the eigenvalues of the full circuit over the vocabulary are positive, from -1 to 1. Of OV it is the
@@ -357,7 +357,7 @@ impl Circuit {
     }
 
     pub(crate) fn svd(&self) -> Result<Svd> {
-        self.factored()?.svd()
+        self.low_rank()?.svd()
     }
 
     /// The full circuit's left factor for tokens of these embeddings `[token, d_head]`.
@@ -380,8 +380,8 @@ impl Circuit {
         Ok((embedding, right))
     }
 
-    fn factored(&self) -> Result<Factored> {
-        Factored::new(&self.left, &self.right)
+    fn low_rank(&self) -> Result<LowRank> {
+        LowRank::new(&self.left, &self.right)
     }
 
     /// The full circuit's factors multiplied the other way round `[d_head, d_head]`, which has its eigenvalues.

@@ -173,12 +173,12 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
     })?;
     let progress = Progress::new("composing heads", n_layers * (n_layers - 1) / 2);
     let halves = (0..n_layers - 1).into_par_iter().map(|layer| {
-        let earlier = Half::earlier(&layer_factors(model, layer, CircuitKind::Ov)?)?;
-        Ok((earlier, Half::later(&later_factors(model, layer + 1, kind)?)?))
+        let earlier = GramFactor::earlier(&layer_factors(model, layer, CircuitKind::Ov)?)?;
+        Ok((earlier, GramFactor::later(&later_factors(model, layer + 1, kind)?)?))
     });
     let halves = || halves.collect::<Result<Vec<_>>>();
     let (halves, baseline) = rayon::join(halves, || baseline(d_model, d_head));
-    let (earlier, later): (Vec<Half>, Vec<Half>) = halves?.into_iter().unzip();
+    let (earlier, later): (Vec<GramFactor>, Vec<GramFactor>) = halves?.into_iter().unzip();
     let pairs: Vec<(usize, usize)> =
         (1..n_layers).flat_map(|later| (0..later).map(move |layer| (layer, later))).collect();
     let mut scores = vec![f32::NAN; (n_layers * n_heads).pow(2)];
@@ -211,30 +211,30 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
 /// earlier circuit and A2 B2 the later one, A1^T A1 = L L^T and B2 B2^T = R R^T: the norm of A1 B1 A2 B2 is that of
 /// (L^T B1) (A2 R), which is as small as a head, and those of A1 B1 and A2 B2 are those of L^T B1 and A2 R. Gram matrices and
 /// roots are made in f64, the products in f32.
-struct Half {
+struct GramFactor {
     inner: Tensor, // L^T B1 (H D, M), or A2 R (M, H D)
     norms: Vec<f64>,
 }
 
-impl Half {
-    fn earlier((left, right): &(Tensor, Tensor)) -> Result<Half> {
+impl GramFactor {
+    fn earlier((left, right): &(Tensor, Tensor)) -> Result<GramFactor> {
         check_stop()?;
         let right = right.to_device(&Device::Cpu)?.contiguous()?;
         let inner = roots(left)?.transpose(1, 2)?.contiguous()?.matmul(&right)?; // (H, D, M)
         let norms = norms(&inner)?;
-        Ok(Half { inner: inner.flatten_to(1)?, norms })
+        Ok(GramFactor { inner: inner.flatten_to(1)?, norms })
     }
 
-    fn later((left, right): &(Tensor, Tensor)) -> Result<Half> {
+    fn later((left, right): &(Tensor, Tensor)) -> Result<GramFactor> {
         check_stop()?;
         let left = left.to_device(&Device::Cpu)?.contiguous()?;
         let inner = left.matmul(&roots(&right.transpose(1, 2)?)?)?; // (H, M, D)
         let norms = norms(&inner)?;
-        Ok(Half { inner: inner.transpose(0, 1)?.flatten_from(1)?, norms })
+        Ok(GramFactor { inner: inner.transpose(0, 1)?.flatten_from(1)?, norms })
     }
 
     /// The score of each earlier head with each later one, row by row.
-    fn composed_with(&self, later: &Half) -> Result<Vec<f64>> {
+    fn composed_with(&self, later: &GramFactor) -> Result<Vec<f64>> {
         let (heads, later_heads) = (self.norms.len(), later.norms.len());
         let products = affine(&self.inner, &later.inner, None)?; // (H D, H D)
         let (rows, columns) = products.dims2()?;
@@ -319,7 +319,7 @@ fn baseline(d_model: usize, d_head: usize) -> Result<CompositionBaseline> {
     let mut factors =
         || -> Result<(Tensor, Tensor)> { Ok((gaussian(d_model, d_head)?, gaussian(d_head, d_model)?)) };
     let (earlier, later) = (factors()?, factors()?);
-    let scores = Half::earlier(&earlier)?.composed_with(&Half::later(&later)?)?;
+    let scores = GramFactor::earlier(&earlier)?.composed_with(&GramFactor::later(&later)?)?;
     let mean = scores.iter().sum::<f64>() / scores.len() as f64;
     let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / (scores.len() - 1) as f64;
     Ok(CompositionBaseline { mean, std: variance.sqrt() })

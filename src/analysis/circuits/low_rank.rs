@@ -7,7 +7,7 @@ use nalgebra::{Complex, DMatrix, DVector, Dyn, QR, Schur};
 use crate::error::{Error, ErrorKind, Result};
 
 /// `left` `[rows, rank]` times `right` `[rank, columns]`.
-pub(crate) struct Factored {
+pub(crate) struct LowRank {
     left: DMatrix<f64>,
     right: DMatrix<f64>,
 }
@@ -19,9 +19,9 @@ pub(crate) struct Svd {
     pub right: DMatrix<f64>,
 }
 
-impl Factored {
-    pub fn new(left: &Tensor, right: &Tensor) -> Result<Factored> {
-        Ok(Factored { left: matrix(left)?, right: matrix(right)? })
+impl LowRank {
+    pub fn new(left: &Tensor, right: &Tensor) -> Result<LowRank> {
+        Ok(LowRank { left: matrix(left)?, right: matrix(right)? })
     }
 
     /// Both factors become triangular, so that the decomposition is of a square as small as the rank.
@@ -121,11 +121,11 @@ fn diverged(what: &str) -> Error {
 mod tests {
     use candle_core::{Device, Tensor};
 
-    use super::{Factored, positivity};
+    use super::{LowRank, positivity};
     use crate::error::Result;
 
-    fn factored(left: &[f64], right: &[f64], rows: usize, rank: usize) -> Result<Factored> {
-        Factored::new(
+    fn low_rank(left: &[f64], right: &[f64], rows: usize, rank: usize) -> Result<LowRank> {
+        LowRank::new(
             &Tensor::from_slice(left, (rows, rank), &Device::Cpu)?,
             &Tensor::from_slice(right, (rank, rows), &Device::Cpu)?,
         )
@@ -171,7 +171,7 @@ mod tests {
             ("zeros", [0.; 6], [0.; 6], [0., 0.], [(0., 0.), (0., 0.)], 0.0),
         ];
         for (what, left, right, singular, eigen, positive) in cases {
-            let circuit = factored(&left, &right, 3, 2)?;
+            let circuit = low_rank(&left, &right, 3, 2)?;
             let svd = circuit.svd()?;
             assert!(
                 svd.values.iter().zip(singular).all(|(a, b)| (a - b).abs() < 1e-12),
@@ -209,7 +209,7 @@ mod tests {
                 (0..spoilt).for_each(|column| row[2 * column] = if column == 0 { 0.0 } else { row[11] });
             }
             let right: Vec<f64> = (0..ROWS * rank).map(|_| draw()).collect();
-            let circuit = factored(&left, &right, ROWS, rank)?;
+            let circuit = low_rank(&left, &right, ROWS, rank)?;
             let svd = circuit.svd()?;
             let values = nalgebra::DMatrix::from_diagonal(&svd.values.clone().into());
             let back = (&svd.left * values * svd.right.transpose()).transpose();

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::heads::repeated_tokens::{RepeatedTokens, SHORTEST};
-use crate::analysis::sweep::part::{Asked, Keep, SweepPart, Share, Totals};
+use crate::analysis::sweep::part::{SweepSpec, RowSink, SweepPart, RowRange, RowSum};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
@@ -164,8 +164,8 @@ impl Visualize for HeadScores {
 /// ```
 pub fn head_scores(model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens) -> Result<Vec<HeadScores>> {
     let ids = repeated.ids(model)?.into();
-    let mut totals = Totals::default();
-    each(model, kinds, repeated, &ids, &Share::whole(&ids), &mut |row| totals.add(row))?;
+    let mut totals = RowSum::default();
+    each(model, kinds, repeated, &ids, &RowRange::whole(&ids), &mut |row| totals.add(row))?;
     let dims = model.dims();
     of_totals(&totals.0, kinds, repeated, dims.n_layers, dims.n_heads)
 }
@@ -176,7 +176,7 @@ impl SweepPart {
         let ids = repeated.ids(model)?.into();
         let RepeatedTokens { length, batch, seed } = *repeated;
         let (layers, heads) = (model.dims().n_layers, model.dims().n_heads);
-        let asked = Asked::HeadScores { kinds: kinds.to_vec(), length, batch, seed, layers, heads };
+        let asked = SweepSpec::HeadScores { kinds: kinds.to_vec(), length, batch, seed, layers, heads };
         self.fill(model, &ids, None, asked, |share, keep| each(model, kinds, repeated, &ids, share, keep))
     }
 }
@@ -191,8 +191,8 @@ fn each(
     kinds: &[HeadKind],
     repeated: &RepeatedTokens,
     ids: &Input,
-    share: &Share,
-    keep: &mut Keep,
+    share: &RowRange,
+    keep: &mut RowSink,
 ) -> Result<()> {
     let progress = Progress::new("scoring heads", share.range.len());
     progress.begin_at(share.done);

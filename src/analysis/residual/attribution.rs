@@ -72,8 +72,8 @@ pub fn decompose_resid(run: &Run) -> Result<NamedTensor> {
 fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<NamedTensor> {
     one_input(run)?;
     let (labels, hooks): (Vec<String>, Vec<Hook>) = parts.into_iter().unzip();
-    let width = run.kept(hooks[0])?.dims().iter().copied();
-    memory::check(run.kept(hooks[0])?.device(), floats(width.chain([hooks.len()])), || {
+    let width = run.raw(hooks[0])?.dims().iter().copied();
+    memory::check(run.raw(hooks[0])?.device(), floats(width.chain([hooks.len()])), || {
         (format!("a stack of {} components", hooks.len()), "run a shorter input")
     })?;
     let parts = hooks.into_iter().map(|hook| run.get(hook)).collect::<Result<Vec<_>>>()?;

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 use crate::analysis::heads::scores::diagonal;
 use crate::analysis::sweep::metric::{Mean, Metric};
-use crate::analysis::sweep::part::{Keep, Share, Totals, check_inputs};
+use crate::analysis::sweep::part::{RowSink, RowRange, RowSum, check_inputs};
 use crate::error::Result;
 use crate::hook::{Hook, Site};
 use crate::memory;
@@ -29,7 +29,7 @@ use crate::progress::Progress;
 const BUDGET: u64 = 512 << 20;
 
 /// The metric of the unchanged model, and that of each variant.
-pub(crate) struct Swept {
+pub(crate) struct SweepOutcome {
     pub(crate) clean: f64,
     pub(crate) variants: Vec<f64>,
 }
@@ -41,36 +41,36 @@ pub(crate) fn sweep(
     variants: &[Model],
     input: &Input,
     metric: &Metric,
-) -> Result<Swept> {
+) -> Result<SweepOutcome> {
     check_inputs(model, input, Some(metric), drop)?;
-    let mut totals = Totals::default();
-    sweep_each(what, model, variants, input, metric, &Share::whole(input), &mut |row| totals.add(row))?;
-    Ok(Swept::of(&totals.0))
+    let mut totals = RowSum::default();
+    sweep_rows(what, model, variants, input, metric, &RowRange::whole(input), &mut |row| totals.add(row))?;
+    Ok(SweepOutcome::of(&totals.0))
 }
 
-impl Swept {
-    /// From the sum of the rows that [`sweep_each`] gives.
-    pub(crate) fn of(totals: &[f64]) -> Swept {
+impl SweepOutcome {
+    /// From the sum of the rows that [`sweep_rows`] gives.
+    pub(crate) fn of(totals: &[f64]) -> SweepOutcome {
         let mean = |sum: &f64| sum / totals[0];
-        Swept { clean: mean(&totals[1]), variants: totals[2..].iter().map(mean).collect() }
+        SweepOutcome { clean: mean(&totals[1]), variants: totals[2..].iter().map(mean).collect() }
     }
 }
 
 /// As [`sweep`], for a share of the inputs, which were checked before, one after another. The row of each: how many values it
 /// has, and their sums for the unchanged model and for each variant.
-pub(crate) fn sweep_each(
+pub(crate) fn sweep_rows(
     what: &str,
     model: &Model,
     variants: &[Model],
     input: &Input,
     metric: &Metric,
-    share: &Share,
-    keep: &mut Keep,
+    share: &RowRange,
+    keep: &mut RowSink,
 ) -> Result<()> {
-    let mut by_place: BTreeMap<Place, Vec<Variant>> = BTreeMap::new();
+    let mut by_resume_point: BTreeMap<ResumePoint, Vec<Variant>> = BTreeMap::new();
     for (index, variant) in variants.iter().enumerate() {
         let added = &variant.edits[model.edits.len()..];
-        by_place.entry(Place::of(added)).or_default().push((index, added));
+        by_resume_point.entry(ResumePoint::of(added)).or_default().push((index, added));
     }
     let steps = variants.len() + 1;
     let progress = Progress::new(what, share.range.len() * steps);
@@ -92,11 +92,11 @@ pub(crate) fn sweep_each(
         let mut sums = vec![Mean::default(); variants.len()];
         let ids = Tensor::new(vec![tokens.ids().to_vec()], model.device())?;
         // Above the first layer a run resumes from what the layer below left, before edits at the layer's own input.
-        let resumed = by_place.keys().filter_map(|place| place.layer.checked_sub(1)).collect();
-        let mut base = Reader::new(metric, tokens, &[], resumed, 0);
+        let resumed = by_resume_point.keys().filter_map(|point| point.layer.checked_sub(1)).collect();
+        let mut base = VariantTap::new(metric, tokens, &[], resumed, 0);
         let mut past = Past::default();
         // Keys and values of earlier positions are kept where a change leaves these as they were.
-        let behind = by_place.keys().any(|place| place.skipped(metric, tokens) > 0);
+        let behind = by_resume_point.keys().any(|point| point.skipped(metric, tokens) > 0);
         model.execute(Start::Tokens(ids), behind.then_some(&mut past), &mut base)?;
         let unchanged = match metric.pattern_layer() {
             Some(_) => base.induction_scores(1)?,
@@ -104,9 +104,9 @@ pub(crate) fn sweep_each(
         };
         progress.advance(1)?;
         let mut resuming: BTreeMap<(usize, usize), Vec<Variant>> = BTreeMap::new();
-        for (place, variants) in &by_place {
-            let skipped = place.skipped(metric, tokens);
-            resuming.entry((place.layer, skipped)).or_default().extend(variants);
+        for (point, variants) in &by_resume_point {
+            let skipped = point.skipped(metric, tokens);
+            resuming.entry((point.layer, skipped)).or_default().extend(variants);
         }
         for ((layer, skipped), variants) in &resuming {
             let row = Row { model, tokens, metric, layer: *layer, skipped: *skipped }.bytes();
@@ -127,7 +127,7 @@ pub(crate) fn sweep_each(
                         (Start::Tokens(ids), past.before(0, *skipped, chunk.len())?)
                     }
                 };
-                let mut reader = Reader::new(metric, tokens, &changes, Vec::new(), *skipped);
+                let mut reader = VariantTap::new(metric, tokens, &changes, Vec::new(), *skipped);
                 let past = (*skipped > 0).then_some(&mut past);
                 model.execute(start, past, &mut reader)?;
                 let means = match (metric.pattern_layer(), &reader.pattern) {
@@ -155,16 +155,16 @@ type Variant<'a> = (usize, &'a [Edit]);
 
 /// Where a variant first differs from the model.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct ResumePoint {
     layer: usize,
     position: usize,
 }
 
-impl Place {
-    fn of(added: &[Edit]) -> Place {
+impl ResumePoint {
+    fn of(added: &[Edit]) -> ResumePoint {
         let lowest = added.iter().flat_map(Edit::hooks).filter_map(Hook::layer).min();
         let at_start = added.iter().flat_map(Edit::hooks).any(|hook| matches!(hook.site(), Site::Embed | Site::PosEmbed));
-        Place {
+        ResumePoint {
             layer: if at_start { 0 } else { lowest.unwrap_or(0) },
             position: added.iter().map(Edit::first_position).min().unwrap_or(0),
         }
@@ -218,7 +218,7 @@ impl Row<'_> {
 }
 
 /// Changes each row by its own edits, and keeps what the metric reads.
-struct Reader<'a> {
+struct VariantTap<'a> {
     metric: &'a Metric,
     tokens: &'a Tokens,
     changes: &'a [&'a [Edit]],
@@ -235,7 +235,7 @@ struct Reader<'a> {
     pattern: Option<Tensor>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> VariantTap<'a> {
     fn new(
         metric: &'a Metric,
         tokens: &'a Tokens,
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         stream_layers: Vec<usize>,
         start: usize,
     ) -> Self {
-        Reader {
+        VariantTap {
             metric,
             tokens,
             changes,
@@ -280,7 +280,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl Tap for Reader<'_> {
+impl Tap for VariantTap<'_> {
     fn wants(&self, hook: Hook) -> bool {
         self.changes_at(hook) || self.keeps(hook)
     }

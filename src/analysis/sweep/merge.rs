@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::analysis::causal::ablation::AblationEffects;
 use crate::analysis::heads::repeated_tokens::RepeatedTokens;
 use crate::analysis::heads::scores::{HeadScores, of_totals};
-use crate::analysis::sweep::engine::Swept;
-use crate::analysis::sweep::part::{Asked, add};
+use crate::analysis::sweep::engine::SweepOutcome;
+use crate::analysis::sweep::part::{SweepSpec, add};
 use crate::error::Result;
 use crate::view::{Visualize, Table, View};
 
@@ -59,17 +59,17 @@ fn merged(paths: &[PathBuf]) -> Result<SweepResult> {
     let added = add(paths)?;
     let (model, totals) = (added.header.model, added.totals);
     Ok(match added.header.asked {
-        Asked::Ablation { ablation, metric, layers, heads, mlps, .. } => {
-            let effects = AblationEffects::new(&Swept::of(&totals), metric, &ablation, layers, heads, mlps)?;
+        SweepSpec::Ablation { ablation, metric, layers, heads, mlps, .. } => {
+            let effects = AblationEffects::new(&SweepOutcome::of(&totals), metric, &ablation, layers, heads, mlps)?;
             SweepResult::Ablation { model, ablation, effects }
         }
-        Asked::HeadScores { kinds, length, batch, seed, layers, heads } => {
+        SweepSpec::HeadScores { kinds, length, batch, seed, layers, heads } => {
             let repeated = RepeatedTokens { length, batch, seed };
             let scores = of_totals(&totals, &kinds, &repeated, layers, heads)?;
             SweepResult::HeadScores { model, repeated, scores }
         }
-        Asked::Metric { metric } => {
-            SweepResult::Metric { model, metric, value: Swept::of(&totals).clean, inputs: added.header.inputs }
+        SweepSpec::Metric { metric } => {
+            SweepResult::Metric { model, metric, value: SweepOutcome::of(&totals).clean, inputs: added.header.inputs }
         }
     })
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use crate::analysis::sweep::engine::{sweep, sweep_each};
-use crate::analysis::sweep::part::{Asked, SweepPart};
+use crate::analysis::sweep::engine::{sweep, sweep_rows};
+use crate::analysis::sweep::part::{SweepSpec, SweepPart};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
 use crate::model::input::{Input, Tokens};
@@ -69,9 +69,9 @@ impl SweepPart {
     /// This part of [`Metric::measure`].
     pub fn measure(&self, model: &Model, input: impl Into<Input>, metric: &Metric) -> Result<()> {
         let input = input.into();
-        let asked = Asked::Metric { metric: metric.described(model) };
+        let asked = SweepSpec::Metric { metric: metric.described(model) };
         self.fill(model, &input, Some(metric), asked, |share, keep| {
-            sweep_each("measuring", model, &[], &input, metric, share, keep)
+            sweep_rows("measuring", model, &[], &input, metric, share, keep)
         })
     }
 }

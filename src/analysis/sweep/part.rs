@@ -131,13 +131,13 @@ pub(crate) struct Header {
     pub(crate) inputs: usize,
     tokens: String,
     #[serde(flatten)]
-    pub(crate) asked: Asked,
+    pub(crate) asked: SweepSpec,
 }
 
 /// What a sweep asks of each input, and what is needed to say what came of it.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "sweep", rename_all = "snake_case")]
-pub(crate) enum Asked {
+pub(crate) enum SweepSpec {
     Ablation {
         ablation: String,
         reference: Option<String>,
@@ -159,30 +159,30 @@ pub(crate) enum Asked {
     },
 }
 
-impl Asked {
+impl SweepSpec {
     /// How many numbers a row has, in a file that may say anything.
     fn width(&self) -> Option<usize> {
         match self {
-            Asked::Ablation { layers, heads, mlps, .. } => {
+            SweepSpec::Ablation { layers, heads, mlps, .. } => {
                 layers.checked_mul(heads.checked_add(if *mlps { 3 } else { 1 })?)?.checked_add(2)
             }
-            Asked::HeadScores { kinds, layers, heads, .. } => {
+            SweepSpec::HeadScores { kinds, layers, heads, .. } => {
                 layers.checked_mul(*heads)?.checked_mul(3)?.checked_add(2)?.checked_mul(kinds.len())
             }
-            Asked::Metric { .. } => Some(2),
+            SweepSpec::Metric { .. } => Some(2),
         }
     }
 }
 
 /// Which inputs are to be run, and how many of them have been already.
-pub(crate) struct Share {
+pub(crate) struct RowRange {
     pub(crate) range: Range<usize>,
     pub(crate) done: usize,
 }
 
-impl Share {
-    pub(crate) fn whole(input: &Input) -> Share {
-        Share { range: 0..input.len(), done: 0 }
+impl RowRange {
+    pub(crate) fn whole(input: &Input) -> RowRange {
+        RowRange { range: 0..input.len(), done: 0 }
     }
 
     /// The inputs that are still to be run.
@@ -192,13 +192,13 @@ impl Share {
 }
 
 /// What takes the row of each input, in the order of the inputs.
-pub(crate) type Keep<'a> = dyn FnMut(&[f64]) -> Result<()> + 'a;
+pub(crate) type RowSink<'a> = dyn FnMut(&[f64]) -> Result<()> + 'a;
 
 /// The sums of rows.
 #[derive(Default)]
-pub(crate) struct Totals(pub(crate) Vec<f64>);
+pub(crate) struct RowSum(pub(crate) Vec<f64>);
 
-impl Totals {
+impl RowSum {
     pub(crate) fn add(&mut self, row: &[f64]) -> Result<()> {
         self.0.resize(row.len(), 0.0);
         self.0.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
@@ -220,7 +220,7 @@ pub(crate) fn check_inputs(
     for index in 0..input.len() {
         let tokens = model.tokenize_one(input, index)?;
         if let Some(metric) = metric {
-            metric.check(model, &tokens).map_err(|error| input.placed(error, index))?;
+            metric.check(model, &tokens).map_err(|error| input.with_input_index(error, index))?;
         }
         each(tokens);
     }
@@ -239,8 +239,8 @@ impl SweepPart {
         model: &Model,
         input: &Input,
         metric: Option<&Metric>,
-        asked: Asked,
-        work: impl FnOnce(&Share, &mut Keep) -> Result<()>,
+        asked: SweepSpec,
+        work: impl FnOnce(&RowRange, &mut RowSink) -> Result<()>,
     ) -> Result<()> {
         let mut tokens = OfIds::new();
         check_inputs(model, input, metric, |one| tokens.add(one.ids()))?;
@@ -255,7 +255,7 @@ impl SweepPart {
         };
         let range = self.shard.range(input.len());
         let (mut file, done) = self.open(&header)?;
-        let share = Share { range, done };
+        let share = RowRange { range, done };
         let mut number = share.left().start;
         let failed = |error| {
             Error::new(ErrorKind::File, format!("cannot write {}", self.name())).caused_by(error).help(
@@ -414,7 +414,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The row of an input, counted from 1, if it is there.
-    fn row(&mut self, input: usize, asked: &Asked) -> Result<Option<Vec<f64>>> {
+    fn row(&mut self, input: usize, asked: &SweepSpec) -> Result<Option<Vec<f64>>> {
         let path = self.path;
         if !self.line()? {
             return Ok(None);
@@ -434,13 +434,13 @@ impl<'a> Reader<'a> {
 }
 
 /// What is left of the parts of a sweep when their rows are added.
-pub(crate) struct Added {
+pub(crate) struct MergedRows {
     pub(crate) header: Header,
     pub(crate) totals: Vec<f64>,
 }
 
 /// Adds the rows of all parts of a sweep in the order of the inputs.
-pub(crate) fn add(paths: &[PathBuf]) -> Result<Added> {
+pub(crate) fn add(paths: &[PathBuf]) -> Result<MergedRows> {
     let refused = |what: String, help: &str| Err(Error::new(ErrorKind::Input, what).help(help));
     let mut parts: Vec<(&Path, Header)> = Vec::new();
     let mut first: Option<Map<String, Value>> = None;
@@ -490,7 +490,7 @@ pub(crate) fn add(paths: &[PathBuf]) -> Result<Added> {
             "make them, or name their files too",
         );
     }
-    let mut totals = Totals::default();
+    let mut totals = RowSum::default();
     for (path, part) in &parts {
         let mut reader = Reader::new(path)?;
         reader.line()?;
@@ -512,5 +512,5 @@ pub(crate) fn add(paths: &[PathBuf]) -> Result<Added> {
     if totals.0.is_empty() {
         return Err(not_a_part(&paths[0]));
     }
-    Ok(Added { header, totals: totals.0 })
+    Ok(MergedRows { header, totals: totals.0 })
 }

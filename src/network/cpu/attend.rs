@@ -161,7 +161,7 @@ impl CustomOp2 for Scores {
             Ok(())
         };
         let of_head = (len * seen).max(1);
-        if pages::is_little(batch * heads * of_head * sizes.width / 8) {
+        if pages::below_parallel_threshold(batch * heads * of_head * sizes.width / 8) {
             out.chunks_mut(of_head).enumerate().try_for_each(make)?;
         } else {
             out.par_chunks_mut(of_head).enumerate().try_for_each(make)?;
@@ -289,7 +289,7 @@ fn by_blocks(
         tasks.extend(blocks.map(|(queries, out)| (batch, queries, out)));
     }
     let make = |(batch, queries, out)| make(batch, queries, out);
-    if pages::is_little(batch * len * seen * row / 8) {
+    if pages::below_parallel_threshold(batch * len * seen * row / 8) {
         tasks.into_iter().try_for_each(make)?;
     } else {
         // The last queries see most keys, and so are the longest work.

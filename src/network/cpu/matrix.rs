@@ -134,7 +134,7 @@ impl<'a> MatrixMut<'a> {
     }
 
     /// The same, for a while.
-    fn again(&mut self) -> MatrixMut<'_> {
+    fn reborrow(&mut self) -> MatrixMut<'_> {
         MatrixMut { of: PhantomData, ..*self }
     }
 
@@ -202,7 +202,7 @@ impl MatrixMut<'_> {
                     copy[..columns.len()].copy_from_slice(&row[..columns.len()]);
                 }
                 let piece = Matrix::new(&piece, [inner.len(), columns.len()], [stride, 1])?;
-                part.again().set(a.columns(inner)?, piece, 1.0, true)?;
+                part.reborrow().set(a.columns(inner)?, piece, 1.0, true)?;
             }
         }
         Ok(())
@@ -315,13 +315,13 @@ impl CustomOp2 for Affine<'_> {
         };
         let write = |room: &mut [MaybeUninit<f32>]| {
             let parts = MatrixMut::unwritten(room, [rows, columns], columns)?.cut(width);
-            if pages::is_little(rows * weight.rows * columns / 8) {
+            if pages::below_parallel_threshold(rows * weight.rows * columns / 8) {
                 return parts.into_iter().try_for_each(make);
             }
             parts.collect::<Vec<_>>().into_par_iter().with_max_len(1).try_for_each(make)
         };
         // SAFETY: all columns are in some part, and each part is filled.
-        let out = unsafe { pages::written(rows * columns, write) }?;
+        let out = unsafe { pages::alloc_uninit(rows * columns, write) }?;
         Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
     }
 }

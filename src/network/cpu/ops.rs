@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::network::cpu::pages;
-use crate::network::cpu::pages::Kept;
+use crate::network::cpu::pages::PagePolicy;
 use crate::progress::is_stopping;
 
 /// The sum of two of the same shape: candle's own uses threads of its own, which wait by turning in circles.
@@ -35,7 +35,7 @@ impl CustomOp2 for Added {
         let add = |place: usize, out: &mut [f32]| {
             out.iter_mut().zip(&b[place * CHUNK..]).for_each(|(out, b)| *out += b);
         };
-        let (out, _) = pages::made(Kept::Short, a, CHUNK, |a| *a, add);
+        let (out, _) = pages::par_map_alloc(PagePolicy::Short, a, CHUNK, |a| *a, add);
         Ok((CpuStorage::F32(out), a_layout.shape().clone()))
     }
 }
@@ -281,8 +281,8 @@ impl CustomOp1 for WithoutMeans {
             bail!("a gain that does not fit {:?}", layout.dims());
         }
         if self.of_rows {
-            let (out, _) = pages::made(
-                Kept::Long,
+            let (out, _) = pages::par_map_alloc(
+                PagePolicy::Long,
                 x,
                 width,
                 |x| *x,
@@ -311,8 +311,8 @@ impl CustomOp1 for WithoutMeans {
             means.iter_mut().zip(sums).for_each(|(mean, sum)| *mean += f64::from(sum) / rows as f64);
         }
         let means: Vec<f32> = means.into_iter().map(|mean| mean as f32).collect();
-        let (out, _) = pages::made(
-            Kept::Long,
+        let (out, _) = pages::par_map_alloc(
+            PagePolicy::Long,
             x,
             width,
             |x| *x,
@@ -442,7 +442,7 @@ impl InplaceOp1 for Gelu {
             bail!("only contiguous f32 is taken here")
         };
         match &mut values[start..end] {
-            few if pages::is_little(4 * few.len()) => gelu_of(few),
+            few if pages::below_parallel_threshold(4 * few.len()) => gelu_of(few),
             many => many.par_chunks_mut(CHUNK).for_each(gelu_of),
         }
         Ok(())
@@ -505,7 +505,7 @@ fn by_rows(
     x: &[f32],
     change: impl Fn(&mut [f32]) + Sync,
 ) -> candle_core::Result<(CpuStorage, Shape)> {
-    let (out, _) = pages::made(Kept::Short, x, width, |x| *x, |_, row| change(row));
+    let (out, _) = pages::par_map_alloc(PagePolicy::Short, x, width, |x| *x, |_, row| change(row));
     Ok((CpuStorage::F32(out), layout.shape().clone()))
 }
 

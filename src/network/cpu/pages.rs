@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 /// How long the numbers are kept.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Kept {
+pub(crate) enum PagePolicy {
     /// As long as a model.
     Long,
     /// As long as a run.
@@ -16,8 +16,8 @@ pub(crate) enum Kept {
 
 /// Numbers made one by one of `from`; each `len` of them, the last perhaps fewer, are looked at or changed by `then`, which
 /// gets their place, while they are in a core's cache. What it finds comes in their order.
-pub(crate) fn made<T: Sync, R: Send>(
-    kept: Kept,
+pub(crate) fn par_map_alloc<T: Sync, R: Send>(
+    policy: PagePolicy,
     from: &[T],
     len: usize,
     each: impl Fn(&T) -> f32 + Sync,
@@ -30,9 +30,9 @@ pub(crate) fn made<T: Sync, R: Send>(
         // SAFETY: each of them was just written, for `from` is as long.
         then(place, unsafe { room.assume_init_mut() })
     };
-    let mut values = room(from.len(), kept);
+    let mut values = allocate(from.len(), policy);
     let room = &mut values.spare_capacity_mut()[..from.len()];
-    let found = if is_little(from.len()) {
+    let found = if below_parallel_threshold(from.len()) {
         room.chunks_mut(len).zip(from.chunks(len)).enumerate().map(make).collect()
     } else {
         let chunks = room.par_chunks_mut(len).zip(from.par_chunks(len)).enumerate();
@@ -46,9 +46,9 @@ pub(crate) fn made<T: Sync, R: Send>(
 /// So many zeros, written by all threads.
 pub(crate) fn zeros(len: usize) -> Vec<f32> {
     let write = |room: &mut [MaybeUninit<f32>]| room.fill(MaybeUninit::new(0.0));
-    let mut values = room(len, Kept::Short);
+    let mut values = allocate(len, PagePolicy::Short);
     let room = &mut values.spare_capacity_mut()[..len];
-    if is_little(len) {
+    if below_parallel_threshold(len) {
         write(room);
     } else {
         room.par_chunks_mut(TASK).for_each(write);
@@ -63,11 +63,11 @@ pub(crate) fn zeros(len: usize) -> Vec<f32> {
 /// # Safety
 ///
 /// It writes all of them, or fails.
-pub(crate) unsafe fn written<E>(
+pub(crate) unsafe fn alloc_uninit<E>(
     len: usize,
     write: impl FnOnce(&mut [MaybeUninit<f32>]) -> Result<(), E>,
 ) -> Result<Vec<f32>, E> {
-    let mut values = room(len, Kept::Short);
+    let mut values = allocate(len, PagePolicy::Short);
     write(&mut values.spare_capacity_mut()[..len])?;
     // SAFETY: the caller says so.
     unsafe { values.set_len(len) };
@@ -78,14 +78,14 @@ pub(crate) unsafe fn written<E>(
 const TASK: usize = 1 << 13;
 
 /// Whether so many small steps are done by the time that other threads have been woken for them.
-pub(crate) fn is_little(steps: usize) -> bool {
+pub(crate) fn below_parallel_threshold(steps: usize) -> bool {
     steps <= 1 << 16
 }
 
-fn room(len: usize, kept: Kept) -> Vec<f32> {
+fn allocate(len: usize, policy: PagePolicy) -> Vec<f32> {
     let mut values = Vec::with_capacity(len);
     #[cfg(target_os = "linux")]
-    if kept == Kept::Long {
+    if policy == PagePolicy::Long {
         advise(values.spare_capacity_mut());
     }
     #[cfg(not(target_os = "linux"))]

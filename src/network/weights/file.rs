@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::network::cpu::pages;
-use crate::network::cpu::pages::Kept;
+use crate::network::cpu::pages::PagePolicy;
 use crate::network::weights::initial::Initial;
 
 /// A set of named tensors, from files, from memory, or drawn at random.
@@ -36,25 +36,25 @@ enum Bytes {
 }
 
 enum Entry {
-    InFile { file: usize, place: Place },
+    InFile { file: usize, place: TensorLocation },
     InMemory(Tensor),
 }
 
 /// Where in a file a weight lies, and how.
-pub(crate) struct Place {
-    pub stored: Stored,
+pub(crate) struct TensorLocation {
+    pub stored: StoredDtype,
     /// The shape as it is stored, rows first.
     pub shape: Vec<usize>,
     /// The bytes; that they lie within the file and are as many as the shape asks for is checked where this is made.
     pub range: Range<usize>,
-    pub change: Change,
+    pub change: Relayout,
 }
 
 /// The weights of a file, by name.
-pub(crate) type Places = Vec<(String, Place)>;
+pub(crate) type TensorLocations = Vec<(String, TensorLocation)>;
 
 /// How numbers are stored.
-pub(crate) enum Stored {
+pub(crate) enum StoredDtype {
     Plain(DType),
     Quantized(GgmlDType),
     /// A type that no weight has: masks are bytes or booleans.
@@ -63,7 +63,7 @@ pub(crate) enum Stored {
 
 /// What makes of a stored weight the one that Hugging Face's name stands for.
 #[derive(Clone, Copy)]
-pub(crate) enum Change {
+pub(crate) enum Relayout {
     None,
     /// `[out, in]` to `[in, out]`.
     Transpose,
@@ -92,8 +92,8 @@ impl Weights {
     }
 
     /// What was drawn at random, in the order in which it was asked for.
-    pub(crate) fn into_drawn(self) -> Vec<(String, Tensor)> {
-        self.initial.map(|initial| initial.into_inner().into_drawn()).unwrap_or_default()
+    pub(crate) fn into_initialized(self) -> Vec<(String, Tensor)> {
+        self.initial.map(|initial| initial.into_inner().into_initialized()).unwrap_or_default()
     }
 
     /// A safetensors file that is part of the program.
@@ -135,7 +135,7 @@ impl Weights {
     pub(crate) fn from_places(
         origin: &str,
         config: &'static str,
-        files: Vec<(String, Mmap, Places)>,
+        files: Vec<(String, Mmap, TensorLocations)>,
         device: &Device,
     ) -> Weights {
         let mut weights = Weights { config, ..Weights::empty(origin, device) };
@@ -150,7 +150,7 @@ impl Weights {
     /// How many bytes all weights take as f32: what a network of them needs at least.
     pub(crate) fn bytes(&self) -> u64 {
         let count = |entry: &Entry| match entry {
-            Entry::InFile { place: Place { stored: Stored::Other(_), .. }, .. } => 0,
+            Entry::InFile { place: TensorLocation { stored: StoredDtype::Other(_), .. }, .. } => 0,
             Entry::InFile { place, .. } => place.shape.iter().map(|&len| len as u64).product::<u64>(),
             Entry::InMemory(tensor) => tensor.elem_count() as u64,
         };
@@ -171,14 +171,14 @@ impl Weights {
         for (tensor, info) in metadata.tensors() {
             let (start, end) = info.data_offsets;
             let stored = match info.dtype {
-                Dtype::F16 => Stored::Plain(DType::F16),
-                Dtype::BF16 => Stored::Plain(DType::BF16),
-                Dtype::F32 => Stored::Plain(DType::F32),
-                Dtype::F64 => Stored::Plain(DType::F64),
-                other => Stored::Other(format!("{other:?}")),
+                Dtype::F16 => StoredDtype::Plain(DType::F16),
+                Dtype::BF16 => StoredDtype::Plain(DType::BF16),
+                Dtype::F32 => StoredDtype::Plain(DType::F32),
+                Dtype::F64 => StoredDtype::Plain(DType::F64),
+                other => StoredDtype::Other(format!("{other:?}")),
             };
             let (shape, range) = (info.shape.clone(), data + start..data + end);
-            let place = Place { stored, shape, range, change: Change::None };
+            let place = TensorLocation { stored, shape, range, change: Relayout::None };
             self.entries.insert(tensor, Entry::InFile { file: self.files.len(), place });
         }
         self.files.push((name, bytes));
@@ -186,7 +186,7 @@ impl Weights {
     }
 
     /// Unmaps the files, for which nobody waits: of half a gigabyte it takes a tenth of the time of reading it.
-    pub(crate) fn let_go(self) {
+    pub(crate) fn drop_in_background(self) {
         rayon::spawn(|| drop(self.files));
     }
 
@@ -252,21 +252,21 @@ impl Weights {
     }
 }
 
-impl Place {
+impl TensorLocation {
     /// Whether the change can be made of a weight of this shape.
     pub(crate) fn fits(&self) -> bool {
         let rows = self.shape.first().copied().unwrap_or(0);
         match self.change {
-            Change::None => true,
-            Change::Transpose => self.shape.len() == 2,
-            Change::Rotary { heads } => heads > 0 && rows.is_multiple_of(heads.saturating_mul(2)),
-            Change::Interleave { heads } => heads > 0 && rows.is_multiple_of(heads.saturating_mul(3)),
+            Relayout::None => true,
+            Relayout::Transpose => self.shape.len() == 2,
+            Relayout::Rotary { heads } => heads > 0 && rows.is_multiple_of(heads.saturating_mul(2)),
+            Relayout::Interleave { heads } => heads > 0 && rows.is_multiple_of(heads.saturating_mul(3)),
         }
     }
 
     fn changed_shape(&self) -> Vec<usize> {
         match self.change {
-            Change::Transpose => self.shape.iter().rev().copied().collect(),
+            Relayout::Transpose => self.shape.iter().rev().copied().collect(),
             _ => self.shape.clone(),
         }
     }
@@ -277,18 +277,18 @@ impl Place {
         let cpu = Device::Cpu;
         let mut known = None;
         let tensor = match &self.stored {
-            Stored::Plain(DType::F32) => {
+            StoredDtype::Plain(DType::F32) => {
                 let (values, finite) = f32s(bytes);
                 known = Some(finite);
                 Tensor::from_vec(values, shape, &cpu)?
             }
-            Stored::Plain(dtype) => {
+            StoredDtype::Plain(dtype) => {
                 Tensor::from_raw_buffer(bytes, *dtype, shape, &cpu)?.to_dtype(DType::F32)?
             }
-            Stored::Quantized(dtype) => {
+            StoredDtype::Quantized(dtype) => {
                 qtensor_from_ggml(*dtype, bytes, shape.to_vec(), &cpu)?.dequantize(&cpu)?
             }
-            Stored::Other(_) => return Err(None),
+            StoredDtype::Other(_) => return Err(None),
         };
         let finite = match known {
             Some(finite) => finite,
@@ -297,14 +297,14 @@ impl Place {
         let rows = |of: [usize; 3]| [&of, shape.get(1..).unwrap_or(&[])].concat();
         let each = |parts: usize| shape[0] / parts;
         let changed = match self.change {
-            Change::None => tensor,
-            Change::Transpose => tensor.t()?.contiguous()?,
-            Change::Rotary { heads } => tensor
+            Relayout::None => tensor,
+            Relayout::Transpose => tensor.t()?.contiguous()?,
+            Relayout::Rotary { heads } => tensor
                 .reshape(rows([heads, each(heads * 2), 2]))?
                 .transpose(1, 2)?
                 .contiguous()?
                 .reshape(shape)?,
-            Change::Interleave { heads } => tensor
+            Relayout::Interleave { heads } => tensor
                 .reshape(rows([3, heads, each(heads * 3)]))?
                 .transpose(0, 1)?
                 .contiguous()?
@@ -314,12 +314,12 @@ impl Place {
     }
 }
 
-impl Stored {
+impl StoredDtype {
     fn name(&self) -> String {
         match self {
-            Stored::Plain(dtype) => format!("{dtype:?}"),
-            Stored::Quantized(dtype) => format!("{dtype:?}"),
-            Stored::Other(name) => name.clone(),
+            StoredDtype::Plain(dtype) => format!("{dtype:?}"),
+            StoredDtype::Quantized(dtype) => format!("{dtype:?}"),
+            StoredDtype::Other(name) => name.clone(),
         }
     }
 }
@@ -358,7 +358,7 @@ const CHUNK: usize = 1 << 14;
 fn f32s(bytes: &[u8]) -> (Vec<f32>, bool) {
     let (numbers, _) = bytes.as_chunks::<4>();
     let each = |number: &[u8; 4]| f32::from_le_bytes(*number);
-    let (values, finite) = pages::made(Kept::Long, numbers, CHUNK, each, |_, values| are_finite(values));
+    let (values, finite) = pages::par_map_alloc(PagePolicy::Long, numbers, CHUNK, each, |_, values| are_finite(values));
     (values, finite.into_iter().all(|finite| finite))
 }
 

@@ -34,12 +34,12 @@ pub(crate) struct Initial {
     rng: ChaCha8Rng,
     deviation: f64,
     n_layers: usize,
-    drawn: Vec<(String, Tensor)>,
+    initialized: Vec<(String, Tensor)>,
 }
 
 impl Initial {
     pub(crate) fn new(seed: u64, deviation: f64, n_layers: usize) -> Initial {
-        Initial { rng: ChaCha8Rng::seed_from_u64(seed), deviation, n_layers, drawn: Vec::new() }
+        Initial { rng: ChaCha8Rng::seed_from_u64(seed), deviation, n_layers, initialized: Vec::new() }
     }
 
     pub(crate) fn draw(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
@@ -56,13 +56,13 @@ impl Initial {
             }
         };
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)?;
-        self.drawn.push((name.to_string(), tensor.clone()));
+        self.initialized.push((name.to_string(), tensor.clone()));
         Ok(tensor)
     }
 
     /// What was drawn, in the order in which it was asked for.
-    pub(crate) fn into_drawn(self) -> Vec<(String, Tensor)> {
-        self.drawn
+    pub(crate) fn into_initialized(self) -> Vec<(String, Tensor)> {
+        self.initialized
     }
 
     /// By Box and Muller's transform.

@@ -10,13 +10,13 @@ use candle_core::pickle::{Object, Stack};
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::network::weights::file::{Change, Place, Places, Stored};
+use crate::network::weights::file::{Relayout, TensorLocation, TensorLocations, StoredDtype};
 
 /// The pickle of a checkpoint of a thousand tensors has a tenth of a megabyte.
 const LONGEST: u64 = 16 << 20;
 
 /// The tensors of a checkpoint, by name.
-pub(crate) fn places(path: &str, file: &[u8]) -> Result<Places> {
+pub(crate) fn places(path: &str, file: &[u8]) -> Result<TensorLocations> {
     let broken = |what: String| {
         Error::new(ErrorKind::Weights, format!("{path} is not a checkpoint that can be read: {what}"))
             .help("take the model's safetensors, or save it as such: model.save_pretrained(folder)")
@@ -96,10 +96,10 @@ pub(crate) fn places(path: &str, file: &[u8]) -> Result<Places> {
             return Err(of("the numbers are not in order"));
         }
         let stored = match info.dtype {
-            dtype @ (DType::F16 | DType::BF16 | DType::F32 | DType::F64) => Stored::Plain(dtype),
-            other => Stored::Other(format!("{other:?}")),
+            dtype @ (DType::F16 | DType::BF16 | DType::F32 | DType::F64) => StoredDtype::Plain(dtype),
+            other => StoredDtype::Other(format!("{other:?}")),
         };
-        places.push((info.name, Place { stored, shape, range, change: Change::None }));
+        places.push((info.name, TensorLocation { stored, shape, range, change: Relayout::None }));
     }
     Ok(places)
 }
