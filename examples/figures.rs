@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use headlight::{Axis, Figure, ValueKind, NamedTensor, Result, Section, Table, View, html_page};
+use headlight::{Axis, Figure, NamedTensor, Result, Section, Table, ValueKind, View, html_page};
 
 fn main() -> Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "target/figures".into()));
@@ -102,7 +102,8 @@ fn pattern(heads: usize, tokens: &[String]) -> Result<NamedTensor> {
     let [query, key] = square(tokens);
     let values = (0..heads).flat_map(|head| attention(head, tokens.len())).collect();
     let axes = vec![Axis::unlabelled("head", heads), query, key];
-    Ok(NamedTensor::from_vec("blocks.5.attn.hook_pattern", values, axes)?.with_value_kind(ValueKind::Probability))
+    Ok(NamedTensor::from_vec("blocks.5.attn.hook_pattern", values, axes)?
+        .with_value_kind(ValueKind::Probability))
 }
 
 fn all_heads() -> Result<NamedTensor> {
@@ -111,7 +112,8 @@ fn all_heads() -> Result<NamedTensor> {
     let labels: Vec<String> = (0..144).map(|i| format!("L{}H{}", i / 12, i % 12)).collect();
     let values = (0..144).flat_map(|head| attention(head * 5 + head / 12, tokens.len())).collect();
     let axes = vec![Axis::labelled("head", labels), query, key];
-    Ok(NamedTensor::from_vec("attention of every head", values, axes)?.with_value_kind(ValueKind::Probability))
+    Ok(NamedTensor::from_vec("attention of every head", values, axes)?
+        .with_value_kind(ValueKind::Probability))
 }
 
 fn masked() -> Result<NamedTensor> {
@@ -148,7 +150,11 @@ fn bars() -> Result<NamedTensor> {
 fn groups() -> Result<NamedTensor> {
     let sorts: Vec<String> = ["clean", "corrupted", "patched"].map(String::from).to_vec();
     let axes = vec![Axis::labelled("run", sorts), Axis::unlabelled("layer", 6)];
-    NamedTensor::from_vec("logit difference by layer", (0..18).map(|i| noise(i * 17) * 6.0 - 2.0).collect(), axes)
+    NamedTensor::from_vec(
+        "logit difference by layer",
+        (0..18).map(|i| noise(i * 17) * 6.0 - 2.0).collect(),
+        axes,
+    )
 }
 
 fn losses(lines: usize) -> Result<NamedTensor> {

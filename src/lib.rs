@@ -24,17 +24,17 @@ mod view;
 mod visualize;
 
 pub use error::{Error, ErrorKind, Remedy, Result};
-pub use figure::{Figure, Section, DisplayHandle, html_page, show};
+pub use figure::{DisplayHandle, Figure, Section, html_page, show};
 pub use files::write as write_file;
 pub use hook::{Head, Hook, IntoHook, Site, head};
 pub use memory::memory_asked_for;
 pub use model::{
-    Ablation, Component, Components, AttentionEdge, Generation, Input, Model, PromptTest, Run, RunOptions, Sampling,
-    Tokens, no_bos, with_bos,
+    Ablation, AttentionEdge, Component, Components, Generation, Input, Model, PromptTest, Run, RunOptions,
+    Sampling, Tokens, no_bos, with_bos,
 };
-pub use named::{Axis, ValueKind, NamedTensor};
+pub use named::{Axis, NamedTensor, ValueKind};
 pub use network::{ArchSpec, Dims, Tap};
 pub use notebook::{EvcxrDisplay, clear_output};
 pub use open::{KnownModel, KnownModels, known_models};
 pub use progress::{check_stop, clear_stop, request_stop};
-pub use view::{Visualize, Table, View};
+pub use view::{Table, View, Visualize};

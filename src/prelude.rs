@@ -1,15 +1,22 @@
 //! What a notebook needs: `use headlight::prelude::*;`.
 
-pub use crate::analysis::*;
-pub use crate::figure::{Figure, DisplayHandle, show};
+pub use crate::analysis::{
+    CircuitKind, Composition, DynamicThreshold, HeadKind, Metric, PathReceiver, RepeatedTokens, Threshold,
+    ablation_effects, accumulated_resid, activation_patching, activation_patching_by_position,
+    apply_ln_to_stack, attn_score_spread, attribution_patching, causal_truth, composition_scores,
+    copying_accuracy, current_token_scores, decompose_attn_scores, decompose_resid, detect_head,
+    duplicate_token_scores, first_token_scores, full_resid_decomposition, head_logit_attribution,
+    head_logit_attribution_by_position, head_scores, induction_scores, logit_attrs, logit_bias, logit_lens,
+    loss_on_repeats, merge, ov_circuit, path_patching, previous_token_scores, qk_circuit, stack_head_results,
+};
+pub use crate::figure::{Figure, show};
 pub use crate::hook::{Head, Hook, Site, head};
 pub use crate::model::{
-    Ablation, Component, Components, AttentionEdge, Generation, Input, Model, PromptTest, Run, RunOptions, Sampling,
-    Tokens, no_bos, with_bos,
+    Ablation, AttentionEdge, Component, Input, Model, Run, RunOptions, Sampling, Tokens, no_bos, with_bos,
 };
-pub use crate::named::{Axis, ValueKind, NamedTensor};
+pub use crate::named::{Axis, NamedTensor, ValueKind};
 pub use crate::notebook::{EvcxrDisplay as _, clear_output};
 pub use crate::open::known_models;
 pub use crate::progress::check_stop;
-pub use crate::training::{Training, TrainingCurve, TrainingOptions, TrainingPoint};
-pub use crate::view::{Visualize, Table, View};
+pub use crate::training::{Training, TrainingCurve, TrainingOptions};
+pub use crate::view::{Table, View, Visualize};

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use headlight::analysis::{
-    CompositionBaseline, Composition, DynamicThreshold, HeadKind, HeadScores, RepeatedTokens, as_published,
-    causal_truth, composition_scores, head_scores, induction_scores, loss_on_repeats,
+    Composition, CompositionBaseline, DynamicThreshold, HeadKind, HeadScores, RepeatedTokens, causal_truth,
+    composition_scores, course_project, head_scores, induction_scores, loss_on_repeats,
 };
 use headlight::{
-    Ablation, Visualize, Figure, Head, Model, Result, RunOptions, Section, Site, Table, View, head, html_page,
+    Ablation, Figure, Head, Model, Result, RunOptions, Section, Site, Table, View, Visualize, head, html_page,
 };
 
 /// A head is said to be of a kind from this score on, as in ARENA's course.
@@ -223,7 +223,7 @@ fn four_sequences(model: &Model, found: &[(Head, HeadKind)]) -> Result<Vec<Secti
         ])?));
     }
     if model.dims().n_heads > 1 {
-        let published = as_published(&runs)?;
+        let published = course_project::as_published(&runs)?;
         sections.push(Section::Heading("The original's detector".into()));
         sections.push(Section::Text(format!(
             "The original project scored each sequence, not each head, and compared with half the variance of attention: \

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use headlight::analysis::{
-    AblationEffects, Composition, DynamicThreshold, HeadKind, HeadScores, SweepResult, Metric, SweepPart,
-    RepeatedTokens, Shard, ablation_effects, activation_patching, causal_truth, composition_scores,
+    AblationEffects, Composition, DynamicThreshold, HeadKind, HeadScores, Metric, RepeatedTokens, Shard,
+    SweepPart, SweepResult, ablation_effects, activation_patching, causal_truth, composition_scores,
     head_scores, induction_scores, merge, qk_circuit,
 };
 use headlight::{
-    Ablation, Visualize, Figure, Head, Input, IntoHook, Model, NamedTensor, Result, RunOptions, Site, Table, View,
-    known_models, request_stop,
+    Ablation, Figure, Head, Input, IntoHook, Model, NamedTensor, Result, RunOptions, Site, Table, View,
+    Visualize, known_models, request_stop,
 };
 use serde_json::{Value, json};
 

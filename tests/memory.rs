@@ -2,8 +2,6 @@
 //! prompts. Bytes are counted where they are asked for, so that a run gives the same count on any machine.
 
 mod common;
-#[path = "common/folder.rs"]
-mod folder;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::BTreeMap;
@@ -12,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, Storage};
 use common::MODELS;
-use folder::{Folder, Weight};
+use common::folder::{Folder, Weight};
+use headlight::analysis::*;
 use headlight::prelude::*;
 use headlight::{Dims, ErrorKind, Result, head as head_of, memory_asked_for};
 use serde_json::json;

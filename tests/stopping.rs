@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use headlight::analysis::*;
 use headlight::analysis::{DetectHeadOptions, HeadKind, RepeatedTokens};
 use headlight::prelude::*;
 use headlight::{Error, ErrorKind, Result, clear_stop, request_stop};

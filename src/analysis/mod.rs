@@ -12,7 +12,7 @@ pub use causal::patching::{
     PathReceiver, activation_patching, activation_patching_by_position, attribution_patching, path_patching,
 };
 pub use circuits::circuit::{Circuit, CircuitKind, ov_circuit, qk_circuit};
-pub use circuits::composition::{CompositionBaseline, Composition, CompositionScores, composition_scores};
+pub use circuits::composition::{Composition, CompositionBaseline, CompositionScores, composition_scores};
 pub use circuits::decompose::{attn_score_spread, decompose_attn_scores};
 pub use circuits::tokens::{SingularDirection, SingularDirections, TokenPair, TokenPairs, copying_accuracy};
 pub use heads::detect_head::{DetectHeadOptions, ErrorMeasure, detect_head};
@@ -32,4 +32,4 @@ pub use residual::attribution::{
 pub use residual::logit_lens::{LogitLens, logit_lens};
 pub use sweep::merge::{SweepResult, merge};
 pub use sweep::metric::Metric;
-pub use sweep::part::{SweepPart, Shard};
+pub use sweep::part::{Shard, SweepPart};

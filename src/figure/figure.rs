@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::{interactive, png, scene, svg, text};
 use crate::memory;
 use crate::named::NamedTensor;
-use crate::view::{Visualize, View};
+use crate::view::{View, Visualize};
 
 /// One picture of one or several views, from top to bottom.
 ///

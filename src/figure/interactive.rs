@@ -21,8 +21,8 @@ use crate::figure::label::{cut, for_plotly};
 use crate::figure::pixels;
 use crate::figure::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
 use crate::figure::scene::{
-    Area, CHIP_FONT, Cells, TokenChips, Grid, Item, Marks, OUTLINE, Panel, AxisScale, Scene, Series, Side, TABLE_FONT,
-    TABLE_ROW, Text, Thumbnails, cell_text,
+    Area, AxisScale, CHIP_FONT, Cells, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT,
+    TABLE_ROW, Text, Thumbnails, TokenChips, cell_text,
 };
 
 const MONO: &str = "Hack, 'DejaVu Sans Mono', Menlo, Consolas, monospace";
@@ -249,16 +249,18 @@ impl Plot {
         let legend = self.legend(panel)?;
         let mut traces = Vec::new();
         for (i, one) in series.iter().enumerate() {
-            let trace =
-                Bar::new((0..one.values.len()).collect(), one.values.iter().map(|v| RoundedF32(*v)).collect())
-                    .name(for_plotly(&one.name))
-                    .width(each)
-                    .offset(each * i as f64 - 0.4)
-                    .marker(Marker::new().color(one.color))
-                    .show_legend(legend.is_some())
-                    .hover_template(self.series_hover(panel, one))
-                    .x_axis(x)
-                    .y_axis(y);
+            let trace = Bar::new(
+                (0..one.values.len()).collect(),
+                one.values.iter().map(|v| RoundedF32(*v)).collect(),
+            )
+            .name(for_plotly(&one.name))
+            .width(each)
+            .offset(each * i as f64 - 0.4)
+            .marker(Marker::new().color(one.color))
+            .show_legend(legend.is_some())
+            .hover_template(self.series_hover(panel, one))
+            .x_axis(x)
+            .y_axis(y);
             traces.push(self.add(&*trace, of_legend(&legend))?);
         }
         Ok(traces)

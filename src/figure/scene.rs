@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::figure::label::{cell, cut, entry, of_tokens, shown, width, wrapped};
 use crate::figure::scale::{CHOSEN, INK, MUTED, SERIES, Scale, number, short, ticks};
 use crate::markup::plain;
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::view::{Table, View};
 
 const PAD: f64 = 16.0;

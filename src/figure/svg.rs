@@ -6,8 +6,8 @@ use std::fmt::Write;
 use crate::figure::label::cut;
 use crate::figure::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, ticks};
 use crate::figure::scene::{
-    Area, CHIP_FONT, Cells, TokenChips, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT,
-    TABLE_LINE, TABLE_ROW, Text, Thumbnails, cell_text, pooled,
+    Area, CHIP_FONT, Cells, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT, TABLE_LINE,
+    TABLE_ROW, Text, Thumbnails, TokenChips, cell_text, pooled,
 };
 use crate::markup::{ACCENT, for_markup};
 

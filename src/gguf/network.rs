@@ -5,8 +5,8 @@ use candle_core::{DType, Device};
 use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::gguf::header::{TensorInfo, Header};
-use crate::network::weights::file::{Relayout, TensorLocation, TensorLocations, StoredDtype};
+use crate::gguf::header::{Header, TensorInfo};
+use crate::network::weights::file::{Relayout, StoredDtype, TensorLocation, TensorLocations};
 
 /// What is known of an architecture's files.
 struct Architecture {

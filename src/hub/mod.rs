@@ -16,7 +16,7 @@ use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{Progress, bytes};
 use crate::{files, progress};
-use http::{Http, FetchError};
+use http::{FetchError, Http};
 
 /// What the environment says of the hub, as Python's `huggingface_hub` reads it.
 pub(crate) struct Settings {
@@ -324,7 +324,12 @@ fn lock(path: &Path, file: &str) -> Result<File> {
 }
 
 /// Asks for a file's name and size; nothing if the repository has no such file.
-fn about(http: &Http, url: &str, repo: &str, at: &str) -> std::result::Result<Option<RemoteFile>, FetchError> {
+fn about(
+    http: &Http,
+    url: &str,
+    repo: &str,
+    at: &str,
+) -> std::result::Result<Option<RemoteFile>, FetchError> {
     let answer = http.head(url)?;
     let wrong = |what: String| {
         FetchError::Failed(

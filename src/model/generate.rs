@@ -15,7 +15,7 @@ use crate::model::predict::last_logits;
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
 use crate::progress::Progress;
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 
 /// How [`Model::generate`] chooses each token.
 ///

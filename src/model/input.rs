@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 
 /// One or several texts, or token ids. Made by `into()` from `"text"`, `["one", "two"]`, `vec![1, 2, 3]`,
 /// `vec![vec![1, 2], vec![3, 4]]` or [`Tokens`].

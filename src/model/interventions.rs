@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Head, Hook, IntoHook, Site};
-use crate::model::edit::{Ablation, Change, Component, Components, AttentionEdge, Edit};
+use crate::model::edit::{Ablation, AttentionEdge, Change, Component, Components, Edit};
 use crate::model::model::Model;
 use crate::model::run::{Run, axes_of};
 use crate::named::NamedTensor;
@@ -41,7 +41,8 @@ impl Model {
             entry.1.extend(index);
         }
         let names: Vec<String> = components.iter().map(Component::to_string).collect();
-        let change = |(hook, indices): (Hook, Vec<usize>)| Ok((hook, self.ablation(hook, &indices, ablation)?));
+        let change =
+            |(hook, indices): (Hook, Vec<usize>)| Ok((hook, self.ablation(hook, &indices, ablation)?));
         let changes = by_hook.into_values().map(change).collect::<Result<_>>()?;
         Ok(self.with_edit(Edit::new(format!("{} {ablation}-ablated", names.join(", ")), changes)))
     }
@@ -182,7 +183,9 @@ impl Model {
                     direction.shape()
                 ),
             )
-            .help("give a NamedTensor of one axis, as wide as the activation, and a coefficient that is not 0"));
+            .help(
+                "give a NamedTensor of one axis, as wide as the activation, and a coefficient that is not 0",
+            ));
         }
         if values.iter().any(|value| !value.is_finite()) || values.iter().all(|value| *value == 0.0) {
             return Err(Error::new(ErrorKind::Tap, format!("`{}` is zero or not finite", direction.name()))

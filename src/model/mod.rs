@@ -13,7 +13,7 @@ pub(crate) mod run;
 mod tokens;
 mod weights;
 
-pub use edit::{Ablation, Component, Components, AttentionEdge};
+pub use edit::{Ablation, AttentionEdge, Component, Components};
 pub use generate::{Generation, Sampling};
 pub use input::{Input, Tokens, no_bos, with_bos};
 pub use model::Model;

@@ -7,9 +7,9 @@ use crate::hook::Site;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::cpu::ops::log_sum_exp;
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 use crate::{memory, progress};
 
 impl Run {
@@ -40,8 +40,11 @@ impl Run {
         };
         let losses = losses(self.logits()?.tensor(), tokens)?;
         let labels: Vec<String> = tokens.labels()[1..].to_vec();
-        let named =
-            NamedTensor::from_vec("loss per token (nats)", losses, vec![Axis::labelled("predicted", labels)])?;
+        let named = NamedTensor::from_vec(
+            "loss per token (nats)",
+            losses,
+            vec![Axis::labelled("predicted", labels)],
+        )?;
         Ok(named.with_value_kind(ValueKind::Magnitude))
     }
 

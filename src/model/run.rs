@@ -15,11 +15,11 @@ use crate::memory::floats;
 use crate::model::digest::OfIds;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::spec::ArchSpec;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
-use crate::view::{Visualize, View};
+use crate::view::{View, Visualize};
 use crate::{files, memory};
 
 /// What a run is to keep, and how far it is to go.
@@ -332,7 +332,8 @@ impl Run {
                     Axis::labelled(name, self.tokens[0].shared_labels())
                 }
                 ("head", Some(layer)) => {
-                    let kind = if hook.site().is_kv() && self.spec.queries_per_kv_head > 1 { "KV" } else { "H" };
+                    let kind =
+                        if hook.site().is_kv() && self.spec.queries_per_kv_head > 1 { "KV" } else { "H" };
                     Axis::labelled(
                         name,
                         (0..len).map(|head| format!("L{layer}{kind}{head}")).collect::<Vec<_>>(),
@@ -438,7 +439,8 @@ impl Run {
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         // One is written after another: brought in order where it is not, and as bytes.
         let copies = |tensor: &Tensor| if tensor.is_contiguous() { 1 } else { 2 };
-        let size = |StoredDtype(tensor): &StoredDtype| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
+        let size =
+            |StoredDtype(tensor): &StoredDtype| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
         let largest = tensors.iter().map(|(_, stored)| size(stored)).max().unwrap_or(0);
         memory::check(&Device::Cpu, largest, || ("to save a run", ""))
             .map_err(|error| error.remedied_by(Remedy::KeepLess))?;

@@ -47,7 +47,11 @@ impl Network {
     pub(crate) fn spec(&self) -> ArchSpec {
         let first = self.blocks.first();
         ArchSpec {
-            positions: if self.w_pos.is_some() { PositionEncoding::Learned } else { PositionEncoding::Rotary },
+            positions: if self.w_pos.is_some() {
+                PositionEncoding::Learned
+            } else {
+                PositionEncoding::Rotary
+            },
             norm: self.ln_final.kind,
             mlp: match first.and_then(|block| block.mlp.as_ref()) {
                 Some((_, Mlp { gate: Some(_), .. })) => MlpKind::Gated,
@@ -105,9 +109,11 @@ impl Network {
             norm(&mut all, format!("blocks.{l}.ln1"), ln1);
             // TransformerLens's mark of what several query heads share.
             let shared = if attn.n_key_value_heads < attn.n_heads { "_" } else { "" };
-            for (name, part) in
-                [("Q", Projection::Q), (&format!("{shared}K"), Projection::K), (&format!("{shared}V"), Projection::V)]
-            {
+            for (name, part) in [
+                ("Q", Projection::Q),
+                (&format!("{shared}K"), Projection::K),
+                (&format!("{shared}V"), Projection::V),
+            ] {
                 let (mark, name) = name.split_at(name.len() - 1);
                 all.push((format!("blocks.{l}.attn.{mark}W_{name}"), attn.weight(part)?));
                 all.push((format!("blocks.{l}.attn.{mark}b_{name}"), attn.bias(part)?));

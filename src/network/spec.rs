@@ -88,7 +88,9 @@ impl ArchSpec {
                 "attention and MLP read the same stream, so there is none between them",
                 "use `hook_resid_pre`, which both read, or `hook_resid_post`",
             )),
-            MlpPreLinear if self.mlp == MlpKind::Plain => Some(("its MLPs have no gate", "use `mlp.hook_pre`")),
+            MlpPreLinear if self.mlp == MlpKind::Plain => {
+                Some(("its MLPs have no gate", "use `mlp.hook_pre`"))
+            }
             Ln1Scale | Ln1Normalized | Ln2Scale | Ln2Normalized | LnFinalScale | LnFinalNormalized
                 if self.norm == NormKind::None =>
             {

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::hub;
 use crate::hub::Settings;
 use crate::progress::bytes;
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 
 /// The name of the model that is part of this crate.
 pub(crate) const BUILT_IN: &str = "built-in";

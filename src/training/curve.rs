@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::head;
-use crate::named::{Axis, ValueKind, NamedTensor};
-use crate::view::{Visualize, View};
+use crate::named::{Axis, NamedTensor, ValueKind};
+use crate::view::{View, Visualize};
 
 /// What a model was like at one step of its training, to four decimals. Measured on random tokens said twice, as
 /// [`RepeatedTokens`](crate::analysis::heads::repeated_tokens::RepeatedTokens) makes them, which training never saw.
@@ -133,7 +133,8 @@ impl TrainingCurve {
         let names: Vec<String> = rows.iter().map(|(name, _)| name.to_string()).collect();
         let values = rows.into_iter().flat_map(|(_, values)| values).collect();
         let axes = vec![Axis::labelled("loss", names), self.step_axis()];
-        Ok(NamedTensor::from_vec("mean loss (nats a token)", values, axes)?.with_value_kind(ValueKind::Magnitude))
+        Ok(NamedTensor::from_vec("mean loss (nats a token)", values, axes)?
+            .with_value_kind(ValueKind::Magnitude))
     }
 
     /// The in-context learning score `[step]`, in nats: the loss late in the context minus the loss early in it.

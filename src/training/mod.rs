@@ -224,7 +224,12 @@ impl Training {
     /// it reads ids, of which 0 is BOS.
     pub fn model(&self) -> Result<Model> {
         let weights = Weights::from_tensors(self.optimizer.copies()?);
-        Model::without_tokenizer(&format!("trained, step {}", self.steps()), self.config.clone(), &weights, BOS)
+        Model::without_tokenizer(
+            &format!("trained, step {}", self.steps()),
+            self.config.clone(),
+            &weights,
+            BOS,
+        )
     }
 
     /// The weights as they are now, under Hugging Face's names: with

@@ -5,7 +5,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use serde_json::{Value, json};
 
-use crate::folder::{Folder, Weight};
+use super::folder::{Folder, Weight};
 
 /// A value of the metadata, by its type in the file.
 #[derive(Clone, Debug)]

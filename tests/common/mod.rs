@@ -1,6 +1,10 @@
 //! Reading the goldens.
 #![allow(dead_code)]
 
+pub mod folder;
+pub mod gguf_file;
+pub mod hub_server;
+
 use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};

@@ -5,14 +5,14 @@ use std::fmt;
 
 use crate::analysis::sweep::engine::{SweepOutcome, sweep, sweep_rows};
 use crate::analysis::sweep::metric::Metric;
-use crate::analysis::sweep::part::{SweepSpec, SweepPart};
+use crate::analysis::sweep::part::{SweepPart, SweepSpec};
 use crate::error::Result;
 use crate::hook::{Head, Site, head};
 use crate::model::edit::{Ablation, Component};
 use crate::model::input::Input;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor, layer_and_head};
-use crate::view::{Visualize, View};
+use crate::view::{View, Visualize};
 
 /// What [`ablation_effects`] found: the metric without a part minus the metric with it.
 #[derive(Clone)]

@@ -294,7 +294,9 @@ pub fn path_patching(
     metric.check(model, &pair.corrupted)?;
     let held = model.run_with_options(&pair.corrupted, &RunOptions::only([Site::Z]))?;
     let (read_at, put_at) = match receiver {
-        PathReceiver::Logits => (Site::ResidPost.at(dims.n_layers - 1), Site::ResidPost.at(dims.n_layers - 1)),
+        PathReceiver::Logits => {
+            (Site::ResidPost.at(dims.n_layers - 1), Site::ResidPost.at(dims.n_layers - 1))
+        }
         PathReceiver::Query(to) => (Site::ResidPre.at(to.layer), Site::QInput.at(to.layer)),
         PathReceiver::Key(to) => (Site::ResidPre.at(to.layer), Site::KInput.at(to.layer)),
         PathReceiver::Value(to) => (Site::ResidPre.at(to.layer), Site::VInput.at(to.layer)),

@@ -11,13 +11,13 @@ use crate::hook::{Head, Hook, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::cpu::ops::log_sum_exp;
 use crate::network::dims::Dims;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
-use crate::view::{Visualize, View};
+use crate::view::{View, Visualize};
 use crate::{memory, progress};
 
 /// Which of a head's two circuits.

@@ -16,13 +16,13 @@ use crate::hook::{Head, head};
 use crate::memory;
 use crate::memory::floats;
 use crate::model::model::Model;
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::cpu::matrix::affine;
 use crate::network::cpu::ops::sum_of_products;
 use crate::network::dims::Dims;
 use crate::network::tap::not_reached;
 use crate::progress::{Progress, check_stop};
-use crate::view::{Visualize, View};
+use crate::view::{View, Visualize};
 
 /// What of the later head reads the earlier one's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -202,8 +202,8 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
         model.layer_axis().renamed("later layer"),
         model.head_axis().renamed("later head"),
     ];
-    let scores =
-        NamedTensor::from_vec(format!("{kind:?}-composition"), scores, axes)?.with_value_kind(ValueKind::Magnitude);
+    let scores = NamedTensor::from_vec(format!("{kind:?}-composition"), scores, axes)?
+        .with_value_kind(ValueKind::Magnitude);
     Ok(CompositionScores { kind, scores, baseline: baseline? })
 }
 

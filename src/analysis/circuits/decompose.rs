@@ -10,7 +10,7 @@ use crate::hook::{Head, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::progress::Progress;
 
 /// How many numbers a decomposition may have: 200 MB.

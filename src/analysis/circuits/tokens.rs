@@ -16,7 +16,7 @@ use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor};
 use crate::network::dims::Dims;
 use crate::progress::Progress;
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 use crate::{memory, progress};
 
 impl Circuit {
@@ -129,7 +129,11 @@ impl Circuit {
                 let named = |(_, id, value)| (self.model.labels(&[id]).concat(), value);
                 best.into_iter().map(named).collect()
             };
-            directions.push(SingularDirection { singular_value: value, left: top(&left), right: top(&right) });
+            directions.push(SingularDirection {
+                singular_value: value,
+                left: top(&left),
+                right: top(&right),
+            });
         }
         Ok(SingularDirections {
             title: format!("singular directions of the {self}"),

@@ -9,7 +9,7 @@ use crate::analysis::heads::evaluation::Evaluation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::model::run::Run;
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 
 /// The layer that the original looked at; a smaller model's last stands for it.
 const LAYER: usize = 11;
@@ -92,6 +92,7 @@ impl Visualize for PublishedDetection {
 /// exceed 1 / (2 tokens), so every sequence is labelled 1.
 ///
 /// ```
+/// use headlight::analysis::course_project::as_published;
 /// use headlight::prelude::*;
 /// let run = Model::open("built-in")?.run_with_cache(["the cat sat on the mat", "the cat sat the cat sat"])?;
 /// let published = as_published(&run)?;

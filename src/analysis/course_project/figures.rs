@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 
 #[derive(Deserialize)]
 struct Sequence {
@@ -30,6 +30,7 @@ fn named(what: &str, sequence: &Sequence, rows: &[Vec<f32>]) -> Result<NamedTens
 /// The published attention of layer 11 `[query, key]`, averaged over its heads, of each of the four sequences.
 ///
 /// ```
+/// use headlight::analysis::course_project::published_attention;
 /// use headlight::prelude::*;
 /// let published = published_attention()?;
 /// // "the cat sat the cat sat": from the second " cat" to the first " sat".
@@ -47,6 +48,7 @@ pub fn published_attention() -> Result<Vec<NamedTensor>> {
 /// columns are heads: [`qk_as_published`](crate::analysis::qk_as_published) computes it.
 ///
 /// ```
+/// use headlight::analysis::course_project::published_qk;
 /// use headlight::prelude::*;
 /// assert_eq!(published_qk()?[3].shape(), [11, 11]);
 /// # Ok::<(), headlight::Error>(())

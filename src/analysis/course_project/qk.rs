@@ -7,7 +7,7 @@ use crate::hook::Site;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor};
 use crate::network::tap::not_reached;
-use crate::view::{Visualize, View};
+use crate::view::{View, Visualize};
 
 /// What [`qk_as_published`] computes: heads against heads, and the same numbers under tokens' names.
 #[derive(Clone)]
@@ -52,6 +52,7 @@ impl Visualize for QkAsPublished {
 /// Fails for a run of several inputs, and for a layer whose queries and keys the run does not have.
 ///
 /// ```
+/// use headlight::analysis::course_project::qk_as_published;
 /// use headlight::prelude::*;
 /// let run = Model::open("built-in")?.run_with_cache("the cat sat")?;
 /// let published = qk_as_published(&run, 1)?;

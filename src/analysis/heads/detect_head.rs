@@ -8,7 +8,7 @@ use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{ValueKind, NamedTensor};
+use crate::named::{NamedTensor, ValueKind};
 use crate::progress;
 
 /// How the fit is measured.
@@ -42,6 +42,7 @@ pub struct DetectHeadOptions {
 /// The kinds are those of TransformerLens: previous token, duplicate token, induction.
 ///
 /// ```
+/// use headlight::analysis::DetectHeadOptions;
 /// use headlight::prelude::*;
 /// let model = Model::open("built-in")?;
 /// let options = DetectHeadOptions { exclude_bos: true, ..DetectHeadOptions::default() };

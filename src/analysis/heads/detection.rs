@@ -9,8 +9,8 @@ use std::fmt;
 use crate::analysis::heads::scores::{HeadKind, HeadScores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, head};
-use crate::named::{ValueKind, NamedTensor};
-use crate::view::{Visualize, Table, View};
+use crate::named::{NamedTensor, ValueKind};
+use crate::view::{Table, View, Visualize};
 
 /// A threshold for each head from the variance of its own attention: `mean + deviations x standard deviation`.
 ///
@@ -119,8 +119,9 @@ impl Visualize for Detection {
         let title = format!("{} heads found ({})", self.kind, self.threshold);
         let mut table = Table::new(title, ["head", "score", "threshold"]);
         for &head in &self.found {
-            let number =
-                |named: &NamedTensor| Ok::<_, Error>(format!("{:.3}", named.value(&[head.layer, head.head])?));
+            let number = |named: &NamedTensor| {
+                Ok::<_, Error>(format!("{:.3}", named.value(&[head.layer, head.head])?))
+            };
             table.push([head.to_string(), number(&self.scores)?, number(&self.thresholds)?]);
         }
         if self.found.is_empty() {
@@ -199,8 +200,8 @@ impl HeadScores {
         }
         found.sort_by(|a, b| b.1.total_cmp(&a.1));
         let name = format!("{} threshold", self.kind());
-        let thresholds =
-            NamedTensor::from_vec(name, thresholds, self.named().axes().to_vec())?.with_value_kind(ValueKind::Score);
+        let thresholds = NamedTensor::from_vec(name, thresholds, self.named().axes().to_vec())?
+            .with_value_kind(ValueKind::Score);
         Ok(Detection {
             kind: self.kind(),
             threshold,

@@ -7,8 +7,8 @@ use crate::analysis::heads::ground_truth::GroundTruth;
 use crate::analysis::heads::scores::HeadScores;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
-use crate::named::{Axis, ValueKind, NamedTensor};
-use crate::view::{Visualize, Table, View};
+use crate::named::{Axis, NamedTensor, ValueKind};
+use crate::view::{Table, View, Visualize};
 
 /// A detection against the truth.
 #[derive(Clone, PartialEq)]
@@ -102,6 +102,7 @@ impl Detection {
     /// is 0, as in scikit-learn; [`Evaluation::of`] takes another value.
     ///
     /// ```
+    /// use headlight::analysis::GroundTruth;
     /// use headlight::prelude::*;
     /// let model = Model::open("built-in")?;
     /// let found = induction_scores(&model)?.detect(DynamicThreshold::default())?;
@@ -123,6 +124,7 @@ impl HeadScores {
     /// ascending, a head being found from its score on, as in scikit-learn's `precision_recall_curve`.
     ///
     /// ```
+    /// use headlight::analysis::GroundTruth;
     /// use headlight::prelude::*;
     /// let model = Model::open("built-in")?;
     /// let curve = induction_scores(&model)?.precision_recall(&GroundTruth::heads(&model, &[head(1, 0)])?)?;

@@ -18,7 +18,7 @@ use crate::model::edit::Ablation;
 use crate::model::model::Model;
 use crate::model::run::RunOptions;
 use crate::progress::{Progress, check_stop};
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 
 /// What a head must show to count as an induction head in [`causal_truth`].
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,9 +6,9 @@ use std::fmt;
 use crate::analysis::heads::repeated_tokens::RepeatedTokens;
 use crate::error::Result;
 use crate::model::model::Model;
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::progress::Progress;
-use crate::view::{Visualize, View};
+use crate::view::{View, Visualize};
 
 /// What [`loss_on_repeats`] found: the mean loss of each token, in nats, over the sequences.
 #[derive(Clone)]

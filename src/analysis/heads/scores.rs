@@ -8,17 +8,17 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::heads::repeated_tokens::{RepeatedTokens, SHORTEST};
-use crate::analysis::sweep::part::{SweepSpec, RowSink, SweepPart, RowRange, RowSum};
+use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, SweepPart, SweepSpec};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{Axis, ValueKind, NamedTensor, layer_and_head};
+use crate::named::{Axis, NamedTensor, ValueKind, layer_and_head};
 use crate::network::cpu::ops::{sum, sum_of_products};
 use crate::progress;
 use crate::progress::Progress;
-use crate::view::{Visualize, View};
+use crate::view::{View, Visualize};
 
 /// A kind of head, by where it attends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -345,8 +345,8 @@ impl HeadScores {
         let (runs, cells) = (counts[0], counts[1].max(1.0));
         let heads = sums.len() / 3;
         let scores = sums[..heads].iter().map(|sum| (sum / runs) as f32).collect();
-        let scores =
-            NamedTensor::from_vec(format!("{kind} score"), scores, axes.to_vec())?.with_value_kind(ValueKind::Score);
+        let scores = NamedTensor::from_vec(format!("{kind} score"), scores, axes.to_vec())?
+            .with_value_kind(ValueKind::Score);
         let pairs = sums[heads..2 * heads].iter().zip(&sums[2 * heads..]);
         let deviation = |(x, xx): (&f64, &f64)| (xx / cells - (x / cells).powi(2)).max(0.0).sqrt() as f32;
         let elsewhere = Elsewhere {

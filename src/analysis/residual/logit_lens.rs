@@ -11,13 +11,13 @@ use crate::hook::{Hook, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, ValueKind, NamedTensor};
+use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::cpu::ops::log_sum_exp;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
 use crate::progress::{Progress, check_stop};
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 
 /// How many of the likeliest tokens are listed at the last position.
 const TOP: usize = 5;

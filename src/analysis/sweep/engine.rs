@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 use crate::analysis::heads::scores::diagonal;
 use crate::analysis::sweep::metric::{Mean, Metric};
-use crate::analysis::sweep::part::{RowSink, RowRange, RowSum, check_inputs};
+use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, check_inputs};
 use crate::error::Result;
 use crate::hook::{Hook, Site};
 use crate::memory;
@@ -163,7 +163,10 @@ struct ResumePoint {
 impl ResumePoint {
     fn of(added: &[Edit]) -> ResumePoint {
         let lowest = added.iter().flat_map(Edit::hooks).filter_map(Hook::layer).min();
-        let at_start = added.iter().flat_map(Edit::hooks).any(|hook| matches!(hook.site(), Site::Embed | Site::PosEmbed));
+        let at_start = added
+            .iter()
+            .flat_map(Edit::hooks)
+            .any(|hook| matches!(hook.site(), Site::Embed | Site::PosEmbed));
         ResumePoint {
             layer: if at_start { 0 } else { lowest.unwrap_or(0) },
             position: added.iter().map(Edit::first_position).min().unwrap_or(0),

@@ -9,7 +9,7 @@ use crate::analysis::heads::scores::{HeadScores, of_totals};
 use crate::analysis::sweep::engine::SweepOutcome;
 use crate::analysis::sweep::part::{SweepSpec, add};
 use crate::error::Result;
-use crate::view::{Visualize, Table, View};
+use crate::view::{Table, View, Visualize};
 
 /// What the parts of a sweep found together, and what was asked.
 #[derive(Clone)]
@@ -60,7 +60,8 @@ fn merged(paths: &[PathBuf]) -> Result<SweepResult> {
     let (model, totals) = (added.header.model, added.totals);
     Ok(match added.header.asked {
         SweepSpec::Ablation { ablation, metric, layers, heads, mlps, .. } => {
-            let effects = AblationEffects::new(&SweepOutcome::of(&totals), metric, &ablation, layers, heads, mlps)?;
+            let effects =
+                AblationEffects::new(&SweepOutcome::of(&totals), metric, &ablation, layers, heads, mlps)?;
             SweepResult::Ablation { model, ablation, effects }
         }
         SweepSpec::HeadScores { kinds, length, batch, seed, layers, heads } => {
@@ -68,9 +69,12 @@ fn merged(paths: &[PathBuf]) -> Result<SweepResult> {
             let scores = of_totals(&totals, &kinds, &repeated, layers, heads)?;
             SweepResult::HeadScores { model, repeated, scores }
         }
-        SweepSpec::Metric { metric } => {
-            SweepResult::Metric { model, metric, value: SweepOutcome::of(&totals).clean, inputs: added.header.inputs }
-        }
+        SweepSpec::Metric { metric } => SweepResult::Metric {
+            model,
+            metric,
+            value: SweepOutcome::of(&totals).clean,
+            inputs: added.header.inputs,
+        },
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 
 use crate::analysis::sweep::engine::{sweep, sweep_rows};
-use crate::analysis::sweep::part::{SweepSpec, SweepPart};
+use crate::analysis::sweep::part::{SweepPart, SweepSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
 use crate::model::input::{Input, Tokens};
@@ -256,8 +256,10 @@ impl Metric {
             }
             Metric::InductionScore(_) => return Ok(Vec::new()),
             Metric::Custom(_, metric) => {
-                let axes =
-                    vec![Axis::labelled("position", tokens.shared_labels()), Axis::unlabelled("d_vocab", d_vocab)];
+                let axes = vec![
+                    Axis::labelled("position", tokens.shared_labels()),
+                    Axis::unlabelled("d_vocab", d_vocab),
+                ];
                 let value = |row| -> Result<Mean> {
                     progress::check("measuring")?;
                     Ok(metric(&NamedTensor::new("logits", logits.get(row)?, axes.clone())?)?.into())

@@ -97,6 +97,7 @@ impl TryFrom<String> for Shard {
 /// sums of its numbers, with tabs between. A last line without its end, which a killed process may leave, is dropped.
 ///
 /// ```
+/// use headlight::analysis::{Shard, SweepPart, SweepResult};
 /// use headlight::prelude::*;
 /// let model = Model::open("built-in")?;
 /// let prompts = ["the cat sat the cat", "the dog sat", "the king said"];

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::{RawDims, check_epsilon, required, reject_if};
+use crate::network::config::{RawDims, check_epsilon, reject_if, required};
 use crate::network::dims::Dims;
 use crate::network::network::Network;
 use crate::network::parts::attention::{Attention, ScoreSpec};

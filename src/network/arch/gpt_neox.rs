@@ -82,8 +82,11 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let rope = Parameters::of(&config.rope_scaling, &config.rope_parameters);
     let (base, scaling) = rope.read(config.rotary_emb_base, dims.n_ctx)?;
     let part = rope.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
-    let width =
-        check_rotary_dims(format!("the config has rotary_pct = {part}"), (part * d_head as f64) as usize, d_head)?;
+    let width = check_rotary_dims(
+        format!("the config has rotary_pct = {part}"),
+        (part * d_head as f64) as usize,
+        d_head,
+    )?;
     let rotary = Rotary::new(width, base, Pairs::Halves, scaling);
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {

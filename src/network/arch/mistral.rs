@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::invalid_config;
 use crate::network::arch::llama;
 use crate::network::arch::llama::Variant;
+use crate::network::config::invalid_config;
 use crate::network::network::Network;
 use crate::network::weights::file::Weights;
 

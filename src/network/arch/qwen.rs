@@ -4,9 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::network::config::invalid_config;
 use crate::network::arch::llama;
 use crate::network::arch::llama::Variant;
+use crate::network::config::invalid_config;
 use crate::network::network::Network;
 use crate::network::weights::file::Weights;
 
@@ -67,7 +67,10 @@ impl Config {
 
     fn load(&self, qkv_bias: bool, head_norms: bool, weights: &Weights) -> Result<Network> {
         if self.use_sliding_window && self.sliding_window == Some(0) {
-            return invalid_config("config.json says sliding_window = 0".into(), "a position sees itself at least");
+            return invalid_config(
+                "config.json says sliding_window = 0".into(),
+                "a position sees itself at least",
+            );
         }
         let layers = self.llama.num_hidden_layers;
         if let Some(known) = self.layer_types.as_ref().map(Vec::len).filter(|&known| known < layers) {

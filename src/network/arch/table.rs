@@ -1,8 +1,8 @@
 //! Every architecture that can be opened, by the names that files give it.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::network::config::ConfigFile;
 use crate::network::arch::{attention_only, gpt_neo, gpt_neox, gpt2, gptj, llama, mistral, qwen};
+use crate::network::config::ConfigFile;
 use crate::network::network::Network;
 use crate::network::weights::file::Weights;
 

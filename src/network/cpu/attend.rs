@@ -375,7 +375,7 @@ mod tests {
             let pattern = pattern(&q, &k, mask)?;
             assert!(apart(&pattern, &pattern_then)? < 1e-6, "{case}");
             for mask in [Some(mask), None] {
-                assert!(apart(&mix(&pattern, &v, mask)?, &mixed_then)? < 2e-6, "{case}");
+                assert!(apart(&apply_pattern(&pattern, &v, mask)?, &mixed_then)? < 2e-6, "{case}");
             }
             assert!(apart(&attend(&q, &k, &v, mask)?, &mixed_then)? < 2e-6, "{case}");
         }
@@ -389,7 +389,7 @@ mod tests {
         for k in [[1, 4, 4, 8], [1, 5, 3, 8], [2, 5, 4, 8], [1, 5, 4, 7]] {
             assert!(scores(&q, &tensor(k, 2)?, mask).is_err(), "{k:?}");
         }
-        assert!(mix(&tensor([1, 4, 5, 5], 1)?, &tensor([1, 6, 4, 8], 2)?, None).is_err());
+        assert!(apply_pattern(&tensor([1, 4, 5, 5], 1)?, &tensor([1, 6, 4, 8], 2)?, None).is_err());
         Ok(())
     }
 }

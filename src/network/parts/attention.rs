@@ -140,7 +140,8 @@ impl Attention {
     /// so that reading these copies costs a view.
     fn split_inputs(&self, pre: &Tensor, layer: &mut LayerCtx) -> Result<[Option<Tensor>; 3]> {
         let mut changed = [None, None, None];
-        let sites = [(Site::QInput, Projection::Q), (Site::KInput, Projection::K), (Site::VInput, Projection::V)];
+        let sites =
+            [(Site::QInput, Projection::Q), (Site::KInput, Projection::K), (Site::VInput, Projection::V)];
         for (slot, (site, part)) in changed.iter_mut().zip(sites) {
             if layer.wants(site) {
                 let (batch, len, width) = pre.dims3()?;
@@ -172,7 +173,9 @@ impl Attention {
         shared: [Tensor; 3],
     ) -> Result<[Tensor; 3]> {
         let mut projected = shared;
-        for ((slot, input), part) in projected.iter_mut().zip(inputs).zip([Projection::Q, Projection::K, Projection::V]) {
+        for ((slot, input), part) in
+            projected.iter_mut().zip(inputs).zip([Projection::Q, Projection::K, Projection::V])
+        {
             if let Some(input) = input {
                 *slot = self.project_per_head(part, &ln1.forward_untapped(input)?)?; // (B, T, H, D)
             }

@@ -26,7 +26,7 @@ impl Mlp {
                 let pre = self.input.forward(x)?; // (B, T, N)
                 match self.activation {
                     Activation::GeluTanh if !tap.wants(Site::MlpPre, l) => gelu_inplace(pre)?, // (B, T, N)
-                    activation => activation.apply(&tap.at(Site::MlpPre, l, pre)?)?,          // (B, T, N)
+                    activation => activation.apply(&tap.at(Site::MlpPre, l, pre)?)?,           // (B, T, N)
                 }
             }
             Some(gate) => {

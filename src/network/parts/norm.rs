@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 
 use crate::error::Result;
 use crate::hook::Site;
-use crate::network::cpu::ops::{gain_and_bias, can_fuse, norm_scale, normalize};
+use crate::network::cpu::ops::{can_fuse, gain_and_bias, norm_scale, normalize};
 use crate::network::spec::NormKind;
 use crate::network::tap::TapCtx;
 
@@ -41,7 +41,8 @@ impl Norm {
             return Ok(x);
         }
         if self.can_fuse(&x) {
-            let (centres, gain, bias) = (self.kind == NormKind::Layer, self.gain.as_ref(), self.bias.as_ref());
+            let (centres, gain, bias) =
+                (self.kind == NormKind::Layer, self.gain.as_ref(), self.bias.as_ref());
             let changed = if tap.wants(scale_site, layer) {
                 let scale = norm_scale(&x, centres, self.eps)?; // (B, T, 1)
                 let given = tap.at(scale_site, layer, scale.clone())?; // (B, T, 1)

@@ -92,15 +92,15 @@ impl Rotary {
         };
         if known < start + len {
             // Twice what is needed, so that generation does not make it anew for each token.
-            *table = Some(self.angles(0, 2 * (start + len), device)?);
+            *table = Some(self.table_of_angles(0, 2 * (start + len), device)?);
         }
         match &*table {
             Some((cos, sin)) => Ok((cos.narrow(0, start, len)?, sin.narrow(0, start, len)?)),
-            None => self.angles(start, len, device),
+            None => self.table_of_angles(start, len, device),
         }
     }
 
-    fn angles(&self, start: usize, len: usize, device: &Device) -> Result<(Tensor, Tensor)> {
+    fn table_of_angles(&self, start: usize, len: usize, device: &Device) -> Result<(Tensor, Tensor)> {
         let angle = |i: usize| {
             (start + i / self.frequencies.len()) as f64 * self.frequencies[i % self.frequencies.len()]
         };

@@ -358,7 +358,8 @@ const CHUNK: usize = 1 << 14;
 fn f32s(bytes: &[u8]) -> (Vec<f32>, bool) {
     let (numbers, _) = bytes.as_chunks::<4>();
     let each = |number: &[u8; 4]| f32::from_le_bytes(*number);
-    let (values, finite) = pages::par_map_alloc(PagePolicy::Long, numbers, CHUNK, each, |_, values| are_finite(values));
+    let (values, finite) =
+        pages::par_map_alloc(PagePolicy::Long, numbers, CHUNK, each, |_, values| are_finite(values));
     (values, finite.into_iter().all(|finite| finite))
 }
 

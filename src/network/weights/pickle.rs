@@ -10,7 +10,7 @@ use candle_core::pickle::{Object, Stack};
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::network::weights::file::{Relayout, TensorLocation, TensorLocations, StoredDtype};
+use crate::network::weights::file::{Relayout, StoredDtype, TensorLocation, TensorLocations};
 
 /// The pickle of a checkpoint of a thousand tensors has a tenth of a megabyte.
 const LONGEST: u64 = 16 << 20;

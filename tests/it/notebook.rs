@@ -19,7 +19,7 @@ fn messages(cell: &str) -> Vec<Value> {
 
 fn printed(cell: &str, token: &str) -> String {
     let cell = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", cell, "--ignored", "--nocapture"])
+        .args(["--exact", &format!("notebook::{cell}"), "--ignored", "--nocapture"])
         .env("HEADLIGHT_KERNEL", token)
         .output()
         .unwrap();

@@ -1,10 +1,8 @@
 //! Sampling against its definition: the frequencies of drawn tokens are the softmax of the logits over the temperature.
 
-mod common;
-
 use std::collections::HashMap;
 
-use common::Golden;
+use crate::common::Golden;
 use headlight::Result;
 use headlight::prelude::*;
 

@@ -1,20 +1,17 @@
 //! Sweeps in parts: stopped, gone on with, shared among processes and merged, they find what one process finds, to the last
 //! bit. The example of the documentation is run as it is written.
 
-mod common;
-#[path = "common/folder.rs"]
-mod folder;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::refused;
-use folder::Folder;
+use crate::common::folder::Folder;
+use crate::common::refused;
 use headlight::ErrorKind::{File, Input as BadInput};
 use headlight::Result;
+use headlight::analysis::*;
 use headlight::prelude::*;
 
 const PROMPTS: [&str; 11] = [
@@ -119,7 +116,9 @@ fn other_sweeps_merge_too() -> Result<()> {
     for (i, path) in scores.iter().enumerate() {
         SweepPart::new(path, Shard::new(i + 1, 2)?).head_scores(&model, &HeadKind::ALL, &repeated)?;
     }
-    let SweepResult::HeadScores { scores: merged, repeated: of, .. } = merge(&scores)? else { panic!("scores") };
+    let SweepResult::HeadScores { scores: merged, repeated: of, .. } = merge(&scores)? else {
+        panic!("scores")
+    };
     assert_eq!((merged.len(), of), (whole.len(), repeated));
     for (a, b) in merged.iter().zip(&whole) {
         assert_eq!(
@@ -218,7 +217,12 @@ fn what_cannot_be_made_or_merged() -> Result<()> {
     let model = small()?;
     let all = sequences();
     let make = |model: &Model, name: &str, shard: &str, input: &[Vec<u32>], ablation, metric: &Metric| {
-        SweepPart::new(place.path(name), shard.parse()?).ablation_effects(model, input.to_vec(), ablation, metric)
+        SweepPart::new(place.path(name), shard.parse()?).ablation_effects(
+            model,
+            input.to_vec(),
+            ablation,
+            metric,
+        )
     };
     let plain = |name: &str, shard: &str| make(&model, name, shard, &all, Ablation::Zero, &Metric::Loss);
     for (name, shard) in [("1", "1/3"), ("2", "2/3"), ("3", "3/3"), ("half", "1/2"), ("again", "2/3")] {

@@ -1,8 +1,8 @@
 //! Circuits and composition against TransformerLens's, on tiny models of every architecture.
 
-mod common;
-
-use common::{Golden, MODELS, max_abs_diff, numbers, refused};
+use crate::common::{Golden, MODELS, max_abs_diff, numbers, refused};
+use headlight::analysis::course_project::*;
+use headlight::analysis::*;
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 
@@ -205,7 +205,10 @@ fn circuits_at_distances_make_the_scores() -> Result<()> {
                 assert!(apart.abs() < 1e-4, "{name}, {head}, {query} to {key}: differs by {apart}");
             }
             let here = qk_circuit(&model, head)?;
-            assert_eq!(here.at_distance(0)?.submatrix(d_model)?.to_vec()?, here.submatrix(d_model)?.to_vec()?);
+            assert_eq!(
+                here.at_distance(0)?.submatrix(d_model)?.to_vec()?,
+                here.submatrix(d_model)?.to_vec()?
+            );
         }
     }
     let rotary = Model::open(&Golden::open("tiny-llama3").folder)?;

@@ -1,8 +1,6 @@
 //! The model that ships: the same numbers as in Hugging Face's transformers, and everything that is promised of it.
 
-mod common;
-
-use common::{Golden, max_abs_diff, numbers};
+use crate::common::{Golden, max_abs_diff, numbers};
 use headlight::prelude::*;
 use headlight::{Result, Site};
 
@@ -21,19 +19,13 @@ fn transformers_says_the_same() -> Result<()> {
         assert_eq!(model.to_tokens(no_bos(text))?.ids(), ids("ids"), "{text}");
         let run = model.run_with_cache(text)?;
         let losses = numbers(&entry["loss_per_token"]).collect::<Vec<_>>();
-        assert!(
-            max_abs_diff(&values(&run.loss_per_token()?), &losses) < 1e-4,
-            "{text}: loss per token"
-        );
+        assert!(max_abs_diff(&values(&run.loss_per_token()?), &losses) < 1e-4, "{text}: loss per token");
         let mean = entry["loss_mean"].as_f64().expect("a number");
         assert!((f64::from(run.loss()?) - mean).abs() < 1e-5, "{text}: loss");
         for layer in 0..model.dims().n_layers {
             let expected =
                 golden.tensor(&format!("text{index}.blocks.{layer}.attn.hook_pattern")).expect("a pattern");
-            assert!(
-                max_abs_diff(&values(&run.pattern(layer)?), &expected) < 1e-5,
-                "{text}: layer {layer}"
-            );
+            assert!(max_abs_diff(&values(&run.pattern(layer)?), &expected) < 1e-5, "{text}: layer {layer}");
         }
         if let Some(expected) = golden.tensor(&format!("text{index}.logits")) {
             assert!(max_abs_diff(&values(&run.logits()?), &expected) < 1e-4, "{text}: logits");
@@ -116,7 +108,7 @@ fn it_teaches_what_it_should() -> Result<()> {
 #[test]
 fn the_curve_shows_its_birth() {
     let curve: serde_json::Value =
-        serde_json::from_str(include_str!("../assets/built-in/curve.json")).expect("the curve parses");
+        serde_json::from_str(include_str!("../../assets/built-in/curve.json")).expect("the curve parses");
     let points = curve.as_array().expect("points");
     assert!(points.len() >= 40, "{} points", points.len());
     let loss = |index: usize, key: &str| points[index][key].as_f64().expect("a number");

@@ -1,13 +1,10 @@
 //! The binary's habits: exit codes, what goes where, and the files that it writes.
 
-#[path = "common/folder.rs"]
-mod folder;
-
 use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
 
-use folder::{Folder, Weight, Weights};
+use crate::common::folder::{Folder, Weight, Weights};
 use headlight::{Ablation, Hook, Model, Result, Run, Site, head};
 use safetensors::SafeTensors;
 use serde_json::Value;

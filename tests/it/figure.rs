@@ -4,7 +4,9 @@ use std::io::Read;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use headlight::{Axis, Error, ErrorKind, Figure, ValueKind, NamedTensor, Remedy, Section, Table, View, html_page};
+use headlight::{
+    Axis, Error, ErrorKind, Figure, NamedTensor, Remedy, Section, Table, ValueKind, View, html_page,
+};
 use serde_json::Value;
 
 const NASTY: [&str; 12] = [
@@ -33,7 +35,8 @@ fn square(tokens: &[&str], values: Vec<f32>, meaning: ValueKind) -> NamedTensor 
 
 fn counted(lens: &[usize]) -> NamedTensor {
     let names = ["head", "row", "column"];
-    let axes = lens.iter().zip(&names[3 - lens.len()..]).map(|(len, name)| Axis::unlabelled(name, *len)).collect();
+    let axes =
+        lens.iter().zip(&names[3 - lens.len()..]).map(|(len, name)| Axis::unlabelled(name, *len)).collect();
     let count = lens.iter().product::<usize>();
     NamedTensor::from_vec("counted", (0..count).map(|i| (i as f32 * 0.7).sin()).collect(), axes).unwrap()
 }
@@ -127,7 +130,8 @@ fn numbers_that_are_not_finite_are_null_and_are_told() {
     assert_eq!(button[0]["z"].to_string(), "[[[1,null],[1,1]],[[null,1],[null,null]]]");
     assert_eq!(button[2].to_string(), "[0,1]");
 
-    let row = || NamedTensor::from_vec("row", vec![nan, -inf, inf], vec![Axis::unlabelled("token", 3)]).unwrap();
+    let row =
+        || NamedTensor::from_vec("row", vec![nan, -inf, inf], vec![Axis::unlabelled("token", 3)]).unwrap();
     let all = [View::Bars(row()), View::Lines(row()), View::Tokens(row())];
     all.into_iter().for_each(|view| drop(check(view)));
 }
@@ -233,7 +237,8 @@ fn many_heads_are_one_small_trace_and_a_menu() {
         }
     }
     let axes = vec![Axis::unlabelled("head", 4), Axis::unlabelled("query", n), Axis::unlabelled("key", n)];
-    let named = NamedTensor::from_vec("pattern", values, axes).unwrap().with_value_kind(ValueKind::Probability);
+    let named =
+        NamedTensor::from_vec("pattern", values, axes).unwrap().with_value_kind(ValueKind::Probability);
     let json = check(View::Multiples(named));
     let menu = &json["layout"]["updatemenus"][0];
     assert_eq!(menu["active"], 2, "the head that looks elsewhere than at the first token");
@@ -383,7 +388,8 @@ fn a_large_matrix_is_an_image() {
 #[test]
 fn one_of_many_patterns_is_drawn() {
     let side = 400;
-    let axes = vec![Axis::unlabelled("head", 8), Axis::unlabelled("query", side), Axis::unlabelled("key", side)];
+    let axes =
+        vec![Axis::unlabelled("head", 8), Axis::unlabelled("query", side), Axis::unlabelled("key", side)];
     let values = (0..8 * side * side).map(|i| (i / (side * side)) as f32 / 8.0).collect();
     let patterns = NamedTensor::from_vec("pattern", values, axes).unwrap();
     let error = Figure::attention(&patterns).unwrap_err();

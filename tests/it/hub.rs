@@ -1,20 +1,16 @@
 //! Models of a hub, against one on the loopback: what is fetched, where it is kept, and what is said when it fails.
 
-#[path = "common/folder.rs"]
-mod folder;
-#[path = "common/hub_server.rs"]
-mod hub_server;
-
+use crate::common::folder;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::folder::{Folder, small_bpe};
+use crate::common::hub_server::{COMMIT, Fault, Server, etag};
 use Fault::{All, Cut, Flip, NamedTensor, Silent, Stall, Status};
-use folder::{Folder, small_bpe};
 use headlight::{ErrorKind, Model, request_stop};
-use hub_server::{COMMIT, Fault, Server, etag};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -407,7 +403,7 @@ fn stopped() {
         let place = Place::new();
         place.server.faults(&[fault]);
         let output = Command::new(std::env::current_exe().expect("this test"))
-            .args(["--exact", "stopped_in_a_process_of_its_own", "--ignored", "--nocapture"])
+            .args(["--exact", "hub::stopped_in_a_process_of_its_own", "--ignored", "--nocapture"])
             .env("HF_ENDPOINT", &place.server.endpoint)
             .env("HF_HOME", place.home.path())
             .output()

@@ -1,11 +1,10 @@
 //! Where architectures differ: what each lacks and says so, heads that share keys, configs as other versions write them.
 
-mod common;
-#[path = "common/folder.rs"]
-mod folder;
-
-use common::{Golden, max_abs_diff, refused};
-use folder::Folder;
+use crate::common::folder;
+use crate::common::folder::Folder;
+use crate::common::{Golden, MODELS, max_abs_diff, refused};
+use headlight::analysis::course_project::*;
+use headlight::analysis::*;
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 use serde_json::{Value, json};
@@ -74,7 +73,7 @@ fn what_a_model_lacks_is_said() -> Result<()> {
 #[test]
 fn detection_and_truth_of_every_architecture() -> Result<()> {
     let repeated = RepeatedTokens { length: 15, batch: 2, seed: 1 };
-    for name in common::MODELS {
+    for name in MODELS {
         for model in [open(name)?, open(name)?.folded()?] {
             let heads = model.dims().n_layers * model.dims().n_heads;
             let everything = Criteria { prefix_matching: -1.0, ..Criteria::default() };
@@ -181,7 +180,7 @@ fn bos_is_put_before_text_or_not() -> Result<()> {
 /// Whatever the architecture calls them: norms change nothing, biases are 0, and the seed says the rest.
 #[test]
 fn random_weights_of_every_architecture() -> Result<()> {
-    for name in common::MODELS {
+    for name in MODELS {
         let trained = open(name)?;
         let random = trained.with_random_weights(3)?;
         assert_eq!((random.dims(), random.spec()), (trained.dims(), trained.spec()), "{name}");

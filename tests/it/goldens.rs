@@ -1,10 +1,9 @@
 //! Tiny models of every architecture against TransformerLens: every hook, losses, detectors, folded weights, generation.
 //! The tolerances are those of `tests/golden/README.md`: above TransformerLens's own f32 error.
 
-mod common;
-
+use crate::common::{Golden, MODELS, max_abs_diff, numbers};
 use candle_core::{Device, Tensor};
-use common::{Golden, MODELS, max_abs_diff, numbers};
+use headlight::analysis::*;
 use headlight::prelude::*;
 use headlight::{Hook, Result, Site};
 

@@ -1,11 +1,11 @@
 //! Detection on patterns made by hand, where the right answer is known, and as the original published it.
 
-mod common;
-
 use std::collections::HashMap;
 
+use crate::common::{Golden, MODELS};
 use candle_core::{Device, Tensor};
-use common::{Golden, MODELS};
+use headlight::analysis::course_project::*;
+use headlight::analysis::*;
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 
@@ -165,7 +165,7 @@ fn the_original_says_yes_to_everything() -> Result<()> {
             assert!((score - 1.0 / ids.len() as f32).abs() < 1e-6);
             assert!(threshold > 0.0 && threshold <= 0.5 / ids.len() as f32 + 1e-6);
         }
-        let text = include_str!("golden/seed_published.json");
+        let text = include_str!("../golden/seed_published.json");
         let golden: serde_json::Value = serde_json::from_str(text).expect("the published numbers parse");
         let evaluation = published.evaluate()?;
         let metrics =

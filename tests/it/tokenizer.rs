@@ -3,15 +3,10 @@
 //! GPT-2's own files are not part of this repository: `./check` fetches them and names their folder in
 //! `HEADLIGHT_GPT2_TOKENIZER`.
 
-#[path = "common/folder.rs"]
-mod folder;
-#[path = "common/gguf_file.rs"]
-mod gguf_file;
-
 use std::path::Path;
 
-use folder::{Folder, Weight};
-use gguf_file::{Meta, of_folder};
+use crate::common::folder::{Folder, Weight};
+use crate::common::gguf_file::{Meta, of_folder};
 use headlight::ErrorKind;
 use headlight::prelude::*;
 use serde_json::{Value, json};
@@ -46,7 +41,7 @@ fn ids(value: &Value) -> Vec<u32> {
 /// `vocab.json` and `merges.txt` do not say how text is cut: each family's classes of transformers do.
 #[test]
 fn byte_level_families() -> headlight::Result<()> {
-    let golden = golden(include_str!("golden/byte_level.json"));
+    let golden = golden(include_str!("../golden/byte_level.json"));
     let folder_of = |family: &str, config: &Value| {
         let folder = of_vocabulary(
             match family {
@@ -115,7 +110,7 @@ fn of_pieces(golden: &Value) -> headlight::Result<Model> {
 /// The same pieces as SentencePiece cuts, in runs of spaces too.
 #[test]
 fn sentence_pieces() -> headlight::Result<()> {
-    let golden = golden(include_str!("golden/sentence_pieces.json"));
+    let golden = golden(include_str!("../golden/sentence_pieces.json"));
     let model = of_pieces(&golden)?;
     let cases = golden["cases"].as_array().expect("cases");
     assert!(cases.len() > 40);
@@ -138,7 +133,7 @@ fn sentence_pieces() -> headlight::Result<()> {
 /// tokenizer marks a beginning with a space of its own.
 #[test]
 fn a_piece_in_mid_text() -> headlight::Result<()> {
-    let model = of_pieces(&golden(include_str!("golden/sentence_pieces.json")))?;
+    let model = of_pieces(&golden(include_str!("../golden/sentence_pieces.json")))?;
     let (before, whole) =
         (model.to_tokens("the cat sat on the")?, model.to_tokens("the cat sat on the mat")?);
     let mat = model.to_single_token(" mat")?;
@@ -168,7 +163,7 @@ fn a_piece_in_mid_text() -> headlight::Result<()> {
     let sampling = Sampling { max_new_tokens: 1, temperature: 1.0, ..Sampling::default() };
     let begun = (0..40).map(|seed| model.generate(vec![1], &Sampling { seed, ..sampling }));
     let begun = begun.collect::<headlight::Result<Vec<_>>>()?;
-    let label = |begun: &Generation| begun.tokens().labels()[1].clone();
+    let label = |begun: &headlight::Generation| begun.tokens().labels()[1].clone();
     assert!(begun.iter().any(|begun| label(begun).starts_with(" ")));
     // A byte that is no character by itself has a label and no text.
     for begun in begun.iter().filter(|begun| !label(begun).contains("\\x")) {
@@ -219,7 +214,7 @@ fn gpt2_tokenizer_cases() -> headlight::Result<()> {
     gpt2_of_width_one(Path::new(&files), folder.path());
     let model = Model::open(&folder.path().to_string_lossy())?;
     assert_eq!(model.bos(), Some(50256));
-    let text = include_str!("golden/gpt2_tokenizer_cases.json");
+    let text = include_str!("../golden/gpt2_tokenizer_cases.json");
     let golden: Value = serde_json::from_str(text).expect("the cases parse");
     let mut checked = 0;
     for case in golden["cases"].as_array().expect("cases") {

@@ -1,8 +1,6 @@
 //! Ablations, knock-outs and patches against TransformerLens's, on two tiny GPT-2s.
 
-mod common;
-
-use common::{Golden, MODELS, max_abs_diff, numbers, refused};
+use crate::common::{Golden, MODELS, max_abs_diff, numbers, refused};
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result, Site};
 

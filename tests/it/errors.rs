@@ -1,13 +1,10 @@
 //! Bad input, and what is said of it: the thing, the values, the remedy. Nothing panics.
 
-#[path = "common/folder.rs"]
-mod folder;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::common::folder::{Folder, Weight, with_header};
 use ErrorKind::{Address, Axes, Config, File, Input as BadInput, Tap as BadTap, Tokenizer, Weights};
 use candle_core::{DType, Device, Tensor};
-use folder::{Folder, Weight, with_header};
 use headlight::analysis::{DetectHeadOptions, HeadKind, RepeatedTokens, detect_head, head_scores};
 use headlight::prelude::*;
 use headlight::{Error, ErrorKind, Result, Tap};
@@ -633,7 +630,12 @@ fn named() -> Result<()> {
 fn detecting() -> Result<()> {
     let model = talking()?;
     let detect = |input: &str, kind, pattern: Option<Vec<Vec<f32>>>| {
-        detect_head(&model, no_bos(input), kind, &DetectHeadOptions { pattern, ..DetectHeadOptions::default() })
+        detect_head(
+            &model,
+            no_bos(input),
+            kind,
+            &DetectHeadOptions { pattern, ..DetectHeadOptions::default() },
+        )
     };
     let own = |pattern: [[f32; 2]; 2]| {
         let pattern = pattern.iter().map(|row| row.to_vec()).collect();

@@ -1,8 +1,6 @@
 //! Direct logit attribution, the logit lens and the split of attention scores, against TransformerLens and by identity.
 
-mod common;
-
-use common::{Golden, MODELS, max_abs_diff, numbers, refused};
+use crate::common::{Golden, MODELS, max_abs_diff, numbers, refused};
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 

@@ -1,16 +1,12 @@
 //! GGUF files: the same model in either format computes the same, and what is no sound file is refused.
 
-#[path = "common/folder.rs"]
-mod folder;
-#[path = "common/gguf_file.rs"]
-mod gguf_file;
-
+use crate::common::gguf_file;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::common::folder::{Folder, Weight, small_bpe};
+use crate::common::gguf_file::{File, Meta, of_folder, rounded, stored, with_tokenizer};
 use ErrorKind::{Config, Tokenizer, Weights};
 use candle_core::{Device, Tensor};
-use folder::{Folder, Weight, small_bpe};
-use gguf_file::{File, Meta, of_folder, rounded, stored, with_tokenizer};
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 

@@ -1,11 +1,9 @@
 //! The forms that a model's folder comes in: each opens, and computes what the plain form does.
 
-#[path = "common/folder.rs"]
-mod folder;
-
+use crate::common::folder;
 use std::io::{Cursor, Read, Write};
 
-use folder::{Folder, Weight, Weights, small_bpe, tokenizer_json};
+use crate::common::folder::{Folder, Weight, Weights, small_bpe, tokenizer_json};
 use headlight::Result;
 use headlight::prelude::*;
 use safetensors::Dtype;

@@ -1,0 +1,27 @@
+//! All that can share a process. `tests/memory.rs` counts its allocations, and `tests/stopping.rs` asks work to stop, so each has one
+//! to itself.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod architectures;
+mod attribution;
+mod built_in;
+mod circuits;
+mod cli;
+mod detection;
+mod errors;
+mod figure;
+mod fuzz_opening;
+mod gguf;
+mod goldens;
+mod hub;
+mod interventions;
+mod notebook;
+mod opening;
+mod parts;
+mod published_gpt2;
+mod sampling;
+mod smollm2;
+mod tokenizer;
+mod training;
