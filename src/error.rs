@@ -18,8 +18,10 @@ pub enum ErrorKind {
     Input,
     /// A hook, layer or head does not exist.
     Address,
-    /// A tap or an edit did something that the network cannot continue from.
+    /// A tap did something that the network cannot continue from.
     Tap,
+    /// A model cannot be edited so.
+    Edit,
     /// An axis, a label or a shape of a [`NamedTensor`](crate::NamedTensor) does not fit.
     Axes,
     /// A figure could not be drawn.

@@ -127,9 +127,51 @@ impl Site {
         !matches!(self, Embed | PosEmbed | LnFinalScale | LnFinalNormalized | UnembedIn | UnembedOut)
     }
 
+    /// The axes of the activation, of one input; several put `batch` before them.
+    ///
+    /// ```
+    /// use headlight::{AxisKind, Site};
+    /// assert_eq!(Site::Pattern.axes(), [AxisKind::Head, AxisKind::Query, AxisKind::Key]);
+    /// ```
+    pub const fn axes(self) -> &'static [AxisKind] {
+        use AxisKind::*;
+        match self {
+            Site::Q | Site::RotQ | Site::Z => &[Position, Head, DHead],
+            Site::K | Site::V | Site::RotK => &[Position, KvHead, DHead],
+            Site::QInput | Site::Result => &[Position, Head, DModel],
+            Site::KInput | Site::VInput => &[Position, KvHead, DModel],
+            Site::AttnScores | Site::Pattern => &[Head, Query, Key],
+            Site::Ln1Scale | Site::Ln2Scale | Site::LnFinalScale => &[Position, Scale],
+            Site::MlpPre | Site::MlpPreLinear | Site::MlpPost => &[Position, DMlp],
+            Site::UnembedOut => &[Position, Vocabulary],
+            Site::Embed
+            | Site::PosEmbed
+            | Site::ResidPre
+            | Site::Ln1Normalized
+            | Site::AttnOut
+            | Site::ResidMid
+            | Site::MlpIn
+            | Site::Ln2Normalized
+            | Site::MlpOut
+            | Site::ResidPost
+            | Site::LnFinalNormalized
+            | Site::UnembedIn => &[Position, DModel],
+        }
+    }
+
+    /// The axis of heads, if it has one, counted from the first after the batch.
+    pub(crate) fn head_axis(self) -> Option<usize> {
+        self.axes().iter().position(|axis| matches!(axis, AxisKind::Head | AxisKind::KvHead))
+    }
+
+    /// The axis along which the tokens lie that an activation belongs to, those of queries where there are keys too.
+    pub(crate) fn position_axis(self) -> Option<usize> {
+        self.axes().iter().position(|axis| matches!(axis, AxisKind::Position | AxisKind::Query))
+    }
+
     /// Whether its `head` axis counts heads of keys and values, which several query heads may share.
     pub fn is_kv(self) -> bool {
-        matches!(self, Site::K | Site::V | Site::RotK | Site::KInput | Site::VInput)
+        self.axes().contains(&AxisKind::KvHead)
     }
 
     /// Whether the site is made only when it is asked for by name, as in TransformerLens.
@@ -200,6 +242,54 @@ impl Site {
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// What an axis of an activation counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AxisKind {
+    /// Tokens.
+    Position,
+    /// Tokens that attend.
+    Query,
+    /// Tokens that are attended to.
+    Key,
+    /// Attention heads.
+    Head,
+    /// Heads of keys and values, which several attention heads may share.
+    KvHead,
+    /// The width of the residual stream.
+    DModel,
+    /// The width of a head.
+    DHead,
+    /// Neurons of an MLP.
+    DMlp,
+    /// The one number by which a norm divides.
+    Scale,
+    /// Tokens of the vocabulary.
+    Vocabulary,
+}
+
+impl AxisKind {
+    /// The axis's name: `position`, `head`, `d_model`, ...
+    pub const fn name(self) -> &'static str {
+        match self {
+            AxisKind::Position => "position",
+            AxisKind::Query => "query",
+            AxisKind::Key => "key",
+            AxisKind::Head | AxisKind::KvHead => "head",
+            AxisKind::DModel => "d_model",
+            AxisKind::DHead => "d_head",
+            AxisKind::DMlp => "d_mlp",
+            AxisKind::Scale => "scale",
+            AxisKind::Vocabulary => "d_vocab",
+        }
+    }
+
+    /// Whether its entries are the tokens of the input.
+    pub(crate) const fn is_of_tokens(self) -> bool {
+        matches!(self, AxisKind::Position | AxisKind::Query | AxisKind::Key)
     }
 }
 

@@ -26,7 +26,7 @@ mod visualize;
 pub use error::{Error, ErrorKind, Remedy, Result};
 pub use figure::{DisplayHandle, Figure, Section, html_page, show};
 pub use files::write as write_file;
-pub use hook::{Head, Hook, IntoHook, Site, head};
+pub use hook::{AxisKind, Head, Hook, IntoHook, Site, head};
 pub use memory::memory_asked_for;
 pub use model::{
     Ablation, AttentionEdge, Component, Components, Generation, Input, Model, PromptTest, Run, RunOptions,

@@ -59,7 +59,7 @@ impl Edit {
             if changed.dims() != activation.dims() {
                 let (made, of) = (changed.dims(), activation.dims());
                 return Err(Error::new(
-                    ErrorKind::Tap,
+                    ErrorKind::Edit,
                     format!("the edit \"{self}\" made {made:?} of {of:?} at `{hook}`"),
                 )
                 .help("an edit gives back an activation of the same shape"));

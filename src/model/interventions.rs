@@ -6,10 +6,10 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::hook::{Head, Hook, IntoHook, Site};
+use crate::hook::{AxisKind, Head, Hook, IntoHook, Site};
 use crate::model::edit::{Ablation, AttentionEdge, Change, Component, Components, Edit};
 use crate::model::model::Model;
-use crate::model::run::{Run, axes_of};
+use crate::model::run::Run;
 use crate::named::NamedTensor;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
@@ -30,7 +30,7 @@ impl Model {
     pub fn ablate(&self, components: impl Into<Components>, ablation: Ablation) -> Result<Model> {
         let Components(components) = components.into();
         if components.is_empty() {
-            return Err(Error::new(ErrorKind::Tap, "no component to ablate: the model would be the same")
+            return Err(Error::new(ErrorKind::Edit, "no component to ablate: the model would be the same")
                 .help("name at least one head, as head(1, 0), or an MLP, as Component::Mlp(0)"));
         }
         let mut by_hook: BTreeMap<(usize, Site), (Hook, Vec<usize>)> = BTreeMap::new();
@@ -50,11 +50,10 @@ impl Model {
     fn ablation(&self, hook: Hook, indices: &[usize], ablation: Ablation) -> Result<Arc<Change>> {
         let dims = *self.dims();
         // 1 where the activation stays, 0 where it goes, over the axes after the position.
-        let shape: &[usize] = match hook.site() {
-            Site::Z => &[dims.n_heads, 1],
-            Site::MlpPost => &[dims.d_mlp],
-            _ => &[1],
-        };
+        let indexed = |axis: &AxisKind| matches!(axis, AxisKind::Head | AxisKind::DMlp);
+        let after_position = hook.site().axes()[1..].iter();
+        let shape: Vec<usize> =
+            after_position.map(|axis| if indexed(axis) { dims.axis_len(*axis, 1, 1) } else { 1 }).collect();
         let gone = |index: usize| indices.is_empty() || indices.contains(&index);
         let stays: Vec<f32> = (0..shape.iter().product()).map(|i| f32::from(u8::from(!gone(i)))).collect();
         let stays = Tensor::from_vec(stays, shape, self.network.device())?;
@@ -97,12 +96,11 @@ impl Model {
     ) -> Result<Model> {
         let hook = self.hook(hook)?;
         let source = from.whole(hook)?.to_device(self.network.device())?;
-        let axes = axes_of(hook.site());
-        let dim = |wanted: &[&str]| axes.iter().position(|axis| wanted.contains(axis)).map(|dim| dim + 1);
-        let Some(position_dim) = dim(&["position", "query"]) else {
-            return Err(Error::new(ErrorKind::Tap, format!("`{hook}` has no positions to patch")));
+        let site = hook.site();
+        let Some(position_dim) = site.position_axis().map(|dim| dim + 1) else {
+            return Err(Error::new(ErrorKind::Edit, format!("`{hook}` has no positions to patch")));
         };
-        let head_dim = match (head, dim(&["head"])) {
+        let head_dim = match (head, site.head_axis().map(|dim| dim + 1)) {
             (None, _) => None,
             (Some(index), Some(dim)) => {
                 Head { layer: hook.layer().unwrap_or(0), head: index }
@@ -110,19 +108,25 @@ impl Model {
                 Some((dim, index))
             }
             (Some(_), None) => {
-                return Err(Error::new(ErrorKind::Tap, format!("`{hook}` has no heads: axes {axes:?}"))
-                    .help("give None for the head, or a hook such as (\"z\", 1)"));
+                return Err(Error::new(
+                    ErrorKind::Edit,
+                    format!(
+                        "`{hook}` has no heads: axes {:?}",
+                        site.axes().iter().map(|axis| axis.name()).collect::<Vec<_>>()
+                    ),
+                )
+                .help("give None for the head, or a hook such as (\"z\", 1)"));
             }
         };
         let len = source.dim(position_dim)?;
         let chosen: Vec<usize> = positions.map_or_else(|| (0..len).collect(), <[usize]>::to_vec);
         if chosen.is_empty() {
-            return Err(Error::new(ErrorKind::Tap, "no position to patch: the model would be the same")
+            return Err(Error::new(ErrorKind::Edit, "no position to patch: the model would be the same")
                 .help("give None for all positions, or at least one"));
         }
         if let Some(position) = chosen.iter().find(|&&position| position >= len) {
             return Err(Error::new(
-                ErrorKind::Tap,
+                ErrorKind::Edit,
                 format!("there is no position {position} in a run of {len} tokens"),
             )
             .help(format!("positions are 0 to {}", len - 1)));
@@ -176,7 +180,7 @@ impl Model {
         let values = direction.to_vec()?;
         if direction.axes().len() != 1 || !coefficient.is_finite() || coefficient == 0.0 {
             return Err(Error::new(
-                ErrorKind::Tap,
+                ErrorKind::Edit,
                 format!(
                     "{coefficient} times `{}` of shape {:?} is no direction",
                     direction.name(),
@@ -188,7 +192,7 @@ impl Model {
             ));
         }
         if values.iter().any(|value| !value.is_finite()) || values.iter().all(|value| *value == 0.0) {
-            return Err(Error::new(ErrorKind::Tap, format!("`{}` is zero or not finite", direction.name()))
+            return Err(Error::new(ErrorKind::Edit, format!("`{}` is zero or not finite", direction.name()))
                 .help("a direction has a length"));
         }
         let scaled = (direction.tensor().to_device(self.network.device())? * coefficient)?;
@@ -211,7 +215,7 @@ impl Model {
     pub fn knock_out(&self, edges: &[AttentionEdge]) -> Result<Model> {
         let dims = *self.dims();
         if edges.is_empty() {
-            return Err(Error::new(ErrorKind::Tap, "no edge to knock out: the model would be the same")
+            return Err(Error::new(ErrorKind::Edit, "no edge to knock out: the model would be the same")
                 .help("name at least one: AttentionEdge { head: head(1, 0), query: 6, key: 4 }"));
         }
         let mut layers: BTreeMap<usize, BTreeMap<(usize, usize), Vec<usize>>> = BTreeMap::new();
@@ -219,7 +223,7 @@ impl Model {
             head.check(dims.n_layers, dims.n_heads)?;
             if key > query || query >= dims.n_ctx {
                 return Err(Error::new(
-                    ErrorKind::Tap,
+                    ErrorKind::Edit,
                     format!("there is no edge from query {query} to key {key}"),
                 )
                 .help(format!("a query looks back: key <= query < {}", dims.n_ctx)));
@@ -363,13 +367,16 @@ fn rows(source: &Tensor, hook: Hook, dim: usize, start: usize, len: usize) -> Re
 }
 
 fn no_key_left(query: usize, head: Head) -> Error {
-    Error::new(ErrorKind::Tap, format!("query {query} of {head} would have no key left"))
+    Error::new(ErrorKind::Edit, format!("query {query} of {head} would have no key left"))
         .help("leave it at least one, the first token say; or ablate the head")
 }
 
 fn other_length(hook: Hook, known: usize, run: usize) -> Error {
-    Error::new(ErrorKind::Tap, format!("the activation for `{hook}` is of {known} tokens, but {run} are run"))
-        .help("take it from a run of as many tokens")
+    Error::new(
+        ErrorKind::Edit,
+        format!("the activation for `{hook}` is of {known} tokens, but {run} are run"),
+    )
+    .help("take it from a run of as many tokens")
 }
 
 impl Run {

@@ -10,12 +10,12 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::hook::{Hook, IntoHook, Site};
+use crate::hook::{AxisKind, Hook, IntoHook, Site};
 use crate::memory::floats;
 use crate::model::digest::OfIds;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
-use crate::named::{Axis, NamedTensor, ValueKind};
+use crate::named::{Axis, NamedTensor, ValueKind, numbered};
 use crate::network::spec::ArchSpec;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
@@ -291,8 +291,8 @@ impl Run {
         };
         let cut = |(hook, tensor): &(Hook, Tensor)| -> Result<(Hook, Tensor)> {
             let mut tensor = tensor.narrow(0, index, 1)?;
-            for (dim, axis) in axes_of(hook.site()).iter().enumerate() {
-                if matches!(*axis, "position" | "query" | "key") {
+            for (dim, axis) in hook.site().axes().iter().enumerate() {
+                if axis.is_of_tokens() {
                     tensor = tensor.narrow(dim + 1, 0, tokens.len())?;
                 }
             }
@@ -326,20 +326,17 @@ impl Run {
         if !alone {
             axes.push(Axis::unlabelled("batch", self.tokens.len()));
         }
-        for (&name, &len) in axes_of(hook.site()).iter().zip(&tensor.dims()[usize::from(!alone)..]) {
-            axes.push(match (name, hook.layer()) {
-                ("position" | "query" | "key", _) if alone => {
-                    Axis::labelled(name, self.tokens[0].shared_labels())
+        for (kind, &len) in hook.site().axes().iter().zip(&tensor.dims()[usize::from(!alone)..]) {
+            axes.push(match (kind, hook.layer()) {
+                (kind, _) if kind.is_of_tokens() && alone => {
+                    Axis::labelled(kind.name(), self.tokens[0].shared_labels())
                 }
-                ("head", Some(layer)) => {
-                    let kind =
-                        if hook.site().is_kv() && self.spec.queries_per_kv_head > 1 { "KV" } else { "H" };
-                    Axis::labelled(
-                        name,
-                        (0..len).map(|head| format!("L{layer}{kind}{head}")).collect::<Vec<_>>(),
-                    )
+                (AxisKind::Head | AxisKind::KvHead, Some(layer)) => {
+                    let shared = *kind == AxisKind::KvHead && self.spec.queries_per_kv_head > 1;
+                    let prefix = format!("L{layer}{}", if shared { "KV" } else { "H" });
+                    Axis::labelled(kind.name(), numbered(&prefix, len))
                 }
-                _ => Axis::unlabelled(name, len),
+                _ => Axis::unlabelled(kind.name(), len),
             });
         }
         let meaning = match hook.site() {
@@ -434,13 +431,13 @@ impl Run {
         ]);
         let tensors = self.activations.iter().map(|(hook, _)| {
             let tensor = self.named(*hook)?.tensor().to_device(&Device::Cpu)?;
-            Ok((hook.to_string(), StoredDtype(tensor)))
+            Ok((hook.to_string(), SavedTensor(tensor)))
         });
         let tensors = tensors.collect::<Result<Vec<_>>>()?;
         // One is written after another: brought in order where it is not, and as bytes.
         let copies = |tensor: &Tensor| if tensor.is_contiguous() { 1 } else { 2 };
         let size =
-            |StoredDtype(tensor): &StoredDtype| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
+            |SavedTensor(tensor): &SavedTensor| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
         let largest = tensors.iter().map(|(_, stored)| size(stored)).max().unwrap_or(0);
         memory::check(&Device::Cpu, largest, || ("to save a run", ""))
             .map_err(|error| error.remedied_by(Remedy::KeepLess))?;
@@ -511,8 +508,8 @@ impl Run {
             }
             let tensor = Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), &Device::Cpu)?;
             let tensor = if alone { tensor.unsqueeze(0)? } else { tensor };
-            let axes = axes_of(hook.site());
-            let wanted = |axis: &&str| matches!(*axis, "position" | "query" | "key").then_some(len);
+            let axes = hook.site().axes();
+            let wanted = |axis: &AxisKind| axis.is_of_tokens().then_some(len);
             let lens = std::iter::once(Some(tokens.len())).chain(axes.iter().map(wanted));
             let largest = tokens.iter().flat_map(|tokens| tokens.ids()).max().map_or(0, |&id| id as usize);
             if hook.site() == Site::UnembedOut && tensor.dims().last().is_some_and(|&len| len <= largest) {
@@ -539,9 +536,9 @@ impl Run {
 const MOST_LAYERS: usize = 10_000;
 
 /// An activation as safetensors writes it.
-struct StoredDtype(Tensor);
+struct SavedTensor(Tensor);
 
-impl safetensors::View for StoredDtype {
+impl safetensors::View for SavedTensor {
     fn dtype(&self) -> Dtype {
         Dtype::F32
     }
@@ -565,19 +562,6 @@ impl safetensors::View for StoredDtype {
 
     fn data_len(&self) -> usize {
         self.0.elem_count() * size_of::<f32>()
-    }
-}
-
-/// The axes of an activation of one input.
-pub(super) fn axes_of(site: Site) -> &'static [&'static str] {
-    match site {
-        Site::Q | Site::K | Site::V | Site::RotQ | Site::RotK | Site::Z => &["position", "head", "d_head"],
-        Site::QInput | Site::KInput | Site::VInput | Site::Result => &["position", "head", "d_model"],
-        Site::AttnScores | Site::Pattern => &["head", "query", "key"],
-        Site::Ln1Scale | Site::Ln2Scale | Site::LnFinalScale => &["position", "scale"],
-        Site::MlpPre | Site::MlpPreLinear | Site::MlpPost => &["position", "d_mlp"],
-        Site::UnembedOut => &["position", "d_vocab"],
-        _ => &["position", "d_model"],
     }
 }
 

@@ -7,6 +7,7 @@ use crate::memory::floats;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor, numbered};
 use crate::network::dims::Dims;
+use crate::network::param::{NormParam, Param};
 use crate::network::weights::file::Weights;
 use crate::network::weights::initial::DEVIATION;
 
@@ -26,74 +27,135 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn weight(&self, name: &str) -> Result<NamedTensor> {
-        let all = self.network.weights()?;
-        if let Some((full, tensor)) = all.iter().find(|(full, _)| full == name) {
-            return NamedTensor::new(full, tensor.clone(), weight_axes(name, tensor, self.layer_of(name)));
+        let n_layers = self.dims().n_layers;
+        let shared = self.network.shares_kv();
+        let (layer, path) = match name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) {
+            Some((layer, path)) => match layer.parse::<usize>() {
+                Ok(number) if number < n_layers && number.to_string() == layer => (Some(number), path),
+                _ => return Err(self.unknown_weight(name)?),
+            },
+            None => (None, name),
+        };
+        let has = |param: &Param| param.is_in_block() == layer.is_some();
+        // By its full name, as it is kept.
+        if let Some(param) = Param::all().filter(has).find(|param| param.path(shared) == path)
+            && let Some(tensor) = self.network.param(param, layer.unwrap_or(0))?
+        {
+            return NamedTensor::new(name, tensor.clone(), self.weight_axes(param, &tensor, layer, shared));
         }
         // A weight that query heads share has TransformerLens's mark; without the mark it is each head's.
-        let (path, last) = name.rsplit_once('.').map_or(("", name), |(path, last)| (path, last));
-        let marked = if path.is_empty() { format!("_{last}") } else { format!("{path}._{last}") };
-        if SHARED.contains(&last) && self.spec().queries_per_kv_head > 1 {
-            let shared = self.weight(&marked)?;
-            let dim = shared.dim("head")?;
-            self.has_room_for_copies(name, shared.tensor(), self.spec().queries_per_kv_head)?;
-            let tensor = repeated(shared.tensor(), dim, self.spec().queries_per_kv_head)?;
-            let mut axes = shared.axes().to_vec();
-            let prefix = self.layer_of(name).map_or("H".to_string(), |layer| format!("L{layer}H"));
-            axes[dim] = Axis::labelled("head", numbered(&prefix, self.dims().n_heads));
-            return NamedTensor::new(name, tensor, axes);
+        if let Some(param) = Param::all().find(|param| shared && param.is_kv() && param.path(false) == path)
+            && let Some(layer) = layer
+        {
+            let kept = self.required_param(param, layer)?;
+            self.has_room_for_copies(name, &kept, self.spec().queries_per_kv_head)?;
+            let tensor = self.head_param(param, layer)?;
+            return NamedTensor::new(
+                name,
+                tensor.clone(),
+                self.weight_axes(param, &tensor, Some(layer), false),
+            );
         }
-        let short = |full: &str| full.rsplit('.').next().map(str::to_string);
-        let found: Vec<&(String, Tensor)> =
-            all.iter().filter(|(full, _)| short(full).as_deref() == Some(name)).collect();
+        // By its last part: one of the model, or one of every layer.
+        let by_short = |marked: bool| {
+            let found = Param::all().filter(move |param| layer.is_none() && param.short(marked) == name);
+            found.filter(|param| self.network.param(*param, 0).is_ok_and(|tensor| tensor.is_some()))
+        };
+        let found: Vec<Param> = by_short(shared).collect();
         match found.as_slice() {
-            [] => {}
-            [(full, tensor)] if !full.starts_with("blocks.") => {
-                return NamedTensor::new(full, tensor.clone(), weight_axes(name, tensor, None));
-            }
-            // `w` and `b` of the norms stand for several weights: they need their full name.
-            many if many.len() == self.dims().n_layers => {
-                let tensors: Vec<&Tensor> = many.iter().map(|(_, tensor)| tensor).collect();
-                self.has_room_for_copies(name, tensors[0], many.len())?;
-                let mut axes = vec![self.layer_axis()];
-                axes.extend(weight_axes(name, tensors[0], None));
-                return NamedTensor::new(name, Tensor::stack(&tensors, 0)?, axes);
-            }
-            many => {
-                let names = many.iter().take(3).map(|(full, _)| format!("`{full}`"));
-                return Err(Error::new(
-                    ErrorKind::Address,
-                    format!("`{name}` is the name of {} weights", many.len()),
+            [param] if param.is_in_block() => self.weight_of_all_layers(name, *param, shared),
+            [param] => {
+                let tensor = self.required_param(*param, 0)?;
+                NamedTensor::new(
+                    param.path(shared),
+                    tensor.clone(),
+                    self.weight_axes(*param, &tensor, None, shared),
                 )
-                .help(format!("write it in full: {}, ...", names.collect::<Vec<_>>().join(", "))));
+            }
+            [] => match by_short(false).find(|param| shared && param.is_kv()) {
+                Some(param) => self.weight_of_all_layers(name, param, false),
+                None => Err(self.unknown_weight(name)?),
+            },
+            // `w` and `b` of the norms stand for several weights.
+            _ => {
+                let all = self.network.weights()?;
+                let many =
+                    all.iter().map(|(full, _)| full).filter(|full| full.rsplit('.').next() == Some(name));
+                let names: Vec<&String> = many.collect();
+                let first = names.iter().take(3).map(|full| format!("`{full}`"));
+                Err(Error::new(
+                    ErrorKind::Address,
+                    format!("`{name}` is the name of {} weights", names.len()),
+                )
+                .help(format!("write it in full: {}, ...", first.collect::<Vec<_>>().join(", "))))
             }
         }
+    }
+
+    /// A weight of every layer in one; where query heads share it, theirs or, `shared`, as it is kept.
+    fn weight_of_all_layers(&self, name: &str, param: Param, shared: bool) -> Result<NamedTensor> {
+        let n_layers = self.dims().n_layers;
+        let copies = if param.is_kv() && !shared { self.spec().queries_per_kv_head } else { 1 };
+        self.has_room_for_copies(name, &self.required_param(param, 0)?, n_layers * copies)?;
+        let tensor =
+            |layer| if shared { self.required_param(param, layer) } else { self.head_param(param, layer) };
+        let tensors = (0..n_layers).map(tensor).collect::<Result<Vec<_>>>()?;
+        let mut axes = vec![self.layer_axis()];
+        axes.extend(self.weight_axes(param, &tensors[0], None, shared));
+        NamedTensor::new(name, Tensor::stack(&tensors, 0)?, axes)
+    }
+
+    /// A weight as it is kept, if the model has it: norms have none once they are folded.
+    pub(crate) fn param(&self, param: Param, layer: usize) -> Result<Option<Tensor>> {
+        self.network.param(param, layer)
+    }
+
+    /// As [`param`](Model::param), of what every model has.
+    pub(crate) fn required_param(&self, param: Param, layer: usize) -> Result<Tensor> {
+        self.network.param(param, layer)?.ok_or_else(|| {
+            let name = param.path(self.network.shares_kv());
+            Error::new(ErrorKind::Address, format!("there is no weight `{name}` in layer {layer}"))
+        })
+    }
+
+    /// A weight of heads, each query head's where several share one.
+    pub(crate) fn head_param(&self, param: Param, layer: usize) -> Result<Tensor> {
+        let kept = self.required_param(param, layer)?;
+        match self.spec().queries_per_kv_head {
+            many if many > 1 && param.is_kv() => repeated(&kept, 0, many),
+            _ => Ok(kept),
+        }
+    }
+
+    /// A norm's gain and bias `[d_model]`; nothing where they are folded.
+    pub(crate) fn norm_params(
+        &self,
+        norm: fn(NormParam) -> Param,
+        layer: usize,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((self.param(norm(NormParam::Gain), layer)?, self.param(norm(NormParam::Bias), layer)?))
+    }
+
+    fn unknown_weight(&self, name: &str) -> Result<Error> {
+        let all = self.network.weights()?;
+        let short = |full: &str| full.rsplit('.').next().map(str::to_string);
         let shorts: Vec<String> = all.iter().filter_map(|(full, _)| short(full)).collect();
         let known = all.iter().map(|(full, _)| full.as_str()).chain(shorts.iter().map(String::as_str));
         let error = Error::new(ErrorKind::Address, format!("there is no weight `{name}`"));
-        Err(match nearest(name, known) {
+        Ok(match nearest(name, known) {
             Some(guess) => error.help(format!("did you mean `{guess}`?")),
             None => error.help("names are TransformerLens's: W_E, W_pos, W_Q, blocks.0.attn.W_O, ln_final.w"),
         })
     }
 
-    /// A weight by its full name, where the model has it: norms have none once they are folded.
-    pub(crate) fn weight_if_any(&self, full_name: &str) -> Result<Option<Tensor>> {
-        match self.weight(full_name) {
-            Ok(weight) => Ok(Some(weight.tensor().clone())),
-            Err(error) if error.kind() == ErrorKind::Address => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A norm's gain and bias `[d_model]`, by its name (`blocks.0.ln1`, `ln_final`); nothing where they are folded.
-    pub(crate) fn norm(&self, name: &str) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let all = self.network.weights()?;
-        let find = |part: &str| {
-            let full = format!("{name}.{part}");
-            all.iter().find(|(name, _)| *name == full).map(|(_, tensor)| tensor.clone())
+    fn weight_axes(&self, param: Param, tensor: &Tensor, layer: Option<usize>, shared: bool) -> Vec<Axis> {
+        let prefix = if shared && param.is_kv() { "KV" } else { "H" };
+        let prefix = layer.map_or(prefix.to_string(), |layer| format!("L{layer}{prefix}"));
+        let axis = |(&name, &len): (&&'static str, &usize)| match name {
+            "head" => Axis::labelled(name, numbered(&prefix, len)),
+            _ => Axis::unlabelled(name, len),
         };
-        Ok((find("w"), find("b")))
+        param.axes().iter().zip(tensor.dims()).map(axis).collect()
     }
 
     /// The same model with its layer norms folded into the weights, writing weights and unembedding centred and
@@ -110,7 +172,7 @@ impl Model {
     pub fn folded(&self) -> Result<Model> {
         if !self.edits.is_empty() {
             return Err(Error::new(
-                ErrorKind::Tap,
+                ErrorKind::Edit,
                 format!("an edited model cannot be folded: {}", self.edits().join("; ")),
             )
             .help("fold first, then edit: folding changes what some activations are"));
@@ -138,7 +200,7 @@ impl Model {
     pub fn with_random_weights(&self, seed: u64) -> Result<Model> {
         if !self.edits.is_empty() {
             return Err(Error::new(
-                ErrorKind::Tap,
+                ErrorKind::Edit,
                 format!("an edited model cannot be given random weights: {}", self.edits().join("; ")),
             )
             .help("take random weights first, then edit"));
@@ -149,14 +211,7 @@ impl Model {
         let name = self.name.strip_suffix(FOLDED).unwrap_or(&self.name);
         Ok(Model { name: format!("{name}, random weights"), network, ..self.clone() })
     }
-
-    fn layer_of(&self, name: &str) -> Option<usize> {
-        name.strip_prefix("blocks.")?.split('.').next()?.parse().ok()
-    }
 }
-
-/// Weights of keys and values.
-const SHARED: [&str; 4] = ["W_K", "W_V", "b_K", "b_V"];
 
 /// Each entry of an axis `times` times, one after another.
 fn repeated(x: &Tensor, dim: usize, times: usize) -> Result<Tensor> {
@@ -165,28 +220,4 @@ fn repeated(x: &Tensor, dim: usize, times: usize) -> Result<Tensor> {
     let mut joined = x.dims().to_vec();
     joined[dim] *= times;
     Ok(x.unsqueeze(dim + 1)?.broadcast_as(copies)?.reshape(joined)?)
-}
-
-fn weight_axes(name: &str, tensor: &Tensor, layer: Option<usize>) -> Vec<Axis> {
-    let names: &[&'static str] = match name.rsplit('.').next() {
-        Some("W_E") => &["d_vocab", "d_model"],
-        Some("W_pos") => &["position", "d_model"],
-        Some("W_U") => &["d_model", "d_vocab"],
-        Some("b_U") => &["d_vocab"],
-        Some("W_Q" | "W_K" | "W_V" | "_W_K" | "_W_V") => &["head", "d_model", "d_head"],
-        Some("b_Q" | "b_K" | "b_V" | "_b_K" | "_b_V") => &["head", "d_head"],
-        Some("W_O") => &["head", "d_head", "d_model"],
-        Some("W_in" | "W_gate") => &["d_model", "d_mlp"],
-        Some("b_in") => &["d_mlp"],
-        Some("W_out") => &["d_mlp", "d_model"],
-        _ => &["d_model"],
-    };
-    let names = if matches!(tensor.dims(), [_]) && name.contains("_norm.") { &["d_head"] } else { names };
-    let prefix = if name.rsplit('.').next().is_some_and(|last| last.starts_with('_')) { "KV" } else { "H" };
-    let axis = |(&name, &len): (&&'static str, &usize)| match (name, layer) {
-        ("head", Some(layer)) => Axis::labelled("head", numbered(&format!("L{layer}{prefix}"), len)),
-        ("head", None) => Axis::labelled("head", numbered(prefix, len)),
-        _ => Axis::unlabelled(name, len),
-    };
-    names.iter().zip(tensor.dims()).map(axis).collect()
 }

@@ -1,5 +1,7 @@
 //! The sizes of a network.
 
+use crate::hook::AxisKind;
+
 /// The sizes of a network, under TransformerLens's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
@@ -19,4 +21,21 @@ pub struct Dims {
     pub d_vocab: usize,
     /// The longest input, in tokens.
     pub n_ctx: usize,
+}
+
+impl Dims {
+    /// How long an axis of an activation is, of inputs of `len` positions that see `seen` keys.
+    pub(crate) fn axis_len(&self, axis: AxisKind, len: usize, seen: usize) -> usize {
+        match axis {
+            AxisKind::Position | AxisKind::Query => len,
+            AxisKind::Key => seen,
+            AxisKind::Head => self.n_heads,
+            AxisKind::KvHead => self.n_key_value_heads,
+            AxisKind::DModel => self.d_model,
+            AxisKind::DHead => self.d_head,
+            AxisKind::DMlp => self.d_mlp,
+            AxisKind::Scale => 1,
+            AxisKind::Vocabulary => self.d_vocab,
+        }
+    }
 }

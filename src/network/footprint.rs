@@ -16,20 +16,8 @@ use crate::network::tap::Tap;
 impl Dims {
     /// How many numbers an activation has, of `batch` inputs of `len` positions that see `seen` keys.
     pub(crate) fn numbers(&self, site: Site, batch: usize, len: usize, seen: usize) -> u64 {
-        use Site::*;
-        let (heads, keys) = (self.n_heads, self.n_key_value_heads);
-        let width = match site {
-            Q | RotQ | Z => heads * self.d_head,
-            K | V | RotK => keys * self.d_head,
-            QInput | Result => heads * self.d_model,
-            KInput | VInput => keys * self.d_model,
-            AttnScores | Pattern => heads.saturating_mul(seen),
-            Ln1Scale | Ln2Scale | LnFinalScale => 1,
-            MlpPre | MlpPreLinear | MlpPost => self.d_mlp,
-            UnembedOut => self.d_vocab,
-            _ => self.d_model,
-        };
-        [len, width].into_iter().fold(batch as u64, |product, len| product.saturating_mul(len as u64))
+        let lens = site.axes().iter().map(|&axis| self.axis_len(axis, len, seen));
+        lens.fold(batch as u64, |product, len| product.saturating_mul(len as u64))
     }
 }
 

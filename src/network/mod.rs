@@ -8,6 +8,7 @@ mod fold;
 pub(crate) mod footprint;
 #[allow(clippy::module_inception)]
 pub(crate) mod network;
+pub(crate) mod param;
 pub(crate) mod parts;
 pub(crate) mod spec;
 pub(crate) mod start;

@@ -9,7 +9,7 @@ use candle_core::{Device, Tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::network::dims::Dims;
-use crate::network::parts::attention::{Projection, ScoreSpec};
+use crate::network::parts::attention::ScoreSpec;
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::layer::LayerCtx;
 use crate::network::parts::linear::Linear;
@@ -94,51 +94,6 @@ impl Network {
             }
         }
         self.unembed(x, unread, &mut tap)
-    }
-
-    /// Every weight under TransformerLens's name for it, in TransformerLens's shape. They share storage
-    /// with the network wherever the layout allows.
-    pub(crate) fn weights(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut all = vec![("embed.W_E".to_string(), self.w_e.clone())];
-        all.extend(self.w_pos.iter().map(|w_pos| ("pos_embed.W_pos".to_string(), w_pos.clone())));
-        let norm = |all: &mut Vec<_>, name: String, norm: &Norm| {
-            all.extend(norm.gain.iter().map(|gain| (format!("{name}.w"), gain.clone())));
-            all.extend(norm.bias.iter().map(|bias| (format!("{name}.b"), bias.clone())));
-        };
-        for (l, Block { ln1, attn, mlp }) in self.blocks.iter().enumerate() {
-            norm(&mut all, format!("blocks.{l}.ln1"), ln1);
-            // TransformerLens's mark of what several query heads share.
-            let shared = if attn.n_key_value_heads < attn.n_heads { "_" } else { "" };
-            for (name, part) in [
-                ("Q", Projection::Q),
-                (&format!("{shared}K"), Projection::K),
-                (&format!("{shared}V"), Projection::V),
-            ] {
-                let (mark, name) = name.split_at(name.len() - 1);
-                all.push((format!("blocks.{l}.attn.{mark}W_{name}"), attn.weight(part)?));
-                all.push((format!("blocks.{l}.attn.{mark}b_{name}"), attn.bias(part)?));
-            }
-            if let Some((of_q, of_k)) = &attn.scoring.norms {
-                norm(&mut all, format!("blocks.{l}.attn.q_norm"), of_q);
-                norm(&mut all, format!("blocks.{l}.attn.k_norm"), of_k);
-            }
-            all.push((format!("blocks.{l}.attn.W_O"), attn.w_o()?));
-            all.push((format!("blocks.{l}.attn.b_O"), attn.output.bias_or_zeros()?));
-            if let Some((ln2, mlp)) = mlp {
-                norm(&mut all, format!("blocks.{l}.ln2"), ln2);
-                all.push((format!("blocks.{l}.mlp.W_in"), mlp.input.weight.clone()));
-                all.push((format!("blocks.{l}.mlp.b_in"), mlp.input.bias_or_zeros()?));
-                all.extend(
-                    mlp.gate.iter().map(|gate| (format!("blocks.{l}.mlp.W_gate"), gate.weight.clone())),
-                );
-                all.push((format!("blocks.{l}.mlp.W_out"), mlp.output.weight.clone()));
-                all.push((format!("blocks.{l}.mlp.b_out"), mlp.output.bias_or_zeros()?));
-            }
-        }
-        norm(&mut all, "ln_final".into(), &self.ln_final);
-        all.push(("unembed.W_U".into(), self.unembed.weight.clone()));
-        all.push(("unembed.b_U".into(), self.unembed.bias_or_zeros()?));
-        Ok(all)
     }
 
     /// How queries and keys become attention scores in a layer. Fails if there is no such layer.

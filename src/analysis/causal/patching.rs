@@ -41,7 +41,7 @@ pub fn activation_patching(
     metric: &Metric,
 ) -> Result<NamedTensor> {
     let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
-    let (places, inner): (Vec<Place>, Axis) = match of_heads(site) {
+    let (places, inner): (Vec<Place>, Axis) = match site.head_axis().is_some() {
         true => (per_layer(model, model.heads_at(site), |head| (Some(head), None)), model.head_axis_at(site)),
         false => (per_layer(model, pair.len(), |position| (None, Some(position))), pair.position_axis()),
     };
@@ -57,7 +57,7 @@ pub fn activation_patching_by_position(
     metric: &Metric,
 ) -> Result<NamedTensor> {
     let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
-    if !of_heads(site) {
+    if site.head_axis().is_none() {
         return Err(Error::new(ErrorKind::Address, format!("`{site}` has no heads"))
             .help("activation_patching patches it by position; heads are in Z, Q, K, V and Pattern"));
     }
@@ -79,11 +79,6 @@ fn per_layer(
         .flat_map(|layer| (0..count).map(move |i| (layer, i)))
         .map(|(layer, i)| (layer, place(i).0, place(i).1))
         .collect()
-}
-
-fn of_heads(site: Site) -> bool {
-    use Site::*;
-    matches!(site, Q | K | V | RotQ | RotK | Z | Pattern | AttnScores | Result | QInput | KInput | VInput)
 }
 
 /// A clean run and the corrupted input that it is patched into.
@@ -201,14 +196,12 @@ pub fn attribution_patching(
         };
         let estimate = ((pair.clean.whole(site.at(layer))? - activation)? * gradient)?.squeeze(0)?;
         // Everything but the heads, where there are heads, or the positions.
-        let estimate = match (site, of_heads(site)) {
-            (Site::Pattern, _) => estimate.sum((1, 2))?,
-            (_, true) => estimate.sum((0, 2))?,
-            (_, false) => estimate.sum(1)?,
-        };
+        let left = site.head_axis().or(site.position_axis());
+        let others: Vec<usize> = (0..estimate.rank()).filter(|&dim| Some(dim) != left).collect();
+        let estimate = estimate.sum(others)?;
         values.extend(estimate.to_vec1::<f32>()?);
     }
-    let inner = if of_heads(site) { model.head_axis_at(site) } else { pair.position_axis() };
+    let inner = if site.head_axis().is_some() { model.head_axis_at(site) } else { pair.position_axis() };
     NamedTensor::from_vec(
         format!("estimated change of {} by patching {site}", metric.described(model)),
         values,

@@ -14,6 +14,8 @@ use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::cpu::ops::log_sum_exp;
 use crate::network::dims::Dims;
+use crate::network::param::Param;
+use crate::network::parts::attention::Projection;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
@@ -96,12 +98,12 @@ pub fn ov_circuit(model: &Model, head: Head) -> Result<Circuit> {
 
 /// The factors of every head of a layer `[head, d_model, d_head]` and `[head, d_head, d_model]`.
 pub(crate) fn layer_factors(model: &Model, layer: usize, kind: CircuitKind) -> Result<(Tensor, Tensor)> {
-    let weight = |name: &str| -> Result<Tensor> {
-        Ok(model.weight(&format!("blocks.{layer}.attn.{name}"))?.tensor().clone())
-    };
+    let weight = |param| model.head_param(param, layer);
     Ok(match kind {
-        CircuitKind::Qk => (weight("W_Q")?, weight("W_K")?.transpose(1, 2)?),
-        CircuitKind::Ov => (weight("W_V")?, weight("W_O")?),
+        CircuitKind::Qk => {
+            (weight(Param::Weight(Projection::Q))?, weight(Param::Weight(Projection::K))?.transpose(1, 2)?)
+        }
+        CircuitKind::Ov => (weight(Param::Weight(Projection::V))?, weight(Param::Output)?),
     })
 }
 
@@ -249,25 +251,19 @@ impl Circuit {
             ));
         }
         let mut x = normalized.tensor().to_device(self.model.device())?; // (T, M)
-        if let Some(gain) = self.model.weight_if_any(&format!("blocks.{layer}.ln1.w"))? {
+        let (gain, bias) = self.model.norm_params(Param::Ln1, layer)?;
+        if let Some(gain) = gain {
             x = x.broadcast_mul(&gain)?;
         }
-        if let Some(bias) = self.model.weight_if_any(&format!("blocks.{layer}.ln1.b"))? {
+        if let Some(bias) = bias {
             x = x.broadcast_add(&bias)?;
         }
-        let bias = |name: &str| -> Result<Option<Tensor>> {
-            let bias = self.model.weight_if_any(&format!("blocks.{layer}.attn.{name}"))?;
-            Ok(bias.map(|bias| bias.get(self.head.head)).transpose()?)
-        };
-        let project = |weight: &Tensor, bias: Option<Tensor>| -> Result<Tensor> {
-            let projected = x.matmul(weight)?;
-            Ok(match bias {
-                Some(bias) => projected.broadcast_add(&bias)?,
-                None => projected,
-            })
+        let project = |weight: &Tensor, part: Projection| -> Result<Tensor> {
+            let bias = self.model.head_param(Param::Bias(part), layer)?.get(self.head.head)?;
+            Ok(x.matmul(weight)?.broadcast_add(&bias)?)
         };
         let alone = |x: Tensor| x.unsqueeze(1)?.unsqueeze(0); // (1, T, 1, D)
-        let (q, k) = (project(&self.left, bias("b_Q")?)?, project(&self.right.t()?, bias("b_K")?)?); // (T, D)
+        let (q, k) = (project(&self.left, Projection::Q)?, project(&self.right.t()?, Projection::K)?); // (T, D)
         let scoring = self.model.scoring(layer)?;
         let (mut q, mut k) = scoring.normed(alone(q)?, alone(k)?)?;
         if let Some(rotary) = &scoring.rotary {
@@ -321,11 +317,11 @@ impl Circuit {
     /// ```
     pub fn position_pattern(&self, count: usize) -> Result<NamedTensor> {
         self.only(CircuitKind::Qk, "attention between positions")?;
-        let mean_token = self.model.weight("W_E")?.tensor().mean_keepdim(0)?;
+        let mean_token = self.model.required_param(Param::Embed, 0)?.mean_keepdim(0)?;
         self.has_positions(count)?;
         let mut stream = mean_token.broadcast_as((count, self.model.dims().d_model))?; // (T, M)
         // A model without them turns queries and keys on the way.
-        if let Some(positions) = self.model.weight_if_any("pos_embed.W_pos")? {
+        if let Some(positions) = self.model.param(Param::PosEmbed, 0)? {
             stream = (stream + positions.narrow(0, 0, count)?)?;
         }
         let stream = stream.contiguous()?.unsqueeze(0)?; // (1, T, M)
@@ -372,10 +368,10 @@ impl Circuit {
 
     /// The tokens' vectors on the circuit's two sides `[d_vocab, d_model]` and `[d_model, d_vocab]`.
     pub(crate) fn token_sides(&self) -> Result<(Tensor, Tensor)> {
-        let embedding = self.model.weight("W_E")?.tensor().clone();
+        let embedding = self.model.required_param(Param::Embed, 0)?;
         let right = match self.kind {
             CircuitKind::Qk => embedding.t()?,
-            CircuitKind::Ov => self.model.weight("W_U")?.tensor().clone(),
+            CircuitKind::Ov => self.model.required_param(Param::Unembed, 0)?,
         };
         Ok((embedding, right))
     }
@@ -405,12 +401,11 @@ impl Circuit {
     }
 
     fn position_embeddings(&self) -> Result<Tensor> {
-        let embeddings = self.model.weight("W_pos").map_err(|error| {
-            Error::new(ErrorKind::Weights, format!("{} has no position embeddings", self.model.name()))
-                .caused_by(error)
-                .help("its positions turn queries and keys: `at_distance` gives the circuit between two of them")
-        })?;
-        Ok(embeddings.tensor().clone())
+        self.model.param(Param::PosEmbed, 0)?.ok_or_else(|| {
+            Error::new(ErrorKind::Weights, format!("{} has no position embeddings", self.model.name())).help(
+                "its positions turn queries and keys: `at_distance` gives the circuit between two of them",
+            )
+        })
     }
 
     /// Fails where there is no memory for so many squares.

@@ -11,6 +11,8 @@ use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor, ValueKind};
+use crate::network::param::Param;
+use crate::network::parts::attention::Projection;
 use crate::progress::Progress;
 
 /// How many numbers a decomposition may have: 200 MB.
@@ -170,18 +172,18 @@ impl<'a> Parts<'a> {
     /// What each component adds to the head's queries, scaled as scores are, and to its keys, each
     /// `[component, position, d_head]`.
     fn project(&self) -> Result<[Tensor; 2]> {
-        let queries = (self.through("Q")? * self.stream.model.scoring(self.head.layer)?.scale)?;
-        Ok([queries, self.through("K")?])
+        let queries = (self.through(Projection::Q)? * self.stream.model.scoring(self.head.layer)?.scale)?;
+        Ok([queries, self.through(Projection::K)?])
     }
 
-    fn through(&self, part: &str) -> Result<Tensor> {
+    fn through(&self, part: Projection) -> Result<Tensor> {
         let Head { layer, head } = self.head;
         let stream = &self.stream;
-        let of_head = |name: &str| -> Result<Tensor> {
-            Ok(stream.weight(&format!("blocks.{layer}.attn.{name}_{part}"))?.get(head)?.contiguous()?)
+        let of_head = |param: Param| -> Result<Tensor> {
+            Ok(stream.model.head_param(param, layer)?.get(head)?.contiguous()?)
         };
-        let (weight, bias) = (of_head("W")?, of_head("b")?); // [d_model, d_head], [d_head]
-        let (gain, norm_bias) = stream.model.norm(&format!("blocks.{layer}.ln1"))?;
+        let (weight, bias) = (of_head(Param::Weight(part))?, of_head(Param::Bias(part))?); // [d_model, d_head], [d_head]
+        let (gain, norm_bias) = stream.model.norm_params(Param::Ln1, layer)?;
         // Centring what is read is centring what reads it.
         let read = match gain {
             Some(gain) => as_normed(stream.model, &weight.broadcast_mul(&gain.unsqueeze(1)?)?, 0)?,

@@ -17,6 +17,7 @@ use crate::hook::{Head, Site};
 use crate::model::edit::Ablation;
 use crate::model::model::Model;
 use crate::model::run::RunOptions;
+use crate::network::param::Param;
 use crate::progress::{Progress, check_stop};
 use crate::view::{Table, View, Visualize};
 
@@ -201,10 +202,9 @@ fn copying_scores(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length:
     }
     let dims = *model.dims();
     let among = (dims.d_vocab / 100).max(1);
-    let w_o = model.weight("W_O")?;
-    let w_u = model.weight("W_U")?.tensor().contiguous()?;
+    let w_u = model.required_param(Param::Unembed, 0)?.contiguous()?;
     // A folded model has it in the unembedding.
-    let (gain, _) = model.norm("ln_final")?;
+    let (gain, _) = model.norm_params(Param::LnFinal, 0)?;
     let progress = Progress::new("measuring copying", sequences.len() * heads.len());
     let mut hits = vec![0usize; heads.len()];
     for ids in sequences {
@@ -214,7 +214,7 @@ fn copying_scores(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length:
             check_stop()?;
             let (pattern, z) = (run.pattern(head.layer)?, run.z(head.layer)?);
             let z = z.tensor().narrow(0, start, length)?.narrow(1, head.head, 1)?.squeeze(1)?;
-            let w_o = w_o.tensor().get(head.layer)?.get(head.head)?.contiguous()?;
+            let w_o = model.required_param(Param::Output, head.layer)?.get(head.head)?.contiguous()?;
             // The last norm's scale is the same for all tokens, and changes no rank.
             let mut written = as_normed(model, &z.contiguous()?.matmul(&w_o)?, 1)?;
             if let Some(gain) = &gain {

@@ -15,6 +15,7 @@ use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor};
+use crate::network::param::Param;
 
 const STACK_AXES: [&str; 3] = ["component", "position", "d_model"];
 
@@ -185,7 +186,7 @@ pub fn apply_ln_to_stack(model: &Model, stack: &NamedTensor, run: &Run) -> Resul
     let values = checked(&stream, stack)?;
     stream.has_room("a stack as the last norm scales it", floats(stack.shape().into_iter().chain([2])))?;
     let scaled = stream.scaled(&as_normed(model, &values, 2)?, Site::LnFinalScale)?;
-    let scaled = match model.norm("ln_final")?.0 {
+    let scaled = match model.norm_params(Param::LnFinal, 0)?.0 {
         Some(gain) => scaled.broadcast_mul(&gain)?,
         None => scaled,
     };
@@ -324,17 +325,18 @@ impl SingularDirection {
                 format!("ids are 0 to {}: take them from `model.to_single_token(\" word\")`", d_vocab - 1),
             ));
         }
-        let (w_u, b_u) = (model.weight("W_U")?, model.weight("b_U")?);
+        let (w_u, b_u) =
+            (model.required_param(Param::Unembed, 0)?, model.required_param(Param::UnembedBias, 0)?);
         let of = |id: u32| -> Result<(Tensor, f32)> {
-            let column = w_u.tensor().narrow(1, id as usize, 1)?.squeeze(1)?.contiguous()?; // [d_model]
-            Ok((column, b_u.value(&[id as usize])?))
+            let column = w_u.narrow(1, id as usize, 1)?.squeeze(1)?.contiguous()?; // [d_model]
+            Ok((column, b_u.get(id as usize)?.to_scalar()?))
         };
         let (mut column, mut bias) = of(correct)?;
         if let Some(incorrect) = incorrect {
             let (other, other_bias) = of(incorrect)?;
             (column, bias) = ((column - other)?, bias - other_bias);
         }
-        let (gain, norm_bias) = model.norm("ln_final")?;
+        let (gain, norm_bias) = model.norm_params(Param::LnFinal, 0)?;
         if let Some(norm_bias) = norm_bias {
             bias += (norm_bias * &column)?.sum_all()?.to_scalar::<f32>()?;
         }

@@ -10,6 +10,7 @@ use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::Axis;
 use crate::network::NormKind;
+use crate::network::param::Param;
 use crate::{memory, progress};
 
 /// A run of one input, read together with the model that made it.
@@ -80,12 +81,8 @@ impl<'a> Stream<'a> {
         let hook = hook.into();
         let dims = self.model.dims();
         let tensor = self.run.whole(hook)?.squeeze(0)?;
-        let wanted = match hook.site() {
-            Site::Z => vec![self.len(), dims.n_heads, dims.d_head],
-            Site::Result => vec![self.len(), dims.n_heads, dims.d_model],
-            Site::Ln1Scale | Site::LnFinalScale => vec![self.len(), 1],
-            _ => vec![self.len(), dims.d_model],
-        };
+        let axes = hook.site().axes().iter();
+        let wanted: Vec<usize> = axes.map(|&axis| dims.axis_len(axis, self.len(), self.len())).collect();
         if tensor.dims() != wanted {
             return Err(Error::new(
                 ErrorKind::Input,
@@ -121,7 +118,7 @@ impl<'a> Stream<'a> {
             };
         }
         let z = self.read(Site::Z.at(layer))?.transpose(0, 1)?.contiguous()?; // [head, position, d_head]
-        let w_o = self.weight(&format!("blocks.{layer}.attn.W_O"))?; // [head, d_head, d_model]
+        let w_o = self.param(Param::Output, layer)?; // [head, d_head, d_model]
         // The product of two matrices is small where the matrix is narrow: no head's d_model numbers are made then.
         let w_o = match through {
             Some(matrix) => through_all(&w_o, matrix)?,
@@ -134,14 +131,14 @@ impl<'a> Stream<'a> {
     pub(crate) fn attention_bias_below(&self, layer: usize) -> Result<Tensor> {
         let mut sum = Tensor::zeros(self.model.dims().d_model, DType::F32, self.model.device())?;
         for below in 0..layer {
-            sum = (sum + self.weight(&format!("blocks.{below}.attn.b_O"))?)?;
+            sum = (sum + self.param(Param::OutputBias, below)?)?;
         }
         Ok(sum)
     }
 
-    /// A weight, contiguous.
-    pub(crate) fn weight(&self, name: &str) -> Result<Tensor> {
-        Ok(self.model.weight(name)?.tensor().contiguous()?)
+    /// A weight of a layer, each query head's, contiguous.
+    pub(crate) fn param(&self, param: Param, layer: usize) -> Result<Tensor> {
+        Ok(self.model.head_param(param, layer)?.contiguous()?)
     }
 }
 

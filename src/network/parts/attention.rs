@@ -76,7 +76,7 @@ impl ScoreSpec {
 }
 
 /// Queries, keys or values.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Projection {
     Q,
     K,

@@ -1,0 +1,242 @@
+//! The weights of a network by what they are, and their names at the edge: TransformerLens's.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::network::network::Network;
+use crate::network::parts::attention::Projection;
+use crate::network::parts::block::Block;
+use crate::network::parts::norm::Norm;
+
+/// A weight by what it is; with a layer, where it is a block's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Param {
+    /// `W_E`
+    Embed,
+    /// `W_pos`
+    PosEmbed,
+    Ln1(NormParam),
+    /// `W_Q`, `W_K` or `W_V`
+    Weight(Projection),
+    /// `b_Q`, `b_K` or `b_V`
+    Bias(Projection),
+    QNorm(NormParam),
+    KNorm(NormParam),
+    /// `W_O`
+    Output,
+    /// `b_O`
+    OutputBias,
+    Ln2(NormParam),
+    /// `W_in`
+    MlpIn,
+    /// `b_in`
+    MlpInBias,
+    /// `W_gate`
+    MlpGate,
+    /// `W_out`
+    MlpOut,
+    /// `b_out`
+    MlpOutBias,
+    LnFinal(NormParam),
+    /// `W_U`
+    Unembed,
+    /// `b_U`
+    UnembedBias,
+}
+
+/// What a norm multiplies by, or adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormParam {
+    Gain,
+    Bias,
+}
+
+use NormParam::{Bias, Gain};
+use Projection::{K, Q, V};
+
+/// Those that a model has once, before its blocks.
+const FIRST: [Param; 2] = [Param::Embed, Param::PosEmbed];
+
+/// Those of a block.
+const IN_BLOCK: [Param; 21] = [
+    Param::Ln1(Gain),
+    Param::Ln1(Bias),
+    Param::Weight(Q),
+    Param::Bias(Q),
+    Param::Weight(K),
+    Param::Bias(K),
+    Param::Weight(V),
+    Param::Bias(V),
+    Param::QNorm(Gain),
+    Param::QNorm(Bias),
+    Param::KNorm(Gain),
+    Param::KNorm(Bias),
+    Param::Output,
+    Param::OutputBias,
+    Param::Ln2(Gain),
+    Param::Ln2(Bias),
+    Param::MlpIn,
+    Param::MlpInBias,
+    Param::MlpGate,
+    Param::MlpOut,
+    Param::MlpOutBias,
+];
+
+/// Those that a model has once, after its blocks.
+const LAST: [Param; 4] = [Param::LnFinal(Gain), Param::LnFinal(Bias), Param::Unembed, Param::UnembedBias];
+
+impl Param {
+    pub(crate) fn is_in_block(self) -> bool {
+        IN_BLOCK.contains(&self)
+    }
+
+    /// Every weight that a model of this kind can have.
+    pub(crate) fn all() -> impl Iterator<Item = Param> {
+        FIRST.into_iter().chain(IN_BLOCK).chain(LAST)
+    }
+
+    /// Its name within its block, or in the model; `shared` marks keys and values that several query heads share.
+    pub(crate) fn path(self, shared: bool) -> &'static str {
+        match (self, shared) {
+            (Param::Embed, _) => "embed.W_E",
+            (Param::PosEmbed, _) => "pos_embed.W_pos",
+            (Param::Ln1(Gain), _) => "ln1.w",
+            (Param::Ln1(Bias), _) => "ln1.b",
+            (Param::Weight(Q), _) => "attn.W_Q",
+            (Param::Bias(Q), _) => "attn.b_Q",
+            (Param::Weight(K), false) => "attn.W_K",
+            (Param::Weight(K), true) => "attn._W_K",
+            (Param::Bias(K), false) => "attn.b_K",
+            (Param::Bias(K), true) => "attn._b_K",
+            (Param::Weight(V), false) => "attn.W_V",
+            (Param::Weight(V), true) => "attn._W_V",
+            (Param::Bias(V), false) => "attn.b_V",
+            (Param::Bias(V), true) => "attn._b_V",
+            (Param::QNorm(Gain), _) => "attn.q_norm.w",
+            (Param::QNorm(Bias), _) => "attn.q_norm.b",
+            (Param::KNorm(Gain), _) => "attn.k_norm.w",
+            (Param::KNorm(Bias), _) => "attn.k_norm.b",
+            (Param::Output, _) => "attn.W_O",
+            (Param::OutputBias, _) => "attn.b_O",
+            (Param::Ln2(Gain), _) => "ln2.w",
+            (Param::Ln2(Bias), _) => "ln2.b",
+            (Param::MlpIn, _) => "mlp.W_in",
+            (Param::MlpInBias, _) => "mlp.b_in",
+            (Param::MlpGate, _) => "mlp.W_gate",
+            (Param::MlpOut, _) => "mlp.W_out",
+            (Param::MlpOutBias, _) => "mlp.b_out",
+            (Param::LnFinal(Gain), _) => "ln_final.w",
+            (Param::LnFinal(Bias), _) => "ln_final.b",
+            (Param::Unembed, _) => "unembed.W_U",
+            (Param::UnembedBias, _) => "unembed.b_U",
+        }
+    }
+
+    /// The last part of its name: `W_Q`.
+    pub(crate) fn short(self, shared: bool) -> &'static str {
+        let path = self.path(shared);
+        path.rsplit_once('.').map_or(path, |(_, last)| last)
+    }
+
+    /// Whether its `head` axis counts heads of keys and values.
+    pub(crate) fn is_kv(self) -> bool {
+        matches!(self, Param::Weight(K | V) | Param::Bias(K | V))
+    }
+
+    /// Its axes, in one layer.
+    pub(crate) fn axes(self) -> &'static [&'static str] {
+        match self {
+            Param::Embed => &["d_vocab", "d_model"],
+            Param::PosEmbed => &["position", "d_model"],
+            Param::Weight(_) => &["head", "d_model", "d_head"],
+            Param::Bias(_) => &["head", "d_head"],
+            Param::QNorm(_) | Param::KNorm(_) => &["d_head"],
+            Param::Output => &["head", "d_head", "d_model"],
+            Param::MlpIn | Param::MlpGate => &["d_model", "d_mlp"],
+            Param::MlpInBias => &["d_mlp"],
+            Param::MlpOut => &["d_mlp", "d_model"],
+            Param::Unembed => &["d_model", "d_vocab"],
+            Param::UnembedBias => &["d_vocab"],
+            Param::Ln1(_) | Param::Ln2(_) | Param::LnFinal(_) | Param::OutputBias | Param::MlpOutBias => {
+                &["d_model"]
+            }
+        }
+    }
+}
+
+fn of_norm(norm: &Norm, part: NormParam) -> Option<Tensor> {
+    match part {
+        Gain => norm.gain.clone(),
+        Bias => norm.bias.clone(),
+    }
+}
+
+impl Block {
+    fn param(&self, param: Param) -> Result<Option<Tensor>> {
+        let Block { ln1, attn, mlp } = self;
+        let norms = attn.scoring.norms.as_ref();
+        Ok(match param {
+            Param::Ln1(part) => of_norm(ln1, part),
+            Param::Weight(which) => Some(attn.weight(which)?),
+            Param::Bias(which) => Some(attn.bias(which)?),
+            Param::QNorm(part) => norms.and_then(|(of_q, _)| of_norm(of_q, part)),
+            Param::KNorm(part) => norms.and_then(|(_, of_k)| of_norm(of_k, part)),
+            Param::Output => Some(attn.w_o()?),
+            Param::OutputBias => Some(attn.output.bias_or_zeros()?),
+            _ => match (mlp, param) {
+                (Some((ln2, _)), Param::Ln2(part)) => of_norm(ln2, part),
+                (Some((_, mlp)), Param::MlpIn) => Some(mlp.input.weight.clone()),
+                (Some((_, mlp)), Param::MlpInBias) => Some(mlp.input.bias_or_zeros()?),
+                (Some((_, mlp)), Param::MlpGate) => mlp.gate.as_ref().map(|gate| gate.weight.clone()),
+                (Some((_, mlp)), Param::MlpOut) => Some(mlp.output.weight.clone()),
+                (Some((_, mlp)), Param::MlpOutBias) => Some(mlp.output.bias_or_zeros()?),
+                _ => None,
+            },
+        })
+    }
+}
+
+impl Network {
+    /// A weight in TransformerLens's shape, if the network has it: a view of its own wherever the layout allows. `layer` says
+    /// whose, of a block's.
+    pub(crate) fn param(&self, param: Param, layer: usize) -> Result<Option<Tensor>> {
+        Ok(match param {
+            Param::Embed => Some(self.w_e.clone()),
+            Param::PosEmbed => self.w_pos.clone(),
+            Param::LnFinal(part) => of_norm(&self.ln_final, part),
+            Param::Unembed => Some(self.unembed.weight.clone()),
+            Param::UnembedBias => Some(self.unembed.bias_or_zeros()?),
+            of_block => match self.blocks.get(layer) {
+                Some(block) => block.param(of_block)?,
+                None => None,
+            },
+        })
+    }
+
+    /// Whether several query heads share keys and values.
+    pub(crate) fn shares_kv(&self) -> bool {
+        self.dims.n_key_value_heads < self.dims.n_heads
+    }
+
+    /// Every weight under TransformerLens's name for it, in TransformerLens's shape.
+    pub(crate) fn weights(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut all = Vec::new();
+        let mut push = |name: String, param: Param, layer: usize| -> Result<()> {
+            all.extend(self.param(param, layer)?.map(|tensor| (name, tensor)));
+            Ok(())
+        };
+        let shared = self.shares_kv();
+        for param in FIRST {
+            push(param.path(shared).into(), param, 0)?;
+        }
+        for layer in 0..self.blocks.len() {
+            for param in IN_BLOCK {
+                push(format!("blocks.{layer}.{}", param.path(shared)), param, layer)?;
+            }
+        }
+        for param in LAST {
+            push(param.path(shared).into(), param, 0)?;
+        }
+        Ok(all)
+    }
+}
