@@ -8,10 +8,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Hook, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::predict::last_logits;
+use crate::network::record::Record;
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
 use crate::progress::Progress;
@@ -118,11 +118,10 @@ impl Model {
         let mut unread = ids.clone();
         let progress = Progress::new("generating", sampling.max_new_tokens);
         while ids.len() < prompt.len() + sampling.max_new_tokens {
-            let mut last = LastLogits { position: [unread.len() - 1], logits: None };
+            let mut last = Record::logits().at_positions(Some(vec![unread.len() - 1]));
             let input = Tensor::new(vec![std::mem::take(&mut unread)], self.network.device())?;
             self.execute(Start::Tokens(input), Some(&mut past), &mut last)?;
-            let Some(logits) = last.logits else { break };
-            let next = sampling.choose(&last_logits(&logits)?, &mut rng);
+            let next = sampling.choose(&last_logits(&last.only()?)?, &mut rng);
             ids.push(next);
             unread.push(next);
             progress.advance(1)?;
@@ -181,26 +180,5 @@ impl Sampling {
             }
         }
         order[order.len() - 1] as u32
-    }
-}
-
-/// Reads the logits of one position only.
-struct LastLogits {
-    position: [usize; 1],
-    logits: Option<Tensor>,
-}
-
-impl Tap for LastLogits {
-    fn wants(&self, hook: Hook) -> bool {
-        hook.site() == Site::UnembedOut
-    }
-
-    fn tap(&mut self, _: Hook, logits: Tensor) -> Result<Tensor> {
-        self.logits = Some(logits.clone());
-        Ok(logits)
-    }
-
-    fn unembed_positions(&self) -> Option<&[usize]> {
-        Some(&self.position)
     }
 }

@@ -11,8 +11,8 @@ use crate::model::edit::{Ablation, AttentionEdge, Change, Component, Components,
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::NamedTensor;
+use crate::network::record::Record;
 use crate::network::start::Start;
-use crate::network::tap::Tap;
 use crate::progress;
 
 impl Model {
@@ -311,7 +311,7 @@ impl Model {
     fn tried_at(self, hook: Hook) -> Result<Model> {
         let ids = vec![self.bos().unwrap_or(0); self.dims().n_ctx.min(2)];
         let ids = Tensor::new(vec![ids], self.network.device())?;
-        self.execute(Start::Tokens(ids), None, &mut Reach(hook))?;
+        self.execute(Start::Tokens(ids), None, &mut Record::new([hook]))?;
         Ok(self)
     }
 
@@ -333,27 +333,6 @@ impl Model {
                 .help(format!("neurons are 0 to {}", dims.d_mlp - 1)))
             }
         }
-    }
-}
-
-/// Wants one hook, so that the run goes as far as it.
-struct Reach(Hook);
-
-impl Tap for Reach {
-    fn wants(&self, hook: Hook) -> bool {
-        hook == self.0
-    }
-
-    fn tap(&mut self, _: Hook, activation: Tensor) -> Result<Tensor> {
-        Ok(activation)
-    }
-
-    fn keeps(&self, _: Hook) -> bool {
-        false
-    }
-
-    fn stop_after(&self) -> Option<usize> {
-        self.0.layer()
     }
 }
 

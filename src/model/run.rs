@@ -1,7 +1,7 @@
 //! Runs: what one pass through a model saw, kept under the names of its hooks.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
@@ -16,6 +16,7 @@ use crate::model::digest::OfIds;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor, ValueKind, numbered};
+use crate::network::record::Record;
 use crate::network::spec::ArchSpec;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
@@ -206,44 +207,10 @@ impl Model {
         let n_layers = self.dims().n_layers;
         let wanted = options.hooks(self)?;
         let tokens = self.tokenize(input)?;
-        let wanted = wanted.into_iter().collect();
-        let mut recorder = Recorder { wanted, stop_after: options.stop_after, kept: Vec::new() };
-        self.execute(Start::Tokens(self.batch(&tokens)?), None, &mut recorder)?;
+        let mut record = Record::new(wanted);
+        self.execute(Start::Tokens(self.batch(&tokens)?), None, &mut record)?;
         let spec = self.spec();
-        Ok(Run { model: self.name.clone(), spec, n_layers, tokens, activations: recorder.kept })
-    }
-}
-
-/// Keeps what it is given.
-struct Recorder {
-    wanted: HashSet<Hook>,
-    stop_after: Option<usize>,
-    kept: Vec<(Hook, Tensor)>,
-}
-
-impl Tap for Recorder {
-    fn wants(&self, hook: Hook) -> bool {
-        self.wanted.contains(&hook)
-    }
-
-    fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
-        // Queries, keys and values are views of one tensor: to keep one of them must not keep all three.
-        let kept = match hook.site() {
-            Site::Q | Site::K | Site::V => activation.force_contiguous()?,
-            _ => activation.clone(),
-        };
-        self.kept.push((hook, kept));
-        Ok(activation)
-    }
-
-    /// With no logits to keep, what lies after the last wanted layer need not run.
-    fn stop_after(&self) -> Option<usize> {
-        let after_blocks =
-            |hook: &Hook| !hook.site().in_block() && !matches!(hook.site(), Site::Embed | Site::PosEmbed);
-        match self.wanted.iter().any(after_blocks) {
-            true => self.stop_after,
-            false => self.wanted.iter().filter_map(|hook| hook.layer()).max().or(Some(0)),
-        }
+        Ok(Run { model: self.name.clone(), spec, n_layers, tokens, activations: record.into_seen() })
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod footprint;
 pub(crate) mod network;
 pub(crate) mod param;
 pub(crate) mod parts;
+pub(crate) mod record;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod tap;

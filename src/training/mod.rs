@@ -17,12 +17,13 @@ pub use options::TrainingOptions;
 
 use crate::analysis::heads::repeated_tokens::RepeatedTokens;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Hook, Site};
+use crate::hook::Site;
 use crate::model::model::Model;
 use crate::model::run::RunOptions;
 use crate::network::config::ConfigFile;
 use crate::network::cpu::ops::cross_entropy;
 use crate::network::network::Network;
+use crate::network::record::Record;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::network::weights::file::Weights;
@@ -319,25 +320,12 @@ const CURVE: &str = "headlight.curve";
 fn losses(network: &Network, sequences: &[Vec<u32>]) -> Result<Tensor> {
     let ids = Tensor::new(sequences.to_vec(), network.device())?;
     let last = ids.dim(1)? - 1;
-    let mut logits = Logits(None);
+    let mut logits = Record::logits();
     network.run(Start::Tokens(ids.narrow(1, 0, last)?), None, &mut logits)?;
-    let logits = logits.0.ok_or_else(|| Error::new(ErrorKind::Tap, "the run gave no logits"))?; // (B, T, V)
+    let logits = logits.only()?; // (B, T, V)
     let next = ids.narrow(1, 1, last)?.flatten_all()?; // (BT)
     let (rows, len, vocab) = logits.dims3()?;
     Ok(cross_entropy(&logits.reshape((rows * len, vocab))?, &next)?.reshape((rows, len))?)
-}
-
-struct Logits(Option<Tensor>);
-
-impl Tap for Logits {
-    fn wants(&self, hook: Hook) -> bool {
-        hook.site() == Site::UnembedOut
-    }
-
-    fn tap(&mut self, _: Hook, logits: Tensor) -> Result<Tensor> {
-        self.0 = Some(logits.clone());
-        Ok(logits)
-    }
 }
 
 /// A mean of lists, entry by entry.

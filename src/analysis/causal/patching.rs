@@ -14,9 +14,9 @@ use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
 use crate::named::{Axis, NamedTensor};
+use crate::network::record::Record;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
-use crate::network::tap::not_reached;
 use crate::progress::Progress;
 use crate::{memory, progress};
 
@@ -173,23 +173,23 @@ pub fn attribution_patching(
         )
         .help("use Pattern"));
     }
-    let mut slopes =
-        GradientTap { site, places: Vec::new(), positions: metric.positions(&pair.corrupted), logits: None };
+    let positions = metric.positions(&pair.corrupted);
+    let read = positions.as_ref().map_or(pair.len(), Vec::len);
+    let mut gradient = GradientTap {
+        site,
+        places: Vec::new(),
+        record: Record::new([metric.hook()]).at_positions(positions),
+    };
     let ids = Tensor::new(vec![pair.corrupted.ids().to_vec()], model.device())?;
-    model.has_room_for_gradients(
-        1,
-        pair.len(),
-        slopes.positions.as_ref().map_or(pair.len(), Vec::len),
-        &[site],
-    )?;
-    model.execute(Start::Tokens(ids), None, &mut slopes)?;
-    let logits = slopes.logits.ok_or_else(not_reached)?;
-    let logits = metric.read(&logits, &pair.corrupted)?;
-    let gradients = metric.differentiable(&logits, &pair.corrupted)?.backward();
+    model.has_room_for_gradients(1, pair.len(), read, &[site])?;
+    model.execute(Start::Tokens(ids), None, &mut gradient)?;
+    let GradientTap { places, record, .. } = gradient;
+    let read = metric.read(&record.only()?, &pair.corrupted)?;
+    let gradients = metric.differentiable(&read, &pair.corrupted)?.backward();
     progress::check("attribution patching")?;
     let gradients = gradients?;
     let mut values = Vec::new();
-    for (layer, (activation, shift)) in slopes.places.iter().enumerate() {
+    for (layer, (activation, shift)) in places.iter().enumerate() {
         let gradient = match gradients.get(shift.as_tensor()) {
             Some(gradient) => gradient.clone(),
             None => activation.zeros_like()?,
@@ -209,32 +209,31 @@ pub fn attribution_patching(
     )
 }
 
-/// Adds to each activation a shift of zero, whose gradient is the activation's.
+/// Adds to each activation a shift of zero, whose gradient is the activation's, and keeps what a metric reads.
 struct GradientTap {
     site: Site,
     places: Vec<(Tensor, Var)>,
-    positions: Option<Vec<usize>>,
-    logits: Option<Tensor>,
+    record: Record,
 }
 
 impl Tap for GradientTap {
     fn wants(&self, hook: Hook) -> bool {
-        hook.site() == self.site || hook.site() == Site::UnembedOut
+        hook.site() == self.site || self.record.wants(hook)
     }
 
     fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
-        if hook.site() == Site::UnembedOut {
-            self.logits = Some(activation.clone());
-            return Ok(activation);
+        let mut activation = activation;
+        if hook.site() == self.site {
+            let shift = Var::zeros(activation.dims(), DType::F32, activation.device())?;
+            let shifted = (&activation + shift.as_tensor())?;
+            self.places.push((activation.detach(), shift));
+            activation = shifted;
         }
-        let shift = Var::zeros(activation.dims(), DType::F32, activation.device())?;
-        let shifted = (&activation + shift.as_tensor())?;
-        self.places.push((activation.detach(), shift));
-        Ok(shifted)
+        if self.record.wants(hook) { self.record.tap(hook, activation) } else { Ok(activation) }
     }
 
     fn unembed_positions(&self) -> Option<&[usize]> {
-        self.positions.as_deref()
+        self.record.unembed_positions()
     }
 }
 

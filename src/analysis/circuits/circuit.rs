@@ -7,7 +7,7 @@ use nalgebra::{Complex, DMatrix};
 
 use crate::analysis::circuits::low_rank::{LowRank, Svd, eigenvalues, matrix, positivity};
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::hook::{Head, Hook, Site};
+use crate::hook::{Head, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
@@ -16,9 +16,9 @@ use crate::network::cpu::ops::log_sum_exp;
 use crate::network::dims::Dims;
 use crate::network::param::Param;
 use crate::network::parts::attention::Projection;
+use crate::network::record::Record;
 use crate::network::start::Start;
 use crate::network::tap::Tap;
-use crate::network::tap::not_reached;
 use crate::view::{View, Visualize};
 use crate::{memory, progress};
 
@@ -326,9 +326,9 @@ impl Circuit {
         }
         let stream = stream.contiguous()?.unsqueeze(0)?; // (1, T, M)
         let layer = self.head.layer;
-        let mut tap = LayerPattern { layer, pattern: None };
-        self.model.execute(Start::Residual { layer, stream }, None, &mut tap)?;
-        let pattern = tap.pattern.ok_or_else(not_reached)?.get(0)?.get(self.head.head)?; // (T, T)
+        let mut pattern = Record::new([Site::Pattern.at(layer)]);
+        self.model.execute(Start::Residual { layer, stream }, None, &mut pattern)?;
+        let pattern = pattern.only()?.get(0)?.get(self.head.head)?; // (T, T)
         let axes = vec![Axis::unlabelled("query", count), Axis::unlabelled("key", count)];
         let name = format!("{}, pattern of positions alone", self.head);
         Ok(NamedTensor::new(name, pattern, axes)?.with_value_kind(ValueKind::Probability))
@@ -445,27 +445,6 @@ impl Circuit {
         let maker = if kind == CircuitKind::Qk { "qk_circuit" } else { "ov_circuit" };
         Err(Error::new(ErrorKind::Input, format!("{self} says nothing of {what}"))
             .help(format!("take `{maker}(&model, head({}, {}))?`", self.head.layer, self.head.head)))
-    }
-}
-
-/// Notes the pattern of one layer.
-struct LayerPattern {
-    layer: usize,
-    pattern: Option<Tensor>,
-}
-
-impl Tap for LayerPattern {
-    fn wants(&self, hook: Hook) -> bool {
-        hook == Site::Pattern.at(self.layer)
-    }
-
-    fn tap(&mut self, _: Hook, activation: Tensor) -> Result<Tensor> {
-        self.pattern = Some(activation.clone());
-        Ok(activation)
-    }
-
-    fn stop_after(&self) -> Option<usize> {
-        Some(self.layer)
     }
 }
 

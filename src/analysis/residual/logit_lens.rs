@@ -13,9 +13,8 @@ use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::cpu::ops::log_sum_exp;
+use crate::network::record::Record;
 use crate::network::start::Start;
-use crate::network::tap::Tap;
-use crate::network::tap::not_reached;
 use crate::progress::{Progress, check_stop};
 use crate::view::{Table, View, Visualize};
 
@@ -181,22 +180,8 @@ fn likeliest(model: &Model, logits: &[f32], total: f32) -> Vec<(String, f32)> {
 
 /// The logits `[position, d_vocab]` of a model whose last norm reads this stream `[position, d_model]`.
 fn unembedded(model: &Model, stream: &Tensor) -> Result<Tensor> {
-    let mut unembedded = Unembedded(None);
+    let mut logits = Record::logits();
     let start = Start::Residual { layer: model.dims().n_layers, stream: stream.unsqueeze(0)? };
-    model.execute(start, None, &mut unembedded)?;
-    Ok(unembedded.0.ok_or_else(not_reached)?.squeeze(0)?)
-}
-
-/// Keeps the logits.
-struct Unembedded(Option<Tensor>);
-
-impl Tap for Unembedded {
-    fn wants(&self, hook: Hook) -> bool {
-        hook.site() == Site::UnembedOut
-    }
-
-    fn tap(&mut self, _: Hook, activation: Tensor) -> Result<Tensor> {
-        self.0 = Some(activation.clone());
-        Ok(activation)
-    }
+    model.execute(start, None, &mut logits)?;
+    Ok(logits.only()?.squeeze(0)?)
 }

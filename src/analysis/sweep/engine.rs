@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use crate::analysis::heads::scores::diagonal;
 use crate::analysis::sweep::metric::{Mean, Metric};
 use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, check_inputs};
 use crate::error::Result;
@@ -19,7 +18,7 @@ use crate::memory::floats;
 use crate::model::edit::Edit;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
-use crate::network::cpu::ops::sum;
+use crate::network::record::Record;
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
@@ -81,7 +80,7 @@ pub(crate) fn sweep_rows(
         // The layers below are not run again, so no row is larger than that of the whole; beside it is what it resumes from, and
         // what it is compared with.
         let dims = model.dims();
-        let read = metric.positions(tokens).map_or(tokens.len(), |positions| positions.len());
+        let read = metric.logits_read(tokens);
         let beside =
             floats([dims.n_layers, tokens.len(), dims.d_model]).saturating_add(floats([read, dims.d_vocab]));
         let row = Row { model, tokens, metric, layer: 0, skipped: 0 }.bytes();
@@ -92,16 +91,14 @@ pub(crate) fn sweep_rows(
         let mut sums = vec![Mean::default(); variants.len()];
         let ids = Tensor::new(vec![tokens.ids().to_vec()], model.device())?;
         // Above the first layer a run resumes from what the layer below left, before edits at the layer's own input.
-        let resumed = by_resume_point.keys().filter_map(|point| point.layer.checked_sub(1)).collect();
+        let resumed = by_resume_point.keys().filter_map(|point| point.layer.checked_sub(1));
         let mut base = VariantTap::new(metric, tokens, &[], resumed, 0);
         let mut past = Past::default();
         // Keys and values of earlier positions are kept where a change leaves these as they were.
         let behind = by_resume_point.keys().any(|point| point.skipped(metric, tokens) > 0);
         model.execute(Start::Tokens(ids), behind.then_some(&mut past), &mut base)?;
-        let unchanged = match metric.pattern_layer() {
-            Some(_) => base.induction_scores(1)?,
-            None => metric.of_logits(&base.logits()?, &base.logits()?, tokens)?,
-        };
+        let clean = metric.read(base.record.get(metric.hook()).ok_or_else(not_reached)?, tokens)?;
+        let unchanged = metric.of_rows(&clean, &clean, tokens)?;
         progress.advance(1)?;
         let mut resuming: BTreeMap<(usize, usize), Vec<Variant>> = BTreeMap::new();
         for (point, variants) in &by_resume_point {
@@ -113,7 +110,7 @@ pub(crate) fn sweep_rows(
             let rows = (budget / row.max(1)).clamp(1, 64) as usize;
             for chunk in variants.chunks(rows) {
                 let changes: Vec<&[Edit]> = chunk.iter().map(|(_, edits)| *edits).collect();
-                let below = layer.checked_sub(1).and_then(|below| base.streams.get(&below));
+                let below = layer.checked_sub(1).and_then(|below| base.record.get(Site::ResidPost.at(below)));
                 let (start, mut past) = match below {
                     Some(stream) => {
                         let stream = stream.narrow(1, *skipped, tokens.len() - skipped)?;
@@ -127,14 +124,13 @@ pub(crate) fn sweep_rows(
                         (Start::Tokens(ids), past.before(0, *skipped, chunk.len())?)
                     }
                 };
-                let mut reader = VariantTap::new(metric, tokens, &changes, Vec::new(), *skipped);
+                let mut variant = VariantTap::new(metric, tokens, &changes, [], *skipped);
                 let past = (*skipped > 0).then_some(&mut past);
-                model.execute(start, past, &mut reader)?;
-                let means = match (metric.pattern_layer(), &reader.pattern) {
-                    (None, _) => metric.of_logits(&reader.logits()?, &base.logits()?, tokens)?,
-                    (Some(_), Some(_)) => reader.induction_scores(chunk.len())?,
-                    // The pattern lies below what was changed.
-                    (Some(_), None) => unchanged.repeat(chunk.len()),
+                model.execute(start, past, &mut variant)?;
+                let means = match variant.record.get(metric.hook()) {
+                    Some(read) => metric.of_rows(&metric.read(read, tokens)?, &clean, tokens)?,
+                    // It lies below what was changed.
+                    None => unchanged.repeat(chunk.len()),
                 };
                 for ((index, _), mean) in chunk.iter().zip(means) {
                     sums[*index].add(mean);
@@ -142,9 +138,9 @@ pub(crate) fn sweep_rows(
                 progress.advance(chunk.len())?;
             }
         }
-        let clean = unchanged.first().ok_or_else(not_reached)?;
+        let own = unchanged.first().ok_or_else(not_reached)?;
         let row: Vec<f64> =
-            [clean.count, clean.sum].into_iter().chain(sums.iter().map(|mean| mean.sum)).collect();
+            [own.count, own.sum].into_iter().chain(sums.iter().map(|mean| mean.sum)).collect();
         keep(&row)?;
     }
     Ok(())
@@ -177,13 +173,13 @@ impl ResumePoint {
     /// neighbours run together.
     fn skipped(&self, metric: &Metric, tokens: &Tokens) -> usize {
         const STEPS: usize = 6;
-        match (metric.pattern_layer(), metric.positions(tokens)) {
-            (None, Some(read)) => {
+        match metric.positions(tokens) {
+            Some(read) => {
                 let unread = read.into_iter().min().unwrap_or(0);
                 let step = tokens.len().div_ceil(STEPS);
                 self.position.min(unread) / step * step
             }
-            _ => 0,
+            None => 0,
         }
     }
 }
@@ -203,7 +199,7 @@ impl Row<'_> {
     fn bytes(&self) -> u64 {
         let dims = self.model.dims();
         let (all, len) = (self.tokens.len(), self.tokens.len() - self.skipped);
-        let read = self.metric.positions(self.tokens).map_or(len, |positions| positions.len());
+        let read = self.metric.logits_read(self.tokens).min(len);
         // A divergence makes more of the logits than other metrics do.
         let logits = if matches!(self.metric, Metric::Kl) { 4 } else { 3 };
         // Once as they are given to the run, once with those of the run's own behind them.
@@ -220,66 +216,30 @@ impl Row<'_> {
     }
 }
 
-/// Changes each row by its own edits, and keeps what the metric reads.
+/// Changes each row by its own edits, and keeps what the metric reads and what later runs resume from.
 struct VariantTap<'a> {
-    metric: &'a Metric,
-    tokens: &'a Tokens,
     changes: &'a [&'a [Edit]],
-    /// Those whose logits are read, counted from where the run begins.
-    positions: Option<Vec<usize>>,
     /// Where the run begins.
     start: usize,
-    pattern_layer: Option<usize>,
-    distance: usize,
-    head: usize,
-    stream_layers: Vec<usize>,
-    streams: BTreeMap<usize, Tensor>,
-    logits: Option<Tensor>,
-    pattern: Option<Tensor>,
+    record: Record,
 }
 
 impl<'a> VariantTap<'a> {
     fn new(
-        metric: &'a Metric,
-        tokens: &'a Tokens,
+        metric: &Metric,
+        tokens: &Tokens,
         changes: &'a [&'a [Edit]],
-        stream_layers: Vec<usize>,
+        resumed: impl IntoIterator<Item = usize>,
         start: usize,
     ) -> Self {
-        VariantTap {
-            metric,
-            tokens,
-            changes,
-            positions: metric.positions(tokens).map(|all| all.into_iter().map(|at| at - start).collect()),
-            start,
-            pattern_layer: metric.pattern_layer(),
-            distance: tokens.period().unwrap_or(1) - 1,
-            head: if let Metric::InductionScore(head) = metric { head.head } else { 0 },
-            stream_layers,
-            streams: BTreeMap::new(),
-            logits: None,
-            pattern: None,
-        }
+        let streams = resumed.into_iter().map(|layer| Site::ResidPost.at(layer));
+        let positions = metric.positions(tokens).map(|all| all.into_iter().map(|at| at - start).collect());
+        let record = Record::new(streams.chain([metric.hook()])).at_positions(positions);
+        VariantTap { changes, start, record }
     }
 
     fn changes_at(&self, hook: Hook) -> bool {
         self.changes.iter().any(|edits| edits.iter().any(|edit| edit.is_at(hook)))
-    }
-
-    fn induction_scores(&self, rows: usize) -> Result<Vec<Mean>> {
-        let pattern = self.pattern.as_ref().ok_or_else(not_reached)?;
-        let len = pattern.dim(2)?;
-        let score = |row: usize| {
-            let head: Vec<f32> = pattern.get(row)?.get(self.head)?.flatten_all()?.to_vec1()?;
-            let named = diagonal(&head, len, self.distance);
-            Ok((sum(&named) / named.len() as f32).into())
-        };
-        (0..rows).map(score).collect()
-    }
-
-    /// The logits that the metric reads, whether or not the network made others too.
-    fn logits(&self) -> Result<Tensor> {
-        self.metric.read(self.logits.as_ref().ok_or_else(not_reached)?, self.tokens)
     }
 }
 
@@ -289,12 +249,7 @@ impl Tap for VariantTap<'_> {
     }
 
     fn keeps(&self, hook: Hook) -> bool {
-        match (hook.site(), hook.layer()) {
-            (Site::ResidPost, Some(layer)) => self.stream_layers.contains(&layer),
-            (Site::Pattern, layer) => layer == self.pattern_layer,
-            (Site::UnembedOut, _) => self.pattern_layer.is_none(),
-            _ => false,
-        }
+        self.record.wants(hook)
     }
 
     fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
@@ -310,18 +265,11 @@ impl Tap for VariantTap<'_> {
             }
             activation = Tensor::cat(&rows, 0)?;
         }
-        if self.keeps(hook) {
-            match (hook.site(), hook.layer()) {
-                (Site::ResidPost, Some(layer)) => drop(self.streams.insert(layer, activation.clone())),
-                (Site::Pattern, _) => self.pattern = Some(activation.clone()),
-                _ => self.logits = Some(activation.clone()),
-            }
-        }
-        Ok(activation)
+        if self.record.wants(hook) { self.record.tap(hook, activation) } else { Ok(activation) }
     }
 
     fn unembed_positions(&self) -> Option<&[usize]> {
         let all = self.changes.iter().any(|edits| edits.iter().any(Edit::is_at_unembedding));
-        if all { None } else { self.positions.as_deref() }
+        if all { None } else { self.record.unembed_positions() }
     }
 }

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 
-use crate::analysis::sweep::engine::{sweep, sweep_rows};
-use crate::analysis::sweep::part::{SweepPart, SweepSpec};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::Head;
-use crate::model::input::{Input, Tokens};
+use crate::hook::{Head, Hook, Site};
+use crate::model::input::Tokens;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor};
-use crate::network::cpu::ops::log_sum_exp;
+use crate::network::cpu::ops::{log_sum_exp, sum};
 use crate::progress;
 
 /// What is measured of a prediction. Losses, log-probabilities and divergences are in nats.
@@ -65,17 +63,6 @@ impl fmt::Debug for Metric {
     }
 }
 
-impl SweepPart {
-    /// This part of [`Metric::measure`].
-    pub fn measure(&self, model: &Model, input: impl Into<Input>, metric: &Metric) -> Result<()> {
-        let input = input.into();
-        let asked = SweepSpec::Metric { metric: metric.described(model) };
-        self.fill(model, &input, Some(metric), asked, |share, keep| {
-            sweep_rows("measuring", model, &[], &input, metric, share, keep)
-        })
-    }
-}
-
 /// A sum and how many it is of, so that means over inputs of several lengths are exact.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mean {
@@ -114,23 +101,6 @@ impl Metric {
         metric: impl Fn(&NamedTensor) -> Result<f32> + Send + Sync + 'static,
     ) -> Metric {
         Metric::Custom(name.into(), Arc::new(metric))
-    }
-
-    /// The metric of a model on an input; [`Kl`](Metric::Kl), which compares, is 0.
-    ///
-    /// Fails for a token, a head or a position that the model or the input does not have.
-    ///
-    /// ```
-    /// # use headlight::prelude::*;
-    /// let model = Model::open("built-in")?;
-    /// let metric = Metric::log_prob(&model, " sat")?;
-    /// let without = model.ablate(head(0, 5), Ablation::Zero)?;
-    /// let text = "the cat sat on the mat, the cat";
-    /// println!("{:.2} with it, {:.2} without", metric.measure(&model, text)?, metric.measure(&without, text)?);
-    /// # Ok::<(), headlight::Error>(())
-    /// ```
-    pub fn measure(&self, model: &Model, input: impl Into<Input>) -> Result<f64> {
-        Ok(sweep("measuring", model, &[], &input.into(), self)?.clean)
     }
 
     /// In words, with the text of its tokens.
@@ -208,89 +178,103 @@ impl Metric {
             Metric::LogitDiff { position, .. } | Metric::LogProb { position, .. } => {
                 Some(vec![position.unwrap_or(last)])
             }
-            Metric::InductionScore(_) => Some(Vec::new()),
-            Metric::Kl | Metric::Custom(..) => None,
+            Metric::InductionScore(_) | Metric::Kl | Metric::Custom(..) => None,
         }
     }
 
-    /// The logits that are read, of logits at all positions or at those alone `[row, position, d_vocab]`.
-    pub(crate) fn read(&self, logits: &Tensor, tokens: &Tokens) -> Result<Tensor> {
-        match self.positions(tokens) {
-            Some(positions) if positions.len() != logits.dim(1)? => {
-                let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
-                Ok(logits.index_select(&Tensor::new(positions, logits.device())?, 1)?)
-            }
-            _ => Ok(logits.clone()),
-        }
-    }
-
-    /// The layer whose pattern is read, for the metric that reads no logits.
-    pub(crate) fn pattern_layer(&self) -> Option<usize> {
+    /// At how many positions logits are read.
+    pub(crate) fn logits_read(&self, tokens: &Tokens) -> usize {
         match self {
-            Metric::InductionScore(head) => Some(head.layer),
-            _ => None,
+            Metric::InductionScore(_) => 0,
+            _ => self.positions(tokens).map_or(tokens.len(), |positions| positions.len()),
         }
     }
 
-    /// The metric of each row, from logits `[row, position read, d_vocab]`; `clean` are the logits of the unchanged
-    /// model `[1, position read, d_vocab]`.
-    pub(crate) fn of_logits(&self, logits: &Tensor, clean: &Tensor, tokens: &Tokens) -> Result<Vec<Mean>> {
-        let (rows, read, d_vocab) = logits.dims3()?;
+    /// The activation that is read.
+    pub(crate) fn hook(&self) -> Hook {
+        match self {
+            Metric::InductionScore(head) => Site::Pattern.at(head.layer),
+            _ => Site::UnembedOut.into(),
+        }
+    }
+
+    /// What of that activation is read: of logits at all positions, or at those alone, `[row, position, d_vocab]`; of a pattern
+    /// all.
+    pub(crate) fn read(&self, activation: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+        match self.positions(tokens) {
+            Some(positions) if positions.len() != activation.dim(1)? => {
+                let positions: Vec<u32> = positions.iter().map(|&position| position as u32).collect();
+                Ok(activation.index_select(&Tensor::new(positions, activation.device())?, 1)?)
+            }
+            _ => Ok(activation.clone()),
+        }
+    }
+
+    /// Its values `[row, value]`, whose mean it is, from what is [read](Metric::read) of each row and, `clean`, of the unchanged
+    /// model. Gradients go through it.
+    fn values(&self, read: &Tensor, clean: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+        let (rows, len) = (read.dim(0)?, read.dim(1)?);
         let chosen = |ids: &[u32]| -> Result<Tensor> {
-            let ids = Tensor::new(ids, logits.device())?.reshape((1, read, 1))?;
-            let ids = ids.broadcast_as((rows, read, 1))?.contiguous()?;
-            Ok(logits.contiguous()?.gather(&ids, D::Minus1)?.squeeze(2)?)
+            let ids = Tensor::new(ids, read.device())?.reshape((1, len, 1))?;
+            let ids = ids.broadcast_as((rows, len, 1))?.contiguous()?;
+            Ok(read.contiguous()?.gather(&ids, D::Minus1)?.squeeze(2)?)
         };
-        let per_position = match self {
+        Ok(match self {
             Metric::Loss | Metric::LossFrom(_) => {
-                let next = &tokens.ids()[tokens.len() - read..];
-                (log_sum_exp(logits)?.squeeze(2)? - chosen(next)?)?
+                let next = &tokens.ids()[tokens.len() - len..];
+                (log_sum_exp(read)?.squeeze(2)? - chosen(next)?)?
             }
             Metric::LogitDiff { correct, incorrect, .. } => (chosen(&[*correct])? - chosen(&[*incorrect])?)?,
-            Metric::LogProb { token, .. } => (chosen(&[*token])? - log_sum_exp(logits)?.squeeze(2)?)?,
+            Metric::LogProb { token, .. } => (chosen(&[*token])? - log_sum_exp(read)?.squeeze(2)?)?,
             Metric::Kl => {
                 let before = clean.broadcast_sub(&log_sum_exp(clean)?)?;
-                let after = logits.broadcast_sub(&log_sum_exp(logits)?)?;
+                let after = read.broadcast_sub(&log_sum_exp(read)?)?;
                 let apart = before.broadcast_sub(&after)?;
                 before.exp()?.broadcast_mul(&apart)?.sum(D::Minus1)?
             }
-            Metric::InductionScore(_) => return Ok(Vec::new()),
-            Metric::Custom(_, metric) => {
-                let axes = vec![
-                    Axis::labelled("position", tokens.shared_labels()),
-                    Axis::unlabelled("d_vocab", d_vocab),
-                ];
-                let value = |row| -> Result<Mean> {
-                    progress::check("measuring")?;
-                    Ok(metric(&NamedTensor::new("logits", logits.get(row)?, axes.clone())?)?.into())
-                };
-                return (0..rows).map(value).collect();
+            Metric::InductionScore(head) => {
+                // Each query's attention to the key after the earlier copy of its token.
+                let distance = tokens.period().unwrap_or(1) - 1;
+                let keys = tokens.len() - distance;
+                let pattern = read.narrow(1, head.head, 1)?.flatten_from(1)?; // [row, query * key]
+                let cells: Vec<u32> =
+                    (0..keys).map(|key| ((key + distance) * tokens.len() + key) as u32).collect();
+                pattern.index_select(&Tensor::new(cells, read.device())?, 1)?
             }
+            Metric::Custom(_, metric) => {
+                let labels = tokens.shared_labels();
+                let axes =
+                    vec![Axis::labelled("position", labels), Axis::unlabelled("d_vocab", read.dim(2)?)];
+                let value = |row| -> Result<f32> {
+                    progress::check("measuring")?;
+                    metric(&NamedTensor::new("logits", read.get(row)?, axes.clone())?)
+                };
+                let values = (0..rows).map(value).collect::<Result<Vec<f32>>>()?;
+                Tensor::from_vec(values, (rows, 1), read.device())?
+            }
+        })
+    }
+
+    /// The metric of each row.
+    pub(crate) fn of_rows(&self, read: &Tensor, clean: &Tensor, tokens: &Tokens) -> Result<Vec<Mean>> {
+        let rows = self.values(read, clean, tokens)?.to_vec2::<f32>()?;
+        let mean = |row: &Vec<f32>| match self {
+            // A head's score is one number, as `HeadScores` has it.
+            Metric::InductionScore(_) => Mean::from(sum(row) / row.len() as f32),
+            _ => Mean { sum: row.iter().map(|&x| f64::from(x)).sum(), count: row.len() as f64 },
         };
-        let rows = per_position.to_vec2::<f32>()?;
-        let mean =
-            |row: &Vec<f32>| Mean { sum: row.iter().map(|&x| f64::from(x)).sum(), count: row.len() as f64 };
         Ok(rows.iter().map(mean).collect())
     }
 
-    /// The metric as a tensor of one number, with its gradient, from the logits of one input.
-    pub(crate) fn differentiable(&self, logits: &Tensor, tokens: &Tokens) -> Result<Tensor> {
-        let read = logits.dim(1)?;
-        let chosen = |ids: &[u32]| -> Result<Tensor> {
-            let ids = Tensor::new(ids, logits.device())?.reshape((1, read, 1))?;
-            Ok(logits.contiguous()?.gather(&ids, D::Minus1)?)
-        };
-        let per_position = match self {
-            Metric::Loss | Metric::LossFrom(_) => {
-                (log_sum_exp(logits)? - chosen(&tokens.ids()[tokens.len() - read..])?)?
+    /// The metric as a tensor of one number, with its gradient, from what is read of one input.
+    pub(crate) fn differentiable(&self, read: &Tensor, tokens: &Tokens) -> Result<Tensor> {
+        match self {
+            // The one has no slope where nothing is changed, the other none at all.
+            Metric::Kl | Metric::Custom(..) => {
+                Err(Error::new(ErrorKind::Input, format!("the {self:?} has no gradient here"))
+                    .help("use the loss, a logit difference or a log-probability; or activation_patching"))
             }
-            Metric::LogitDiff { correct, incorrect, .. } => (chosen(&[*correct])? - chosen(&[*incorrect])?)?,
-            Metric::LogProb { token, .. } => (chosen(&[*token])? - log_sum_exp(logits)?)?,
-            other => {
-                return Err(Error::new(ErrorKind::Input, format!("the {other:?} has no gradient here"))
-                    .help("use the loss, a logit difference or a log-probability; or activation_patching"));
-            }
-        };
-        Ok(per_position.mean_all()?)
+            _ => Ok(self.values(read, &read.detach(), tokens)?.mean_all()?),
+        }
     }
 }
