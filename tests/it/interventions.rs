@@ -306,7 +306,7 @@ fn bad_edits_are_refused() -> Result<()> {
         (
             "no heads",
             loss(model.ablate(Vec::<Head>::new(), Ablation::Zero)),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["no component"],
         ),
         (
@@ -330,7 +330,7 @@ fn bad_edits_are_refused() -> Result<()> {
         (
             "a run of another length",
             loss(model.ablate(head(0, 0), Ablation::Resample(&short))),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["12 tokens", "41", "as many tokens"],
         ),
         (
@@ -342,20 +342,20 @@ fn bad_edits_are_refused() -> Result<()> {
         (
             "a patch of another length",
             loss(model.patch(("z", 0), None, None, &short)),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["12 tokens", "41"],
         ),
         (
             "a position that is not",
             loss(model.patch(("z", 0), None, Some(&[41]), &run)),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["position 41", "0 to 40"],
         ),
-        ("no position", loss(model.patch(("z", 0), None, Some(&[]), &run)), ErrorKind::Tap, &["no position"]),
+        ("no position", loss(model.patch(("z", 0), None, Some(&[]), &run)), ErrorKind::Edit, &["no position"]),
         (
             "a head where there are none",
             loss(model.patch(("mlp_out", 0), Some(1), None, &run)),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["hook_mlp_out", "no heads"],
         ),
         (
@@ -364,29 +364,29 @@ fn bad_edits_are_refused() -> Result<()> {
             ErrorKind::Address,
             &["opt-in", "RunOptions::all()"],
         ),
-        ("no edges", loss(model.knock_out(&[])), ErrorKind::Tap, &["no edge"]),
+        ("no edges", loss(model.knock_out(&[])), ErrorKind::Edit, &["no edge"]),
         (
             "an edge ahead",
             loss(model.knock_out(&[edge(head(0, 0), 3, 4)])),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["query 3", "key 4"],
         ),
         (
             "the only edge",
             loss(model.knock_out(&[edge(head(0, 0), 0, 0)])),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["no key left", "L0H0"],
         ),
         (
             "steering by nothing",
             loss(model.steer(("resid_pre", 0), &nothing, 1.0)),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["nothing", "zero"],
         ),
         (
             "steering by zero times",
             loss(model.steer(("resid_pre", 0), &direction, 0.0)),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["0 times"],
         ),
         (
@@ -398,7 +398,7 @@ fn bad_edits_are_refused() -> Result<()> {
         (
             "an edit of another shape",
             loss(model.edit(("z", 0), "mine", |z| Ok(z.sum(1)?))),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["\"mine\"", "blocks.0.attn.hook_z", "same shape"],
         ),
         (
@@ -410,7 +410,7 @@ fn bad_edits_are_refused() -> Result<()> {
         (
             "folding an edited model",
             loss(model.ablate(head(0, 0), Ablation::Zero)?.folded()),
-            ErrorKind::Tap,
+            ErrorKind::Edit,
             &["L0H0 zero-ablated", "fold first"],
         ),
     ];
