@@ -73,7 +73,7 @@ fn main() -> headlight::Result<()> {
         let start = Instant::now();
         let effects = ablation_effects(&model, &ids, Ablation::Zero, &metric)?;
         let swept = start.elapsed();
-        let found = effects.heads().to_vec()?;
+        let found = effects.heads().values().to_vec()?;
         let apart = plain
             .iter()
             .zip(&found)

@@ -89,7 +89,7 @@ fn main() {
     let start = Instant::now();
     let plain = by_products().expect("scores");
     let products = start.elapsed();
-    let found = found.named().to_vec().expect("scores").into_iter().filter(|score| !score.is_nan());
+    let found = found.values().to_vec().expect("scores").into_iter().filter(|score| !score.is_nan());
     let apart = found.zip(&plain).map(|(a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
     let ratio = products.as_secs_f64() / gram_matrices.as_secs_f64();
     println!("products {products:.2?}, Gram matrices {gram_matrices:.2?}: {ratio:.0} times faster");

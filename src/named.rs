@@ -95,7 +95,7 @@ pub struct NamedTensor {
     name: String,
     tensor: Tensor,
     axes: Vec<Axis>,
-    meaning: ValueKind,
+    value_kind: ValueKind,
 }
 
 impl NamedTensor {
@@ -115,7 +115,7 @@ impl NamedTensor {
             )
             .help("give one axis for each dimension, each as long as it"));
         }
-        Ok(NamedTensor { name, tensor, axes, meaning: ValueKind::default() })
+        Ok(NamedTensor { name, tensor, axes, value_kind: ValueKind::default() })
     }
 
     /// Names numbers in row-major order, the last axis running fastest.
@@ -134,8 +134,8 @@ impl NamedTensor {
     }
 
     /// Says what the numbers are, for the colours.
-    pub fn with_value_kind(mut self, meaning: ValueKind) -> Self {
-        self.meaning = meaning;
+    pub fn with_value_kind(mut self, value_kind: ValueKind) -> Self {
+        self.value_kind = value_kind;
         self
     }
 
@@ -152,7 +152,7 @@ impl NamedTensor {
 
     /// What the numbers are.
     pub fn value_kind(&self) -> ValueKind {
-        self.meaning
+        self.value_kind
     }
 
     /// The tensor itself, for candle.
@@ -246,7 +246,7 @@ impl NamedTensor {
         self.has_room(1)?;
         let tensor = (&self.tensor - &other.tensor)?;
         let name = format!("{} minus {}", self.name, other.name);
-        Ok(NamedTensor { name, tensor, axes: self.axes.clone(), meaning: ValueKind::Signed })
+        Ok(NamedTensor { name, tensor, axes: self.axes.clone(), value_kind: ValueKind::Signed })
     }
 
     /// How far this is from another of the same axes: the largest difference of two numbers at the same place.
@@ -320,7 +320,7 @@ impl NamedTensor {
     fn without(&self, dim: usize, name: String, tensor: Tensor) -> Result<NamedTensor> {
         let mut axes = self.axes.clone();
         axes.remove(dim);
-        Ok(NamedTensor { name, tensor, axes, meaning: self.meaning })
+        Ok(NamedTensor { name, tensor, axes, value_kind: self.value_kind })
     }
 
     fn out_of_range(&self, axis: &Axis, index: usize) -> Error {

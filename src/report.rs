@@ -118,7 +118,7 @@ fn row(head: Head, kind: Option<HeadKind>, scores: &[HeadScores]) -> Result<Vec<
     let mut row = vec![head.to_string()];
     row.extend(kind.map(|kind| kind.to_string()));
     for scores in scores {
-        row.push(format!("{:.3}", scores.score(head)?));
+        row.push(format!("{:.3}", scores.at(head)?));
     }
     Ok(row)
 }

@@ -98,12 +98,11 @@ fn scores_said(
     if !as_json {
         return report::table(scores);
     }
-    let shape = scores[0].named().shape();
     let mut heads = Vec::new();
-    for head in Head::all(shape[0], shape[1]) {
+    for head in scores[0].grid().heads() {
         let mut entry = json!({ "head": head.to_string() });
         for scores in scores {
-            entry[scores.kind().name()] = json!(scores.score(head)?);
+            entry[scores.kind().name()] = json!(scores.at(head)?);
         }
         heads.push(entry);
     }
@@ -226,8 +225,7 @@ fn effects_said(model: &str, mode: &str, effects: &AblationEffects, as_json: boo
     if !as_json {
         return Ok(format!("{}loss {:.4} nats\n", effects.figure()?.to_text(), effects.clean()));
     }
-    let shape = effects.heads().shape();
-    let entries = Head::all(shape[0], shape[1]).zip(effects.heads().to_vec()?);
+    let entries = effects.heads().heads().zip(effects.heads().values().to_vec()?);
     let entries: Vec<Value> =
         entries.map(|(head, effect)| json!({ "head": head.to_string(), "effect": effect })).collect();
     Ok(line(&json!({ "model": model, "mode": mode, "loss": effects.clean(), "effects": entries })))
@@ -308,7 +306,7 @@ pub fn detect(model: &Model, threshold: DynamicThreshold, as_json: bool) -> Resu
         let prefix_matching = evidence.map(|evidence| evidence.prefix_matching);
         let copying = evidence.and_then(|evidence| evidence.copying);
         let effect = evidence.and_then(|evidence| evidence.effect);
-        let (score, bar) = (scores.score(head)?, detection.thresholds().value(&[head.layer, head.head])?);
+        let (score, bar) = (scores.at(head)?, detection.thresholds().at(head)?);
         let (found, is_true) = (detection.heads().contains(&head), truth.contains(head));
         entries.push(json!({
             "head": head.to_string(), "score": score, "threshold": bar, "found": found, "true": is_true,
@@ -380,7 +378,7 @@ pub fn composition(model: &Model, as_json: bool) -> Result<String> {
     let mut said = String::new();
     for (key, kind) in kinds {
         let scores = composition_scores(model, kind)?;
-        let (baseline, named) = (scores.baseline(), scores.named());
+        let (baseline, named) = (scores.baseline(), scores.values());
         said += &format!(
             "{kind:?}-composition, random heads {:.3} ± {:.3}; highest:",
             baseline.mean, baseline.std

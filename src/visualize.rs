@@ -6,6 +6,7 @@ use crate::analysis::circuits::composition::CompositionScores;
 use crate::analysis::circuits::tokens::{SingularDirections, TokenPairs};
 use crate::analysis::course_project::detection::PublishedDetection;
 use crate::analysis::course_project::qk::QkAsPublished;
+use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::heads::detection::Detection;
 use crate::analysis::heads::evaluation::Evaluation;
 use crate::analysis::heads::ground_truth::GroundTruth;
@@ -50,6 +51,7 @@ impl_visualize! {
     SingularDirections,
     Evaluation,
     Generation,
+    HeadGrid,
     HeadScores,
     KnownModels,
     LogitLens,

@@ -117,7 +117,7 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
         "induction_scores" => {
             let mut scores = head_scores(model, &[HeadKind::Induction], &repeated(request)?)?;
             let scores = scores.remove(0);
-            Box::new(move || Ok(vec![named("scores", scores.named())]))
+            Box::new(move || Ok(vec![named("scores", scores.values())]))
         }
         "many_prompts" => {
             let mut found = Vec::new();
@@ -128,7 +128,7 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
                 }
             }
             Box::new(move || {
-                let tensors: Vec<&Tensor> = found.iter().map(|scores| scores.named().tensor()).collect();
+                let tensors: Vec<&Tensor> = found.iter().map(|scores| scores.values().tensor()).collect();
                 Ok(vec![("scores".to_string(), Tensor::stack(&tensors, 0)?)])
             })
         }
@@ -139,7 +139,7 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
                 let clean = Tensor::new(&[effects.clean() as f32], &Device::Cpu)?;
                 Ok(vec![
                     ("clean".to_string(), clean),
-                    named("heads", effects.heads()),
+                    named("heads", effects.heads().values()),
                     named("layers", effects.layers()),
                 ])
             })
@@ -153,9 +153,9 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
             let scores = composition_scores(model, Composition::K)?;
             Box::new(move || {
                 // Where the second head is not later there is no score; TransformerLens says 0.
-                let values = scores.named().to_vec()?;
+                let values = scores.values().to_vec()?;
                 let values: Vec<f32> = values.iter().map(|x| if x.is_nan() { 0.0 } else { *x }).collect();
-                let tensor = Tensor::from_vec(values, scores.named().shape(), &Device::Cpu)?;
+                let tensor = Tensor::from_vec(values, scores.values().shape(), &Device::Cpu)?;
                 Ok(vec![("scores".to_string(), tensor)])
             })
         }

@@ -3,6 +3,7 @@
 pub(crate) mod causal;
 pub(crate) mod circuits;
 pub mod course_project;
+pub(crate) mod head_grid;
 pub(crate) mod heads;
 pub(crate) mod residual;
 pub(crate) mod sweep;
@@ -15,6 +16,7 @@ pub use circuits::circuit::{Circuit, CircuitKind, ov_circuit, qk_circuit};
 pub use circuits::composition::{Composition, CompositionBaseline, CompositionScores, composition_scores};
 pub use circuits::decompose::{attn_score_spread, decompose_attn_scores};
 pub use circuits::tokens::{SingularDirection, SingularDirections, TokenPair, TokenPairs, copying_accuracy};
+pub use head_grid::HeadGrid;
 pub use heads::detect_head::{DetectHeadOptions, ErrorMeasure, detect_head};
 pub use heads::detection::{Detection, DynamicThreshold, Threshold};
 pub use heads::evaluation::Evaluation;

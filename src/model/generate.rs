@@ -13,7 +13,6 @@ use crate::model::model::Model;
 use crate::model::predict::last_logits;
 use crate::network::record::Record;
 use crate::network::start::{Past, Start};
-use crate::network::tap::Tap;
 use crate::progress::Progress;
 use crate::view::{Table, View, Visualize};
 

@@ -306,12 +306,12 @@ impl Run {
                 _ => Axis::unlabelled(kind.name(), len),
             });
         }
-        let meaning = match hook.site() {
+        let value_kind = match hook.site() {
             Site::Pattern => ValueKind::Probability,
             Site::Ln1Scale | Site::Ln2Scale | Site::LnFinalScale => ValueKind::Magnitude,
             _ => ValueKind::Signed,
         };
-        Ok(NamedTensor::new(hook.to_string(), tensor, axes)?.with_value_kind(meaning))
+        Ok(NamedTensor::new(hook.to_string(), tensor, axes)?.with_value_kind(value_kind))
     }
 
     /// The tensor of a hook, batch first.

@@ -25,7 +25,6 @@ use crate::network::cpu::ops::cross_entropy;
 use crate::network::network::Network;
 use crate::network::record::Record;
 use crate::network::start::Start;
-use crate::network::tap::Tap;
 use crate::network::weights::file::Weights;
 use crate::progress::Progress;
 use crate::{files, memory, progress};
@@ -166,8 +165,8 @@ impl Training {
         for index in 0..EVALUATED {
             let item = run.item(index)?;
             losses.add(item.loss_per_token()?.to_vec()?);
-            induction.add(item.induction_scores()?.named().to_vec()?);
-            previous.add(item.previous_token_scores()?.named().to_vec()?);
+            induction.add(item.induction_scores()?.values().to_vec()?);
+            previous.add(item.previous_token_scores()?.values().to_vec()?);
         }
         let losses = losses.values();
         let (first, second) = (mean(&losses[..length]), mean(&losses[length..]));

@@ -85,7 +85,7 @@ fn detection_and_truth_of_every_architecture() -> Result<()> {
                 assert!(value.is_some_and(f32::is_finite), "{name}: {value:?}");
             }
             let scores = head_scores(&model, &[HeadKind::Induction], &repeated)?.remove(0);
-            assert_eq!(scores.named().to_vec()?.len(), heads);
+            assert_eq!(scores.values().to_vec()?.len(), heads);
             assert!(scores.detect(DynamicThreshold::default())?.heads().len() < heads, "{name}");
             let by_position = qk_circuit(&model, head(1, 1))?.position_pattern(9)?.sum("key")?.to_vec()?;
             assert!(by_position.iter().all(|sum| (sum - 1.0).abs() < 1e-5), "{name}: {by_position:?}");

@@ -73,8 +73,8 @@ fn stacks_say_what_transformer_lens_says() -> Result<()> {
         let ids = golden.ids("B");
         let cut = model.run_with_options(&ids[..=position], &RunOptions::all())?;
         let last = head_logit_attribution(&model, &cut, right, wrong)?;
-        assert_eq!(last.axis_names(), ["layer", "head"]);
-        check("heads at the last position", &wide(&last), &expected);
+        assert_eq!(last.values().axis_names(), ["layer", "head"]);
+        check("heads at the last position", &wide(last.values()), &expected);
         let kept = stack_head_results(&model, &model.run_with_options(&ids, &RunOptions::all())?)?;
         check("results kept or made", &wide(&kept), &wide(&stacks[2].1));
     }
@@ -164,9 +164,9 @@ fn an_ablated_head_says_nothing() -> Result<()> {
     let model = Model::open(&golden.folder)?.ablate(head(1, 2), Ablation::Zero)?;
     let run = model.run_with_cache(golden.ids("B"))?;
     let said = head_logit_attribution(&model, &run, right, wrong)?;
-    assert_eq!(said.value(&[1, 2])?, 0.0);
-    assert!(said.value(&[1, 1])?.abs() > 0.1);
-    assert!(said.name().contains(&format!("\"{right}\" - \"{wrong}\"")), "{}", said.name());
+    assert_eq!(said.at(head(1, 2))?, 0.0);
+    assert!(said.at(head(1, 1))?.abs() > 0.1);
+    assert!(said.values().name().contains(&format!("\"{right}\" - \"{wrong}\"")), "{}", said.values().name());
     Ok(())
 }
 
@@ -255,9 +255,9 @@ fn loss_falls_on_the_second_copy() -> Result<()> {
         .map(|ids| model.loss_per_token(ids).and_then(|losses| losses.value(&[7])).expect("a loss"))
         .sum::<f32>()
         / 3.0;
-    assert!((loss.named().value(&[7])? - mean).abs() < 1e-5);
-    assert_eq!(loss.named().shape(), [40]);
-    assert_eq!(loss.named().axes()[0].label(0), "1");
+    assert!((loss.values().value(&[7])? - mean).abs() < 1e-5);
+    assert_eq!(loss.values().shape(), [40]);
+    assert_eq!(loss.values().axes()[0].label(0), "1");
     let (first, second) = (loss.first_copy()?, loss.second_copy()?);
     assert!(first > 4.0 && second < 1.5, "{first} and {second}");
     assert!(matches!(loss.views()?[..], [View::Lines(_)]));

@@ -57,7 +57,7 @@ fn detectors_are_the_goldens() -> Result<()> {
     for (key, scores) in scores {
         let (_, expected) = known.iter().find(|(name, _)| name.starts_with(key)).expect(key);
         let expected: Vec<f64> = numbers(expected).collect();
-        assert!(max_abs_diff(&values(scores.named()), &expected) < 1e-5, "{key}");
+        assert!(max_abs_diff(&values(scores.values()), &expected) < 1e-5, "{key}");
     }
     Ok(())
 }

@@ -150,7 +150,7 @@ fn composition() -> Result<()> {
         for (form, model) in forms(&golden)? {
             for (key, kind) in [("Q", Composition::Q), ("K", Composition::K), ("V", Composition::V)] {
                 let scores = composition_scores(&model, kind)?;
-                let found = f64s(scores.named())?;
+                let found = f64s(scores.values())?;
                 // TransformerLens has 0 where the second head is not later.
                 let shown: Vec<f64> =
                     found.iter().map(|score| if score.is_nan() { 0.0 } else { *score }).collect();

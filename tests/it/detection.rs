@@ -67,7 +67,7 @@ fn perfect_heads_score_one() -> Result<()> {
         (4, run.first_token_scores()?),
     ];
     for (perfect, scores) in scores {
-        for (index, score) in scores.named().to_vec()?.into_iter().enumerate() {
+        for (index, score) in scores.values().to_vec()?.into_iter().enumerate() {
             match index == perfect {
                 true => assert_eq!(score, 1.0, "{scores:?}"),
                 false => assert!(score < 0.6, "head {index}: {scores:?}"),
@@ -101,12 +101,12 @@ fn dynamic_thresholds_by_definition() -> Result<()> {
                 let mean = cells.iter().sum::<f64>() / cells.len() as f64;
                 let variance = cells.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / cells.len() as f64;
                 let expected = mean + f64::from(deviations) * variance.sqrt();
-                let found = f64::from(detection.thresholds().value(&[layer, index])?);
+                let found = f64::from(detection.thresholds().at(head(layer, index))?);
                 assert!((found - expected).abs() < 1e-5, "L{layer}H{index}: {found}, not {expected}");
             }
         }
-        let all = run.induction_scores()?.named().to_vec()?;
-        let thresholds = detection.thresholds().to_vec()?;
+        let all = run.induction_scores()?.values().to_vec()?;
+        let thresholds = detection.thresholds().values().to_vec()?;
         let above = all.iter().zip(thresholds).filter(|(score, threshold)| *score > threshold).count();
         assert_eq!(detection.heads().len(), above);
     }

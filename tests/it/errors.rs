@@ -523,11 +523,11 @@ fn addresses() -> Result<()> {
         ),
         row!(
             "a head too many",
-            scores.score(head(0, 4)),
+            scores.at(head(0, 4)),
             Address,
             ["L0H4", "2 layers of 4 heads", "L0H0 to L1H3"]
         ),
-        row!("a layer of heads too many", scores.score(head(9, 0)), Address, ["L9H0", "L0H0 to L1H3"]),
+        row!("a layer of heads too many", scores.at(head(9, 0)), Address, ["L9H0", "L0H0 to L1H3"]),
         row!("no head", "L5".parse::<Head>(), Address, ["`L5`", "L5H1 (or 5.1)"]),
         row!("a negative head", "L-1H0".parse::<Head>(), Address, ["`L-1H0`", "from 0"]),
         row!("a huge head", "L99999999999999999999H0".parse::<Head>(), Address, ["L99999999999999999999H0"]),

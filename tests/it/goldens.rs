@@ -144,7 +144,7 @@ fn detectors() -> Result<()> {
         ];
         for (key, scores) in scores {
             let expected: Vec<f64> = numbers(golden.at(&["arena_detectors_B_raw64", key])).collect();
-            let found: Vec<f64> = scores.named().to_vec()?.into_iter().map(f64::from).collect();
+            let found: Vec<f64> = scores.values().to_vec()?.into_iter().map(f64::from).collect();
             assert!(max_abs_diff(&found, &expected) < 1e-5, "{name}: {key}");
         }
         let kinds = [
@@ -172,7 +172,7 @@ fn detectors() -> Result<()> {
                             ..DetectHeadOptions::default()
                         };
                         let found = detect_head(&model, golden.ids(input), kind, &options)?;
-                        let found: Vec<f64> = found.to_vec()?.into_iter().map(f64::from).collect();
+                        let found: Vec<f64> = found.values().to_vec()?.into_iter().map(f64::from).collect();
                         let expected: Vec<f64> =
                             numbers(golden.at(&["detect_head_raw32", input, &key])).collect();
                         let tolerance = if error_measure == ErrorMeasure::Mul { 1e-5 } else { 6e-4 };

@@ -121,7 +121,7 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
                 [("delta_mean_loss", Metric::Loss), ("delta_second_half_loss", Metric::LossFrom(HALF))]
             {
                 let effects = ablation_effects(&model, &clean_ids, ablation, &metric)?;
-                check(&["ablation_B_raw64", kind, key], effects.heads(), 2e-5);
+                check(&["ablation_B_raw64", kind, key], effects.heads().values(), 2e-5);
             }
         }
         let layers = ablation_effects(&model, &clean_ids, Ablation::Zero, &Metric::Loss)?.layers().clone();
@@ -167,7 +167,7 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
         let direct = activation_patching(&model, &clean_ids, &ids, Site::Z, &metric)?;
         let last = model.dims().n_layers - 1;
         for index in 0..4 {
-            let apart = paths.value(&[last, index])? - (direct.value(&[last, index])? - neither);
+            let apart = paths.at(head(last, index))? - (direct.value(&[last, index])? - neither);
             assert!(apart.abs() < 5e-5, "{name}: path from L{last}H{index} to the logits differs by {apart}");
         }
         // All of the first layer's ways into one head, through its three inputs, by hand for one.
@@ -181,10 +181,10 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
         let received = value(&model.patch(("k_input", 1), Some(key_head), None, &sent)?)? - neither;
         for reader in model.query_heads_of_kv(1, key_head)? {
             let paths = path_patching(&model, &clean_ids, &ids, PathReceiver::Key(reader), &metric)?;
-            assert!((paths.value(&[0, 3])? - received).abs() < 5e-5, "{name}: path to the keys of {reader}");
+            assert!((paths.at(head(0, 3))? - received).abs() < 5e-5, "{name}: path to the keys of {reader}");
         }
         let paths = path_patching(&model, &clean_ids, &ids, PathReceiver::Key(head(1, 0)), &metric)?;
-        assert_eq!(paths.value(&[1, 0])?, 0.0, "what lies above cannot reach");
+        assert_eq!(paths.at(head(1, 0))?, 0.0, "what lies above cannot reach");
     }
     Ok(())
 }
@@ -197,7 +197,7 @@ fn metrics_by_definition() -> Result<()> {
     let ids = golden.ids("B");
     let without = model.ablate(head(0, 1), Ablation::Zero)?;
     let effect = |metric: &Metric| -> Result<f32> {
-        ablation_effects(&model, &ids, Ablation::Zero, metric)?.heads().value(&[0, 1])
+        ablation_effects(&model, &ids, Ablation::Zero, metric)?.heads().at(head(0, 1))
     };
     let (p, q) = (
         model.run_with_cache(&ids)?.log_probs()?.to_vec()?,
@@ -210,10 +210,10 @@ fn metrics_by_definition() -> Result<()> {
     let log_prob = last(&q, 7) - last(&p, 7);
     assert!((effect(&Metric::LogProb { token: 7, position: None })? - log_prob).abs() < 1e-5);
 
-    let score = |model: &Model| model.run_with_cache(&ids)?.induction_scores()?.score(head(1, 2));
+    let score = |model: &Model| model.run_with_cache(&ids)?.induction_scores()?.at(head(1, 2));
     let metric = Metric::InductionScore(head(1, 2));
     assert!((effect(&metric)? - (score(&without)? - score(&model)?)).abs() < 1e-6);
-    assert_eq!(ablation_effects(&model, &ids, Ablation::Zero, &metric)?.heads().value(&[1, 0])?, 0.0);
+    assert_eq!(ablation_effects(&model, &ids, Ablation::Zero, &metric)?.heads().at(head(1, 0))?, 0.0);
 
     let custom = Metric::custom("first logit", |logits| logits.value(&[0, 0]));
     let first = |model: &Model| model.logits(&ids)?.value(&[0, 0]);
@@ -224,13 +224,13 @@ fn metrics_by_definition() -> Result<()> {
     let steered = model.steer(("resid_pre", 1), &direction, 0.5)?;
     let effects = ablation_effects(&steered, &ids, Ablation::Zero, &Metric::Loss)?;
     let by_hand = steered.ablate(head(1, 0), Ablation::Zero)?.loss(&ids)? - steered.loss(&ids)?;
-    assert!((effects.heads().value(&[1, 0])? - by_hand).abs() < 1e-5);
+    assert!((effects.heads().at(head(1, 0))? - by_hand).abs() < 1e-5);
 
     // A mean is over all predictions of all inputs.
     let several = vec![golden.ids("A"), ids.clone()];
     let effects = ablation_effects(&model, &several, Ablation::Zero, &Metric::Loss)?;
     let by_hand = without.loss(&several)? - model.loss(&several)?;
-    assert!((effects.heads().value(&[0, 1])? - by_hand).abs() < 1e-5);
+    assert!((effects.heads().at(head(0, 1))? - by_hand).abs() < 1e-5);
     Ok(())
 }
 
@@ -351,7 +351,12 @@ fn bad_edits_are_refused() -> Result<()> {
             ErrorKind::Edit,
             &["position 41", "0 to 40"],
         ),
-        ("no position", loss(model.patch(("z", 0), None, Some(&[]), &run)), ErrorKind::Edit, &["no position"]),
+        (
+            "no position",
+            loss(model.patch(("z", 0), None, Some(&[]), &run)),
+            ErrorKind::Edit,
+            &["no position"],
+        ),
         (
             "a head where there are none",
             loss(model.patch(("mlp_out", 0), Some(1), None, &run)),
@@ -430,7 +435,8 @@ fn gradients_of_a_model_with_edited_logits() -> Result<()> {
         let plain = attribution_patching(&model, &clean, &ids, Site::Z, &metric)?.to_vec()?;
         let edited = attribution_patching(&shifted, &clean, &ids, Site::Z, &metric)?.to_vec()?;
         assert!(plain.iter().zip(&edited).all(|(a, b)| (a - b).abs() < 1e-4), "{metric:?}");
-        let swept = |model: &Model| ablation_effects(model, &ids, Ablation::Zero, &metric)?.heads().to_vec();
+        let swept =
+            |model: &Model| ablation_effects(model, &ids, Ablation::Zero, &metric)?.heads().values().to_vec();
         let (plain, edited) = (swept(&model)?, swept(&shifted)?);
         assert!(plain.iter().zip(&edited).all(|(a, b)| (a - b).abs() < 1e-4), "{metric:?}");
     }

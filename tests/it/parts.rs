@@ -53,7 +53,7 @@ fn out(place: &Folder, args: &[&str]) -> String {
 }
 
 fn bits(effects: &AblationEffects) -> Vec<u64> {
-    let values = [effects.heads(), effects.layers()].map(|named| named.to_vec().expect("numbers"));
+    let values = [effects.heads().values(), effects.layers()].map(|named| named.to_vec().expect("numbers"));
     let values = values.concat().into_iter().map(|value| u64::from(value.to_bits()));
     values.chain([effects.clean().to_bits()]).collect()
 }
@@ -122,11 +122,11 @@ fn other_sweeps_merge_too() -> Result<()> {
     assert_eq!((merged.len(), of), (whole.len(), repeated));
     for (a, b) in merged.iter().zip(&whole) {
         assert_eq!(
-            (a.kind(), a.dataset(), a.named().to_vec()?),
-            (b.kind(), b.dataset(), b.named().to_vec()?)
+            (a.kind(), a.dataset(), a.values().to_vec()?),
+            (b.kind(), b.dataset(), b.values().to_vec()?)
         );
         let thresholds =
-            |scores: &HeadScores| scores.detect(DynamicThreshold::default())?.thresholds().to_vec();
+            |scores: &HeadScores| scores.detect(DynamicThreshold::default())?.thresholds().values().to_vec();
         assert_eq!(thresholds(a)?, thresholds(b)?);
     }
     for (i, path) in losses.iter().enumerate() {

@@ -102,10 +102,10 @@ fn heads_of_the_literature() -> Result<()> {
     let scores = head_scores(&model, &[HeadKind::PreviousToken, HeadKind::Induction], &repeated)?;
     let [previous, induction] = &scores[..] else { panic!("two were asked for") };
     assert_eq!(previous.ranked()?[0].0, head(4, 11));
-    assert!(previous.score(head(4, 11))? > 0.9);
+    assert!(previous.at(head(4, 11))? > 0.9);
     let top: Vec<Head> = induction.ranked()?[..12].iter().map(|(head, _)| *head).collect();
     for known in [head(5, 1), head(5, 5), head(6, 9), head(7, 2), head(7, 10)] {
-        assert!(top.contains(&known) && induction.score(known)? > 0.4, "{known} in {top:?}");
+        assert!(top.contains(&known) && induction.at(known)? > 0.4, "{known} in {top:?}");
     }
 
     // Name movers write the name of whoever receives.
@@ -121,7 +121,7 @@ fn heads_of_the_literature() -> Result<()> {
         assert_eq!(test.ranks()[0], 0, "{test:?}");
         let (correct, incorrect) = (model.to_single_token(right)?, model.to_single_token(wrong)?);
         let run = model.run_with_cache(text)?;
-        let each = head_logit_attribution(&model, &run, correct, incorrect)?.to_vec()?;
+        let each = head_logit_attribution(&model, &run, correct, incorrect)?.values().to_vec()?;
         totals.iter_mut().zip(each).for_each(|(total, value)| *total += value);
     }
     let mut order: Vec<usize> = (0..144).collect();

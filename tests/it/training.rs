@@ -85,7 +85,7 @@ fn the_model_is_a_model_and_training_on_does_not_change_it() -> Result<()> {
     training.run(3)?;
     assert_eq!(model.loss(&ids)?, loss);
     assert_ne!(training.model()?.loss(&ids)?, loss);
-    assert_eq!(induction_scores(&model)?.named().shape(), [2, 4]);
+    assert_eq!(induction_scores(&model)?.values().shape(), [2, 4]);
     model.ablate(head(1, 0), Ablation::Zero)?.loss(&ids)?;
     model.folded()?.loss(&ids)?;
     assert!(model.loss("text").unwrap_err().to_string().contains("token ids"));
@@ -108,7 +108,7 @@ fn the_curve_agrees_with_the_analyses() -> Result<()> {
     for (scores, ours) in
         head_scores(&model, &kinds, &repeated)?.iter().zip([point.induction, point.previous_token])
     {
-        for (score, ours) in scores.named().to_vec()?.iter().zip(ours.iter().flatten()) {
+        for (score, ours) in scores.values().to_vec()?.iter().zip(ours.iter().flatten()) {
             assert!((score - ours).abs() < 1e-4, "{score}, not {ours}");
         }
     }

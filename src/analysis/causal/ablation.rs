@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::sweep::engine::{SweepOutcome, sweep, sweep_rows};
 use crate::analysis::sweep::metric::Metric;
 use crate::analysis::sweep::part::{SweepPart, SweepSpec};
@@ -19,7 +20,7 @@ use crate::view::{View, Visualize};
 pub struct AblationEffects {
     metric: String,
     clean: f64,
-    heads: NamedTensor,
+    heads: HeadGrid,
     layers: NamedTensor,
 }
 
@@ -29,8 +30,8 @@ impl AblationEffects {
         self.clean
     }
 
-    /// The effect of each head `[layer, head]`.
-    pub fn heads(&self) -> &NamedTensor {
+    /// The effect of each head.
+    pub fn heads(&self) -> &HeadGrid {
         &self.heads
     }
 
@@ -42,10 +43,7 @@ impl AblationEffects {
 
     /// All heads, the largest effect first, whatever its sign.
     pub fn ranked(&self) -> Result<Vec<(Head, f32)>> {
-        let shape = self.heads.shape();
-        let mut ranked: Vec<(Head, f32)> = Head::all(shape[0], shape[1]).zip(self.heads.to_vec()?).collect();
-        ranked.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-        Ok(ranked)
+        self.heads.ranked_by_size()
     }
 }
 
@@ -65,7 +63,7 @@ impl fmt::Debug for AblationEffects {
 
 impl Visualize for AblationEffects {
     fn views(&self) -> Result<Vec<View>> {
-        Ok(vec![View::Heatmap(self.heads.clone()), View::Heatmap(self.layers.clone())])
+        Ok(vec![View::Heatmap(self.heads.values().clone()), View::Heatmap(self.layers.clone())])
     }
 }
 
@@ -164,13 +162,13 @@ impl AblationEffects {
         let effects: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
         let (of_heads, of_layers) = effects.split_at(n_layers * n_heads);
         let name = format!("{metric} without it ({ablation} ablation) minus with it");
-        let [layers, heads] = layer_and_head(n_layers, n_heads);
+        let [layers, _] = layer_and_head(n_layers, n_heads);
         let parts: &[&str] = if with_mlps { &["MLP", "attention", "both"] } else { &["attention"] };
         let parts = Axis::labelled("part", parts.iter().map(|part| part.to_string()).collect::<Vec<_>>());
         Ok(AblationEffects {
             metric,
             clean: swept.clean,
-            heads: NamedTensor::from_vec(name.clone(), of_heads.to_vec(), vec![layers.clone(), heads])?,
+            heads: HeadGrid::from_vec(name.clone(), of_heads.to_vec(), n_layers, n_heads)?,
             layers: NamedTensor::from_vec(name, of_layers.to_vec(), vec![parts, layers])?,
         })
     }

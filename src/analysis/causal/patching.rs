@@ -5,6 +5,7 @@ use std::fmt;
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::sweep::engine::sweep;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
@@ -263,15 +264,15 @@ impl fmt::Display for PathReceiver {
 
 /// Path patching (Wang et al. 2022, section 3.1): the effect of each head on a receiver alone. Runs the corrupted input
 /// with a head's output from the clean input, all other heads held as they were and MLPs free, notes what the receiver
-/// then reads, and puts only that into another corrupted run. The metric of each sender minus the corrupted metric
-/// `[layer, head]`; heads that cannot reach the receiver get 0.
+/// then reads, and puts only that into another corrupted run. The metric of each sender minus the corrupted metric;
+/// heads that cannot reach the receiver get 0.
 ///
 /// ```
 /// use headlight::prelude::*;
 /// let model = Model::open("built-in")?;
 /// let metric = Metric::log_prob(&model, " sat")?;
 /// let to_keys = path_patching(&model, "the cat sat the cat", "the dog sat the cat", PathReceiver::Key(head(1, 0)), &metric)?;
-/// assert_eq!(to_keys.axis_names(), ["layer", "head"]);
+/// println!("{:?}", to_keys.at(head(0, 5))?);
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn path_patching(
@@ -280,7 +281,7 @@ pub fn path_patching(
     corrupted: impl Into<Input>,
     receiver: PathReceiver,
     metric: &Metric,
-) -> Result<NamedTensor> {
+) -> Result<HeadGrid> {
     let dims = *model.dims();
     let pair = Pair::new(model, clean.into(), corrupted.into(), Site::Z)?;
     metric.check(model, &pair.corrupted)?;
@@ -341,5 +342,5 @@ pub fn path_patching(
     let mut values: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
     values.resize(dims.n_layers * dims.n_heads, 0.0);
     let name = format!("change of {} by the path to {receiver}", metric.described(model));
-    NamedTensor::from_vec(name, values, vec![model.layer_axis(), model.head_axis()])
+    HeadGrid::from_vec(name, values, dims.n_layers, dims.n_heads)
 }

@@ -18,7 +18,6 @@ use crate::network::param::Param;
 use crate::network::parts::attention::Projection;
 use crate::network::record::Record;
 use crate::network::start::Start;
-use crate::network::tap::Tap;
 use crate::view::{View, Visualize};
 use crate::{memory, progress};
 

@@ -60,7 +60,7 @@ impl CompositionScores {
     }
 
     /// The scores `[layer, head, later layer, later head]`, NaN where the second layer is not later.
-    pub fn named(&self) -> &NamedTensor {
+    pub fn values(&self) -> &NamedTensor {
         &self.scores
     }
 

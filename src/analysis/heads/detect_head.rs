@@ -2,13 +2,14 @@
 
 use candle_core::Tensor;
 
+use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::heads::scores::HeadKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{NamedTensor, ValueKind};
+use crate::named::ValueKind;
 use crate::progress;
 
 /// How the fit is measured.
@@ -38,7 +39,7 @@ pub struct DetectHeadOptions {
     pub pattern: Option<Vec<Vec<f32>>>,
 }
 
-/// How well every head fits the pattern of a kind on an input `[layer, head]`. Several inputs give the mean.
+/// How well every head fits the pattern of a kind on an input. Several inputs give the mean.
 /// The kinds are those of TransformerLens: previous token, duplicate token, induction.
 ///
 /// ```
@@ -55,7 +56,7 @@ pub fn detect_head(
     input: impl Into<Input>,
     kind: HeadKind,
     options: &DetectHeadOptions,
-) -> Result<NamedTensor> {
+) -> Result<HeadGrid> {
     let run = model.run_with_options(input, &RunOptions::only([Site::Pattern]))?;
     let dims = model.dims();
     if let Some(heads) = &options.heads {
@@ -68,12 +69,12 @@ pub fn detect_head(
         sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
     }
     let means = sums.into_iter().map(|sum| sum / inputs as f32).collect();
-    let axes = vec![model.layer_axis(), model.head_axis()];
-    let meaning = match options.error_measure {
+    let value_kind = match options.error_measure {
         ErrorMeasure::Mul => ValueKind::Score,
         ErrorMeasure::Abs => ValueKind::Signed,
     };
-    Ok(NamedTensor::from_vec(format!("fit to the {kind} pattern"), means, axes)?.with_value_kind(meaning))
+    let grid = HeadGrid::from_vec(format!("fit to the {kind} pattern"), means, dims.n_layers, dims.n_heads)?;
+    Ok(grid.with_value_kind(value_kind))
 }
 
 fn scores(run: &Run, kind: HeadKind, options: &DetectHeadOptions, n_heads: usize) -> Result<Vec<f32>> {

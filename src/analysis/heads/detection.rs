@@ -6,9 +6,10 @@
 
 use std::fmt;
 
+use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::heads::scores::{HeadKind, HeadScores};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, head};
+use crate::hook::Head;
 use crate::named::{NamedTensor, ValueKind};
 use crate::view::{Table, View, Visualize};
 
@@ -76,8 +77,8 @@ impl fmt::Display for Threshold {
 pub struct Detection {
     kind: HeadKind,
     threshold: Threshold,
-    scores: NamedTensor,
-    thresholds: NamedTensor,
+    scores: HeadGrid,
+    thresholds: HeadGrid,
     found: Vec<Head>,
 }
 
@@ -97,13 +98,13 @@ impl Detection {
         self.threshold
     }
 
-    /// What each head's score had to exceed `[layer, head]`.
-    pub fn thresholds(&self) -> &NamedTensor {
+    /// What each head's score had to exceed.
+    pub fn thresholds(&self) -> &HeadGrid {
         &self.thresholds
     }
 
-    /// Each head's score `[layer, head]`.
-    pub fn scores(&self) -> &NamedTensor {
+    /// Each head's score.
+    pub fn scores(&self) -> &HeadGrid {
         &self.scores
     }
 }
@@ -119,9 +120,7 @@ impl Visualize for Detection {
         let title = format!("{} heads found ({})", self.kind, self.threshold);
         let mut table = Table::new(title, ["head", "score", "threshold"]);
         for &head in &self.found {
-            let number = |named: &NamedTensor| {
-                Ok::<_, Error>(format!("{:.3}", named.value(&[head.layer, head.head])?))
-            };
+            let number = |grid: &HeadGrid| Ok::<_, Error>(format!("{:.3}", grid.at(head)?));
             table.push([head.to_string(), number(&self.scores)?, number(&self.thresholds)?]);
         }
         if self.found.is_empty() {
@@ -129,7 +128,7 @@ impl Visualize for Detection {
         }
         let above =
             self.scores.sub(&self.thresholds)?.renamed(format!("{} score above threshold", self.kind));
-        Ok(vec![View::Table(table), View::Heatmap(self.scores.clone()), View::Heatmap(above)])
+        Ok(vec![View::Table(table), View::Heatmap(self.scores.values().clone()), View::Heatmap(above)])
     }
 }
 
@@ -152,7 +151,7 @@ impl HeadScores {
 
     fn detected(&self, threshold: Threshold) -> Result<Detection> {
         let refused = |what: String, help: &str| Err(Error::new(ErrorKind::Input, what).help(help));
-        let scores = self.named().to_vec()?;
+        let scores = self.values().to_vec()?;
         let mut sorted = scores.clone();
         sorted.sort_by(f32::total_cmp);
         let thresholds = match threshold {
@@ -191,22 +190,18 @@ impl HeadScores {
                 vec![middle + deviations * 1.4826 * median(&apart); scores.len()]
             }
         };
-        let n_heads = self.named().shape()[1];
-        let mut found: Vec<(Head, f32)> = Vec::new();
-        for (i, (score, threshold)) in scores.iter().zip(&thresholds).enumerate() {
-            if score > threshold {
-                found.push((head(i / n_heads, i % n_heads), *score));
-            }
-        }
+        let all = self.grid().each()?.zip(&thresholds);
+        let mut found: Vec<(Head, f32)> =
+            all.filter(|((_, score), threshold)| score > *threshold).map(|(found, _)| found).collect();
         found.sort_by(|a, b| b.1.total_cmp(&a.1));
         let name = format!("{} threshold", self.kind());
-        let thresholds = NamedTensor::from_vec(name, thresholds, self.named().axes().to_vec())?
-            .with_value_kind(ValueKind::Score);
+        let axes = self.values().axes().to_vec();
+        let thresholds = NamedTensor::from_vec(name, thresholds, axes)?.with_value_kind(ValueKind::Score);
         Ok(Detection {
             kind: self.kind(),
             threshold,
-            scores: self.named().clone(),
-            thresholds,
+            scores: self.grid().clone(),
+            thresholds: HeadGrid::of(thresholds),
             found: found.into_iter().map(|(head, _)| head).collect(),
         })
     }

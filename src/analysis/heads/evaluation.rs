@@ -112,8 +112,9 @@ impl Detection {
     pub fn evaluate(&self, truth: &GroundTruth) -> Result<Evaluation> {
         let all = truth.all();
         let predicted: Vec<bool> = all.iter().map(|head| self.heads().contains(head)).collect();
-        if all != heads_of(self.scores()) {
-            return Err(other_model(self.scores().shape().iter().product(), all.len()));
+        let scored: Vec<Head> = self.scores().heads().collect();
+        if all != scored {
+            return Err(other_model(scored.len(), all.len()));
         }
         Evaluation::of(&predicted, &labels(truth), 0.0)
     }
@@ -132,9 +133,9 @@ impl HeadScores {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn precision_recall(&self, truth: &GroundTruth) -> Result<NamedTensor> {
-        let scores = self.named().to_vec()?;
+        let scores = self.values().to_vec()?;
         let labels = labels(truth);
-        if truth.all() != heads_of(self.named()) {
+        if truth.all() != self.grid().heads().collect::<Vec<_>>() {
             return Err(other_model(scores.len(), labels.len()));
         }
         let mut thresholds = scores.clone();
@@ -154,12 +155,6 @@ impl HeadScores {
         let name = format!("finding {} heads at each threshold", self.kind());
         Ok(NamedTensor::from_vec(name, measures.concat(), axes)?.with_value_kind(ValueKind::Score))
     }
-}
-
-/// The heads of scores `[layer, head]`, in order.
-fn heads_of(scores: &NamedTensor) -> Vec<Head> {
-    let shape = scores.shape();
-    Head::all(shape[0], shape[1]).collect()
 }
 
 fn labels(truth: &GroundTruth) -> Vec<bool> {

@@ -169,7 +169,7 @@ pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTo
     for head in all(model) {
         let candidate = candidates.iter().position(|&candidate| candidate == head);
         let evidence = Evidence {
-            prefix_matching: scores.score(head)?,
+            prefix_matching: scores.at(head)?,
             copying: candidate.map(|index| copying[index]),
             effect: candidate.map(|index| effects[index]),
         };

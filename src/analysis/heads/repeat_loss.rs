@@ -20,7 +20,7 @@ pub struct LossOnRepeats {
 
 impl LossOnRepeats {
     /// The loss at each predicted position `[position]`, in nats.
-    pub fn named(&self) -> &NamedTensor {
+    pub fn values(&self) -> &NamedTensor {
         &self.losses
     }
 

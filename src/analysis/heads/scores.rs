@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::heads::repeated_tokens::{RepeatedTokens, SHORTEST};
 use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, SweepPart, SweepSpec};
 use crate::error::{Error, ErrorKind, Remedy, Result};
@@ -14,7 +15,7 @@ use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Run, RunOptions};
-use crate::named::{Axis, NamedTensor, ValueKind, layer_and_head};
+use crate::named::{NamedTensor, ValueKind};
 use crate::network::cpu::ops::{sum, sum_of_products};
 use crate::progress;
 use crate::progress::Progress;
@@ -84,7 +85,7 @@ impl fmt::Display for HeadKind {
 #[derive(Clone)]
 pub struct HeadScores {
     kind: HeadKind,
-    scores: NamedTensor,
+    grid: HeadGrid,
     elsewhere: Elsewhere,
     tokens: String,
 }
@@ -102,9 +103,14 @@ impl HeadScores {
         self.kind
     }
 
+    /// The scores.
+    pub fn grid(&self) -> &HeadGrid {
+        &self.grid
+    }
+
     /// The scores `[layer, head]`.
-    pub fn named(&self) -> &NamedTensor {
-        &self.scores
+    pub fn values(&self) -> &NamedTensor {
+        self.grid.values()
     }
 
     pub(crate) fn elsewhere(&self) -> &Elsewhere {
@@ -116,24 +122,19 @@ impl HeadScores {
         &self.tokens
     }
 
-    /// The score of one head.
-    pub fn score(&self, head: Head) -> Result<f32> {
-        let shape = self.scores.shape();
-        let Head { layer, head } = head.check(shape[0], shape[1])?;
-        self.scores.value(&[layer, head])
+    /// The score of one head. Fails if there is no such head.
+    pub fn at(&self, head: Head) -> Result<f32> {
+        self.grid.at(head)
     }
 
     /// All heads, the highest score first.
     pub fn ranked(&self) -> Result<Vec<(Head, f32)>> {
-        let shape = self.scores.shape();
-        let mut ranked: Vec<(Head, f32)> = Head::all(shape[0], shape[1]).zip(self.scores.to_vec()?).collect();
-        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-        Ok(ranked)
+        self.grid.ranked()
     }
 
     /// The heads that score above a threshold, the highest first.
     pub fn above(&self, threshold: f32) -> Result<Vec<Head>> {
-        Ok(self.ranked()?.into_iter().filter(|(_, score)| *score > threshold).map(|(head, _)| head).collect())
+        self.grid.above(threshold)
     }
 }
 
@@ -147,7 +148,7 @@ impl fmt::Debug for HeadScores {
 
 impl Visualize for HeadScores {
     fn views(&self) -> Result<Vec<View>> {
-        Ok(vec![View::Heatmap(self.scores.clone())])
+        self.grid.views()
     }
 }
 
@@ -225,8 +226,7 @@ pub(crate) fn of_totals(
     let RepeatedTokens { length, batch, seed } = repeated;
     let words = format!("{batch} sequences of {length} random tokens said twice (seed {seed})");
     let sums = totals.chunks_exact(width(n_layers * n_heads));
-    let scores =
-        |(sums, &kind)| HeadScores::of_sums(sums, kind, layer_and_head(n_layers, n_heads), words.clone());
+    let scores = |(sums, &kind)| HeadScores::of_sums(sums, kind, [n_layers, n_heads], words.clone());
     sums.zip(kinds).map(scores).collect()
 }
 
@@ -299,7 +299,7 @@ fn scores_of_run(run: &Run, kind: HeadKind) -> Result<HeadScores> {
     let sums = row(run, kind, period)?;
     let n_layers = run.n_layers();
     let n_heads = (sums.len() - width(0)) / 3 / n_layers;
-    HeadScores::of_sums(&sums, kind, layer_and_head(n_layers, n_heads), describe(tokens))
+    HeadScores::of_sums(&sums, kind, [n_layers, n_heads], describe(tokens))
 }
 
 fn describe(tokens: &Tokens) -> String {
@@ -340,20 +340,25 @@ fn row(run: &Run, kind: HeadKind, period: usize) -> Result<Vec<f64>> {
 
 impl HeadScores {
     /// From the sum of the rows of runs.
-    fn of_sums(sums: &[f64], kind: HeadKind, axes: [Axis; 2], tokens: String) -> Result<HeadScores> {
+    fn of_sums(
+        sums: &[f64],
+        kind: HeadKind,
+        [n_layers, n_heads]: [usize; 2],
+        tokens: String,
+    ) -> Result<HeadScores> {
         let (counts, sums) = sums.split_at(width(0));
         let (runs, cells) = (counts[0], counts[1].max(1.0));
         let heads = sums.len() / 3;
         let scores = sums[..heads].iter().map(|sum| (sum / runs) as f32).collect();
-        let scores = NamedTensor::from_vec(format!("{kind} score"), scores, axes.to_vec())?
-            .with_value_kind(ValueKind::Score);
+        let name = format!("{kind} score");
+        let grid = HeadGrid::from_vec(name, scores, n_layers, n_heads)?.with_value_kind(ValueKind::Score);
         let pairs = sums[heads..2 * heads].iter().zip(&sums[2 * heads..]);
         let deviation = |(x, xx): (&f64, &f64)| (xx / cells - (x / cells).powi(2)).max(0.0).sqrt() as f32;
         let elsewhere = Elsewhere {
             means: sums[heads..2 * heads].iter().map(|x| (x / cells) as f32).collect(),
             deviations: pairs.map(deviation).collect(),
         };
-        Ok(HeadScores { kind, scores, elsewhere, tokens })
+        Ok(HeadScores { kind, grid, elsewhere, tokens })
     }
 }
 

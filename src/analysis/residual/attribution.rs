@@ -7,6 +7,7 @@
 
 use candle_core::{D, Tensor};
 
+use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::residual::stream::{Stream, as_normed, one_input, through_all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
@@ -238,7 +239,7 @@ pub fn logit_attrs(
     let incorrect = incorrect.into();
     let stream = Stream::new(model, run)?;
     let values = checked(&stream, stack)?;
-    let direction = SingularDirection::new(model, correct, incorrect)?;
+    let direction = LogitDirection::new(model, correct, incorrect)?;
     let said = direction.of(&stream, &through_all(&values, &direction.read)?)?;
     NamedTensor::new(format!("{} by component", direction.name), said, stack.axes()[..2].to_vec())
 }
@@ -257,7 +258,7 @@ pub fn logit_attrs(
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn logit_bias(model: &Model, correct: u32, incorrect: impl Into<Option<u32>>) -> Result<f32> {
-    Ok(SingularDirection::new(model, correct, incorrect.into())?.bias)
+    Ok(LogitDirection::new(model, correct, incorrect.into())?.bias)
 }
 
 /// What each head says directly for the logit of `correct`, or for that minus the logit of `incorrect`, at the last
@@ -279,12 +280,12 @@ pub fn head_logit_attribution(
     run: &Run,
     correct: u32,
     incorrect: impl Into<Option<u32>>,
-) -> Result<NamedTensor> {
+) -> Result<HeadGrid> {
     let (name, all) = of_heads(model, run, correct, incorrect.into())?;
     let last = all.dim(2)? - 1;
     let values = all.narrow(2, last, 1)?.squeeze(2)?;
     let name = format!("{name} by head, at the last position");
-    NamedTensor::new(name, values, vec![model.layer_axis(), model.head_axis()])
+    NamedTensor::new(name, values, vec![model.layer_axis(), model.head_axis()]).map(HeadGrid::of)
 }
 
 /// As [`head_logit_attribution`], at each position `[layer, head, position]`.
@@ -301,14 +302,14 @@ pub fn head_logit_attribution_by_position(
 
 fn of_heads(model: &Model, run: &Run, correct: u32, incorrect: Option<u32>) -> Result<(String, Tensor)> {
     let stream = Stream::new(model, run)?;
-    let direction = SingularDirection::new(model, correct, incorrect)?;
+    let direction = LogitDirection::new(model, correct, incorrect)?;
     let of_layer = |layer| direction.of(&stream, &stream.heads(layer, Some(&direction.read))?);
     let layers = (0..model.dims().n_layers).map(of_layer).collect::<Result<Vec<_>>>()?;
     Ok((direction.name, Tensor::stack(&layers, 0)?))
 }
 
 /// What reads one logit, or the difference of two, from the stream.
-struct SingularDirection {
+struct LogitDirection {
     name: String,
     /// `W_U`'s column with the last norm's gain; where the norm centres without its mean, so that it reads no component's
     /// mean `[d_model, 1]`.
@@ -316,7 +317,7 @@ struct SingularDirection {
     bias: f32,
 }
 
-impl SingularDirection {
+impl LogitDirection {
     fn new(model: &Model, correct: u32, incorrect: Option<u32>) -> Result<Self> {
         let tokens: Vec<u32> = std::iter::once(correct).chain(incorrect).collect();
         let d_vocab = model.dims().d_vocab;
@@ -348,7 +349,7 @@ impl SingularDirection {
             [one] => format!("logit of {one}"),
             many => format!("logit difference {}", many.join(" - ")),
         };
-        Ok(SingularDirection { name, read: as_normed(model, &column, 0)?.unsqueeze(1)?, bias })
+        Ok(LogitDirection { name, read: as_normed(model, &column, 0)?.unsqueeze(1)?, bias })
     }
 
     /// Components that were read `[component, position, 1]`, at the scale of the last norm `[component, position]`.

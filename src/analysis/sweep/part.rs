@@ -109,7 +109,7 @@ impl TryFrom<String> for Shard {
 /// SweepPart::new(&paths[1], Shard::new(2, 2)?).ablation_effects(&model, prompts, Ablation::Zero, &Metric::Loss)?;
 /// let SweepResult::Ablation { effects, .. } = merge(&paths)? else { panic!("they are of an ablation") };
 /// let whole = ablation_effects(&model, prompts, Ablation::Zero, &Metric::Loss)?;
-/// assert_eq!(effects.heads().to_vec()?, whole.heads().to_vec()?);
+/// assert_eq!(effects.heads().values().to_vec()?, whole.heads().values().to_vec()?);
 /// # std::fs::remove_dir_all(folder).ok();
 /// # Ok::<(), headlight::Error>(())
 /// ```
