@@ -21,10 +21,11 @@ pub use heads::detect_head::{DetectHeadOptions, ErrorMeasure, detect_head};
 pub use heads::detection::{Detection, DynamicThreshold, Threshold};
 pub use heads::evaluation::Evaluation;
 pub use heads::ground_truth::{Criteria, Evidence, GroundTruth, causal_truth, causal_truth_by};
+pub use heads::kind::HeadKind;
 pub use heads::repeat_loss::{LossOnRepeats, loss_on_repeats};
 pub use heads::repeated_tokens::RepeatedTokens;
 pub use heads::scores::{
-    HeadKind, HeadScores, current_token_scores, duplicate_token_scores, first_token_scores, head_scores,
+    HeadScores, current_token_scores, duplicate_token_scores, first_token_scores, head_scores,
     induction_scores, previous_token_scores,
 };
 pub use residual::attribution::{

@@ -1,25 +1,10 @@
-//! What tells one model from another: a digest of all its weights.
+//! Digests: what tells one model, or one input, from another.
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 use ring::digest::{Context, SHA256};
 
 use crate::error::Result;
-use crate::model::model::Model;
-
-impl Model {
-    /// The digest of the weights and of what is said of the edits, whatever the model was opened as.
-    pub(crate) fn digest(&self) -> Result<String> {
-        let weights = self.network.weights()?;
-        let each = weights.par_iter().map(|(name, tensor)| of_tensor(name, tensor));
-        let mut all = Context::new(&SHA256);
-        for digest in each.collect::<Result<Vec<_>>>()? {
-            all.update(&digest);
-        }
-        self.edits().iter().for_each(|edit| all.update(format!("{edit}\n").as_bytes()));
-        Ok(hex(all))
-    }
-}
 
 /// The digest of lists of token ids, one after another.
 pub(crate) struct OfIds(Context);
@@ -37,6 +22,17 @@ impl OfIds {
     pub(crate) fn finish(self) -> String {
         hex(self.0)
     }
+}
+
+/// The digest of weights under their names, and of what is said beside.
+pub(crate) fn of_weights(weights: &[(String, Tensor)], said: &[String]) -> Result<String> {
+    let each = weights.par_iter().map(|(name, tensor)| of_tensor(name, tensor));
+    let mut all = Context::new(&SHA256);
+    for digest in each.collect::<Result<Vec<_>>>()? {
+        all.update(&digest);
+    }
+    said.iter().for_each(|line| all.update(format!("{line}\n").as_bytes()));
+    Ok(hex(all))
 }
 
 fn of_tensor(name: &str, tensor: &Tensor) -> Result<Vec<u8>> {

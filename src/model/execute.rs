@@ -1,4 +1,4 @@
-//! Whether there is memory for a run, or for more weights, asked before they are made.
+//! Running a model: with its edits in force, and only if there is memory for it.
 
 use std::collections::HashSet;
 
@@ -8,14 +8,66 @@ use crate::error::{Remedy, Result};
 use crate::hook::{Hook, Site};
 use crate::memory::{check, floats};
 use crate::model::edit::Edit;
+use crate::model::input::Input;
 use crate::model::model::Model;
+use crate::model::run::Run;
+use crate::model::run_options::RunOptions;
 use crate::network::footprint::CHANGING;
+use crate::network::record::Record;
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
 use crate::progress;
 use crate::progress::bytes;
 
 impl Model {
+    /// Runs an input and keeps what TransformerLens keeps by default: every activation but the opt-in ones.
+    pub fn run_with_cache(&self, input: impl Into<Input>) -> Result<Run> {
+        self.run(&input.into(), &RunOptions::new())
+    }
+
+    /// Runs an input and keeps what the options say.
+    pub fn run_with_options(&self, input: impl Into<Input>, options: &RunOptions) -> Result<Run> {
+        self.run(&input.into(), options)
+    }
+
+    /// Runs an input with a tap of one's own, which sees and may change every activation that it wants.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// use candle_core::Tensor;
+    /// use headlight::Tap;
+    ///
+    /// struct Count(usize);
+    /// impl Tap for Count {
+    ///     fn wants(&self, hook: Hook) -> bool {
+    ///         hook.site() == Site::Pattern
+    ///     }
+    ///     fn tap(&mut self, _: Hook, activation: Tensor) -> headlight::Result<Tensor> {
+    ///         self.0 += 1;
+    ///         Ok(activation)
+    ///     }
+    /// }
+    /// let mut count = Count(0);
+    /// let model = Model::open("built-in")?;
+    /// model.run_with_tap("the cat sat", &mut count)?;
+    /// assert_eq!(count.0, model.dims().n_layers);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn run_with_tap(&self, input: impl Into<Input>, tap: &mut dyn Tap) -> Result<()> {
+        let tokens = self.tokenize(&input.into())?;
+        self.execute(Start::Tokens(self.batch(&tokens)?), None, tap)
+    }
+
+    fn run(&self, input: &Input, options: &RunOptions) -> Result<Run> {
+        let n_layers = self.dims().n_layers;
+        let wanted = options.hooks(self.spec(), n_layers)?;
+        let tokens = self.tokenize(input)?;
+        let mut record = Record::new(wanted);
+        self.execute(Start::Tokens(self.batch(&tokens)?), None, &mut record)?;
+        let spec = self.spec();
+        Ok(Run::new(self.name.clone(), spec, n_layers, tokens, record.into_seen()))
+    }
+
     /// Runs the network with the edits in force, if there is memory for it. It stops when asked, before the next activation.
     pub(crate) fn execute(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<()> {
         let offset = past.as_deref().map_or(0, Past::len);

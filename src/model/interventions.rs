@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
-use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{AxisKind, Head, Hook, IntoHook, Site};
 use crate::model::edit::{Ablation, AttentionEdge, Change, Component, Components, Edit};
 use crate::model::model::Model;
@@ -13,7 +13,6 @@ use crate::model::run::Run;
 use crate::named::NamedTensor;
 use crate::network::record::Record;
 use crate::network::start::Start;
-use crate::progress;
 
 impl Model {
     /// The model with components ablated. It shares this one's weights.
@@ -356,34 +355,4 @@ fn other_length(hook: Hook, known: usize, run: usize) -> Error {
         format!("the activation for `{hook}` is of {known} tokens, but {run} are run"),
     )
     .help("take it from a run of as many tokens")
-}
-
-impl Run {
-    /// An activation of a run of one input, batch first.
-    pub(crate) fn whole(&self, hook: Hook) -> Result<Tensor> {
-        match self.tokens() {
-            [_] => Ok(self.raw(hook)?.clone()),
-            many => {
-                Err(Error::new(ErrorKind::Input, format!("the other run has {} inputs, not one", many.len()))
-                    .remedied_by(Remedy::OneInput))
-            }
-        }
-    }
-
-    /// The mean of an activation over inputs and positions.
-    pub(crate) fn mean_over_positions(&self, hook: Hook) -> Result<Tensor> {
-        let (mut sum, mut count) = (None::<Tensor>, 0);
-        for index in 0..self.tokens().len() {
-            progress::check("taking the mean of a run")?;
-            let item = self.item(index)?;
-            let tensor = item.raw(hook)?.sum(1)?.squeeze(0)?;
-            count += item.tokens()[0].len();
-            sum = Some(match sum {
-                Some(sum) => (sum + tensor)?,
-                None => tensor,
-            });
-        }
-        let sum = sum.map_or_else(|| Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu), Ok)?;
-        Ok((sum / count.max(1) as f64)?)
-    }
 }

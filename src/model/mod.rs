@@ -10,6 +10,8 @@ pub(crate) mod interventions;
 pub(crate) mod model;
 pub(crate) mod predict;
 pub(crate) mod run;
+mod run_file;
+pub(crate) mod run_options;
 mod tokens;
 mod weights;
 
@@ -18,4 +20,5 @@ pub use generate::{Generation, Sampling};
 pub use input::{Input, Tokens, no_bos, with_bos};
 pub use model::Model;
 pub use predict::PromptTest;
-pub use run::{Run, RunOptions};
+pub use run::Run;
+pub use run_options::RunOptions;

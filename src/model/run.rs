@@ -1,147 +1,18 @@
 //! Runs: what one pass through a model saw, kept under the names of its hooks.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use safetensors::{Dtype, SafeTensors};
-use serde_json::json;
+use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{AxisKind, Hook, IntoHook, Site};
-use crate::memory::floats;
 use crate::model::digest::OfIds;
-use crate::model::input::{Input, Tokens};
-use crate::model::model::Model;
+use crate::model::input::Tokens;
 use crate::named::{Axis, NamedTensor, ValueKind, numbered};
-use crate::network::record::Record;
 use crate::network::spec::ArchSpec;
-use crate::network::start::Start;
 use crate::network::tap::Tap;
+use crate::progress;
 use crate::view::{View, Visualize};
-use crate::{files, memory};
-
-/// What a run is to keep, and how far it is to go.
-///
-/// ```
-/// use headlight::prelude::*;
-/// let model = Model::open("built-in")?;
-/// let options = RunOptions::only([Site::Pattern, Site::Z]).stop_after(0);
-/// let run = model.run_with_options("the cat sat", &options)?;
-/// assert_eq!(run.hooks().len(), 2);
-/// # Ok::<(), headlight::Error>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct RunOptions {
-    keep: Selection,
-    stop_after: Option<usize>,
-}
-
-#[derive(Clone, Debug, Default)]
-enum Selection {
-    #[default]
-    Default,
-    All,
-    Sites(Vec<Site>),
-    Matching(String),
-}
-
-impl RunOptions {
-    /// Every activation that TransformerLens keeps by default, logits included.
-    pub fn new() -> Self {
-        RunOptions::default()
-    }
-
-    /// The opt-in activations too: `attn.hook_result`, `hook_q_input`, `hook_k_input`, `hook_v_input`, `hook_mlp_in`.
-    pub fn all() -> Self {
-        RunOptions { keep: Selection::All, ..Self::default() }
-    }
-
-    /// Only these, in every layer. What is not kept is not made where nothing else needs it.
-    pub fn only(sites: impl IntoIterator<Item = Site>) -> Self {
-        RunOptions { keep: Selection::Sites(sites.into_iter().collect()), ..Self::default() }
-    }
-
-    /// Only hooks whose name matches a pattern in which `*` stands for anything: `blocks.*.attn.hook_pattern`.
-    pub fn matching(glob: impl Into<String>) -> Self {
-        RunOptions { keep: Selection::Matching(glob.into()), ..Self::default() }
-    }
-
-    /// Goes no further than this layer; the logits are then not made.
-    pub fn stop_after(mut self, layer: usize) -> Self {
-        self.stop_after = Some(layer);
-        self
-    }
-
-    /// The hooks of a model to keep; at least one.
-    fn hooks(&self, model: &Model) -> Result<Vec<Hook>> {
-        let n_layers = model.dims().n_layers;
-        if let Some(layer) = self.stop_after.filter(|&layer| layer >= n_layers) {
-            return Err(Error::new(
-                ErrorKind::Address,
-                format!("the run cannot stop after layer {layer}: the model has {n_layers} layers"),
-            )
-            .help(format!("layers are 0 to {}", n_layers.saturating_sub(1))));
-        }
-        let reached = |hook: &Hook| match (self.stop_after, hook.layer()) {
-            (Some(stop), Some(layer)) => layer <= stop,
-            (Some(_), None) => matches!(hook.site(), Site::Embed | Site::PosEmbed),
-            (None, _) => true,
-        };
-        let kept = |hook: &Hook| match &self.keep {
-            Selection::Default => !hook.site().is_opt_in(),
-            Selection::All => true,
-            Selection::Sites(sites) => sites.contains(&hook.site()),
-            Selection::Matching(glob) => matches(glob, &hook.to_string()),
-        };
-        let hooks: Vec<Hook> = model.hooks().into_iter().filter(|hook| reached(hook) && kept(hook)).collect();
-        if hooks.is_empty() {
-            if let Selection::Sites(sites) = &self.keep {
-                // A site that the model does not have has its own reason.
-                let lacking = |site: &&Site| !model.spec().has(**site);
-                if let Some(site) = sites.iter().find(lacking) {
-                    model.hook(if site.in_block() { site.at(0) } else { Hook::from(*site) })?;
-                }
-            }
-            let what = match &self.keep {
-                Selection::Matching(glob) => format!("no hook of this run matches `{glob}`"),
-                _ => "no hook of this run is asked for".to_string(),
-            };
-            let error = Error::new(ErrorKind::Address, what);
-            return Err(match (self.stop_after, &self.keep) {
-                (Some(stop), _) => {
-                    error.help(format!("the run stops after layer {stop}: ask for a hook before its end"))
-                }
-                (None, Selection::Matching(_)) => error.help(
-                    "names are TransformerLens's, as blocks.0.attn.hook_pattern; `*` stands for anything",
-                ),
-                (None, _) => error.help("ask for at least one, as `RunOptions::only([Site::Pattern])`"),
-            });
-        }
-        Ok(hooks)
-    }
-}
-
-/// Whether `text` fits a pattern in which `*` stands for any text.
-fn matches(glob: &str, text: &str) -> bool {
-    let mut parts = glob.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let mut last = None;
-    for part in parts {
-        if let Some(previous) = last.replace(part) {
-            match rest.find(previous) {
-                Some(at) => rest = &rest[at + previous.len()..],
-                None => return false,
-            }
-        }
-    }
-    match last {
-        Some(last) => rest.ends_with(last),
-        None => rest.is_empty(),
-    }
-}
 
 /// What one run saw: its tokens, and the activations that were kept.
 ///
@@ -157,64 +28,24 @@ fn matches(glob: &str, text: &str) -> bool {
 /// ```
 #[derive(Clone)]
 pub struct Run {
-    model: String,
-    spec: ArchSpec,
-    n_layers: usize,
-    tokens: Vec<Tokens>,
-    activations: Vec<(Hook, Tensor)>,
-}
-
-impl Model {
-    /// Runs an input and keeps what TransformerLens keeps by default: every activation but the opt-in ones.
-    pub fn run_with_cache(&self, input: impl Into<Input>) -> Result<Run> {
-        self.run(&input.into(), &RunOptions::new())
-    }
-
-    /// Runs an input and keeps what the options say.
-    pub fn run_with_options(&self, input: impl Into<Input>, options: &RunOptions) -> Result<Run> {
-        self.run(&input.into(), options)
-    }
-
-    /// Runs an input with a tap of one's own, which sees and may change every activation that it wants.
-    ///
-    /// ```
-    /// # use headlight::prelude::*;
-    /// use candle_core::Tensor;
-    /// use headlight::Tap;
-    ///
-    /// struct Count(usize);
-    /// impl Tap for Count {
-    ///     fn wants(&self, hook: Hook) -> bool {
-    ///         hook.site() == Site::Pattern
-    ///     }
-    ///     fn tap(&mut self, _: Hook, activation: Tensor) -> headlight::Result<Tensor> {
-    ///         self.0 += 1;
-    ///         Ok(activation)
-    ///     }
-    /// }
-    /// let mut count = Count(0);
-    /// let model = Model::open("built-in")?;
-    /// model.run_with_tap("the cat sat", &mut count)?;
-    /// assert_eq!(count.0, model.dims().n_layers);
-    /// # Ok::<(), headlight::Error>(())
-    /// ```
-    pub fn run_with_tap(&self, input: impl Into<Input>, tap: &mut dyn Tap) -> Result<()> {
-        let tokens = self.tokenize(&input.into())?;
-        self.execute(Start::Tokens(self.batch(&tokens)?), None, tap)
-    }
-
-    fn run(&self, input: &Input, options: &RunOptions) -> Result<Run> {
-        let n_layers = self.dims().n_layers;
-        let wanted = options.hooks(self)?;
-        let tokens = self.tokenize(input)?;
-        let mut record = Record::new(wanted);
-        self.execute(Start::Tokens(self.batch(&tokens)?), None, &mut record)?;
-        let spec = self.spec();
-        Ok(Run { model: self.name.clone(), spec, n_layers, tokens, activations: record.into_seen() })
-    }
+    pub(super) model: String,
+    pub(super) spec: ArchSpec,
+    pub(super) n_layers: usize,
+    pub(super) tokens: Vec<Tokens>,
+    pub(super) activations: Vec<(Hook, Tensor)>,
 }
 
 impl Run {
+    pub(crate) fn new(
+        model: String,
+        spec: ArchSpec,
+        n_layers: usize,
+        tokens: Vec<Tokens>,
+        activations: Vec<(Hook, Tensor)>,
+    ) -> Run {
+        Run { model, spec, n_layers, tokens, activations }
+    }
+
     /// The tokens of each input.
     pub fn tokens(&self) -> &[Tokens] {
         &self.tokens
@@ -274,7 +105,7 @@ impl Run {
         self.named(hook.into_hook()?)
     }
 
-    fn named(&self, hook: Hook) -> Result<NamedTensor> {
+    pub(super) fn named(&self, hook: Hook) -> Result<NamedTensor> {
         self.spec.check(hook, self.n_layers)?;
         let tensor = self.raw(hook)?;
         let lens: Vec<usize> = self.tokens.iter().map(Tokens::len).collect();
@@ -370,165 +201,32 @@ impl Run {
         self.named(Site::ResidPost.at(layer))
     }
 
-    /// Writes the activations as safetensors under TransformerLens's names, for Python; masked scores are -inf.
-    /// The metadata `tokens` is the ids as JSON, `[1, 2]` for one input and `[[1, 2], [3, 4]]` for several.
-    ///
-    /// ```
-    /// # use headlight::prelude::*;
-    /// let run = Model::open("built-in")?.run_with_cache("the cat sat")?;
-    /// let path = std::env::temp_dir().join(format!("headlight-doc-{}.safetensors", std::process::id()));
-    /// run.save(&path)?;
-    /// assert_eq!(Run::open(&path)?.tokens(), run.tokens());
-    /// # std::fs::remove_file(path).ok();
-    /// # Ok::<(), headlight::Error>(())
-    /// ```
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let alone = self.tokens.len() == 1;
-        let ids: Vec<&[u32]> = self.tokens.iter().map(Tokens::ids).collect();
-        let labels: Vec<&[String]> = self.tokens.iter().map(Tokens::labels).collect();
-        let bos: Vec<bool> = self.tokens.iter().map(Tokens::starts_with_bos).collect();
-        let metadata = HashMap::from([
-            ("tokens".to_string(), if alone { json!(ids[0]) } else { json!(ids) }.to_string()),
-            ("str_tokens".to_string(), if alone { json!(labels[0]) } else { json!(labels) }.to_string()),
-            ("starts_with_bos".to_string(), json!(bos).to_string()),
-            ("model".to_string(), self.model.clone()),
-            ("n_layers".to_string(), self.n_layers.to_string()),
-            ("spec".to_string(), json!(self.spec).to_string()),
-        ]);
-        let tensors = self.activations.iter().map(|(hook, _)| {
-            let tensor = self.named(*hook)?.tensor().to_device(&Device::Cpu)?;
-            Ok((hook.to_string(), SavedTensor(tensor)))
-        });
-        let tensors = tensors.collect::<Result<Vec<_>>>()?;
-        // One is written after another: brought in order where it is not, and as bytes.
-        let copies = |tensor: &Tensor| if tensor.is_contiguous() { 1 } else { 2 };
-        let size =
-            |SavedTensor(tensor): &SavedTensor| floats(tensor.dims().iter().copied().chain([copies(tensor)]));
-        let largest = tensors.iter().map(|(_, stored)| size(stored)).max().unwrap_or(0);
-        memory::check(&Device::Cpu, largest, || ("to save a run", ""))
-            .map_err(|error| error.remedied_by(Remedy::KeepLess))?;
-        files::write_by(path, |beside| {
-            safetensors::serialize_to_file(tensors, Some(metadata), beside).map_err(std::io::Error::other)
-        })
-    }
-
-    /// Reads what [`save`](Run::save) wrote.
-    pub fn open(path: impl AsRef<Path>) -> Result<Run> {
-        let path = path.as_ref();
-        let failed = |what: &str| {
-            Error::new(ErrorKind::File, format!("{} {what}", path.display()))
-                .help("give a file that `run.save(...)` or `headlight cache` wrote")
-        };
-        let len = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        // As a file, and as activations.
-        memory::check(&Device::Cpu, len.saturating_mul(2), || {
-            (format!("to read {}", path.display()), "save fewer activations, and read those")
-        })?;
-        let bytes = std::fs::read(path).map_err(|error| failed("cannot be read").caused_by(error))?;
-        let unsound = |error| failed("is not a sound safetensors file").caused_by(error);
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unsound)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(unsound)?;
-        let metadata = header.metadata().as_ref();
-        let text = |key: &str| {
-            metadata
-                .and_then(|all| all.get(key))
-                .ok_or_else(|| failed(&format!("has no `{key}` in its metadata")))
-        };
-        fn list<T: serde::de::DeserializeOwned>(text: &str) -> Option<Vec<Vec<T>>> {
-            serde_json::from_str(text).ok().or_else(|| Some(vec![serde_json::from_str(text).ok()?]))
-        }
-        let ids: Option<Vec<Vec<u32>>> = list(text("tokens")?);
-        let labels: Option<Vec<Vec<String>>> = list(text("str_tokens")?);
-        let bos: Option<Vec<bool>> = serde_json::from_str(text("starts_with_bos")?).ok();
-        let n_layers: Option<usize> = text("n_layers")?.parse().ok();
-        let (Some(ids), Some(labels), Some(bos), Some(n_layers)) = (ids, labels, bos, n_layers) else {
-            return Err(failed("has metadata that does not say its tokens"));
-        };
-        if !(1..=MOST_LAYERS).contains(&n_layers) {
-            return Err(failed(&format!("says that its model had {n_layers} layers")));
-        }
-        // Files from before there were other architectures say nothing.
-        let spec: ArchSpec = match metadata.and_then(|all| all.get("spec")) {
-            None => ArchSpec::GPT2,
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| failed("has metadata that does not say its spec").caused_by(error))?,
-        };
-        let len = ids.first().map_or(0, Vec::len);
-        let fits = ids.len() == labels.len() && ids.len() == bos.len() && len > 0;
-        if !fits || ids.iter().zip(&labels).any(|(ids, labels)| [ids.len(), labels.len()] != [len, len]) {
-            return Err(failed(&format!(
-                "has metadata that contradicts itself: {} inputs of {len} tokens with {} lists of labels",
-                ids.len(),
-                labels.len()
-            )));
-        }
-        let alone = ids.len() == 1;
-        let tokens: Vec<Tokens> = (ids.into_iter().zip(labels).zip(bos))
-            .map(|((ids, labels), has_bos)| Tokens::new(ids, labels, has_bos))
-            .collect();
-        let mut activations = Vec::new();
-        for hook in spec.hooks(n_layers) {
-            let Ok(view) = file.tensor(&hook.to_string()) else { continue };
-            if view.dtype() != Dtype::F32 {
-                return Err(failed(&format!("has `{hook}` in {:?}, not F32", view.dtype())));
+    /// An activation of a run of one input, batch first.
+    pub(crate) fn whole(&self, hook: Hook) -> Result<Tensor> {
+        match self.tokens() {
+            [_] => Ok(self.raw(hook)?.clone()),
+            many => {
+                Err(Error::new(ErrorKind::Input, format!("the other run has {} inputs, not one", many.len()))
+                    .remedied_by(Remedy::OneInput))
             }
-            let tensor = Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), &Device::Cpu)?;
-            let tensor = if alone { tensor.unsqueeze(0)? } else { tensor };
-            let axes = hook.site().axes();
-            let wanted = |axis: &AxisKind| axis.is_of_tokens().then_some(len);
-            let lens = std::iter::once(Some(tokens.len())).chain(axes.iter().map(wanted));
-            let largest = tokens.iter().flat_map(|tokens| tokens.ids()).max().map_or(0, |&id| id as usize);
-            if hook.site() == Site::UnembedOut && tensor.dims().last().is_some_and(|&len| len <= largest) {
-                return Err(failed(&format!(
-                    "has `{hook}` in shape {:?}, but its tokens have ids up to {largest}",
-                    view.shape()
-                )));
-            }
-            let fits = tensor.rank() == axes.len() + 1
-                && lens.zip(tensor.dims()).all(|(wanted, &len)| len > 0 && wanted.is_none_or(|w| w == len));
-            if !fits {
-                return Err(failed(&format!(
-                    "has `{hook}` in shape {:?}, which does not fit its tokens",
-                    view.shape()
-                )));
-            }
-            activations.push((hook, tensor));
         }
-        Ok(Run { model: text("model")?.clone(), spec, n_layers, tokens, activations })
-    }
-}
-
-/// More than any model has: a file that claims more is not believed.
-const MOST_LAYERS: usize = 10_000;
-
-/// An activation as safetensors writes it.
-struct SavedTensor(Tensor);
-
-impl safetensors::View for SavedTensor {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
     }
 
-    fn shape(&self) -> &[usize] {
-        self.0.dims()
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        // Views of others, as of an input among several, lie in another order.
-        let Ok(tensor) = self.0.contiguous() else { return Cow::Borrowed(&[]) };
-        let (storage, layout) = tensor.storage_and_layout();
-        let bytes = match (&*storage, layout.contiguous_offsets()) {
-            (candle_core::Storage::Cpu(cpu), Some((start, end))) => cpu
-                .as_slice::<f32>()
-                .map(|values| values[start..end].iter().flat_map(|value| value.to_le_bytes()).collect()),
-            _ => Ok(Vec::new()),
-        };
-        Cow::Owned(bytes.unwrap_or_default())
-    }
-
-    fn data_len(&self) -> usize {
-        self.0.elem_count() * size_of::<f32>()
+    /// The mean of an activation over inputs and positions.
+    pub(crate) fn mean_over_positions(&self, hook: Hook) -> Result<Tensor> {
+        let (mut sum, mut count) = (None::<Tensor>, 0);
+        for index in 0..self.tokens().len() {
+            progress::check("taking the mean of a run")?;
+            let item = self.item(index)?;
+            let tensor = item.raw(hook)?.sum(1)?.squeeze(0)?;
+            count += item.tokens()[0].len();
+            sum = Some(match sum {
+                Some(sum) => (sum + tensor)?,
+                None => tensor,
+            });
+        }
+        let sum = sum.map_or_else(|| Tensor::zeros(1, candle_core::DType::F32, &Device::Cpu), Ok)?;
+        Ok((sum / count.max(1) as f64)?)
     }
 }
 
@@ -555,29 +253,5 @@ impl Visualize for Run {
             views = self.tokens.iter().map(Visualize::views).collect::<Result<Vec<_>>>()?.concat();
         }
         Ok(views)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn globs() {
-        let cases = [
-            ("*", "hook_embed", true),
-            ("hook_embed", "hook_embed", true),
-            ("hook", "hook_embed", false),
-            ("*.hook_pattern", "blocks.0.attn.hook_pattern", true),
-            ("blocks.*.attn.*", "blocks.10.attn.hook_z", true),
-            ("blocks.1.*", "blocks.10.attn.hook_z", false),
-            ("*attn*attn*", "blocks.0.attn.hook_z", false),
-            ("*z", "blocks.0.attn.hook_z", true),
-            ("blocks.0.attn.hook_z*hook_z", "blocks.0.attn.hook_z", false),
-            ("", "hook_embed", false),
-        ];
-        for (glob, text, expected) in cases {
-            assert_eq!(matches(glob, text), expected, "{glob} on {text}");
-        }
     }
 }

@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::memory::floats;
+use crate::model::digest::of_weights;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor, numbered};
 use crate::network::dims::Dims;
@@ -134,6 +135,11 @@ impl Model {
         layer: usize,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((self.param(norm(NormParam::Gain), layer)?, self.param(norm(NormParam::Bias), layer)?))
+    }
+
+    /// The digest of the weights and of what is said of the edits, whatever the model was opened as.
+    pub(crate) fn digest(&self) -> Result<String> {
+        of_weights(&self.network.weights()?, &self.edits())
     }
 
     fn unknown_weight(&self, name: &str) -> Result<Error> {

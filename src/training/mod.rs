@@ -19,7 +19,7 @@ use crate::analysis::heads::repeated_tokens::RepeatedTokens;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Site;
 use crate::model::model::Model;
-use crate::model::run::RunOptions;
+use crate::model::run_options::RunOptions;
 use crate::network::config::ConfigFile;
 use crate::network::cpu::ops::cross_entropy;
 use crate::network::network::Network;

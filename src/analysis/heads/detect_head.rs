@@ -3,12 +3,13 @@
 use candle_core::Tensor;
 
 use crate::analysis::head_grid::HeadGrid;
-use crate::analysis::heads::scores::HeadKind;
+use crate::analysis::heads::kind::HeadKind;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
-use crate::model::run::{Run, RunOptions};
+use crate::model::run::Run;
+use crate::model::run_options::RunOptions;
 use crate::named::ValueKind;
 use crate::progress;
 

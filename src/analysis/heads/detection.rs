@@ -7,7 +7,8 @@
 use std::fmt;
 
 use crate::analysis::head_grid::HeadGrid;
-use crate::analysis::heads::scores::{HeadKind, HeadScores};
+use crate::analysis::heads::kind::HeadKind;
+use crate::analysis::heads::scores::HeadScores;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
 use crate::named::{NamedTensor, ValueKind};

@@ -7,8 +7,9 @@ use std::fmt;
 
 use candle_core::{D, Tensor};
 
+use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::heads::repeated_tokens::RepeatedTokens;
-use crate::analysis::heads::scores::{HeadKind, head_scores};
+use crate::analysis::heads::scores::head_scores;
 use crate::analysis::residual::stream::as_normed;
 use crate::analysis::sweep::engine::sweep;
 use crate::analysis::sweep::metric::Metric;
@@ -16,7 +17,7 @@ use crate::error::Result;
 use crate::hook::{Head, Site};
 use crate::model::edit::Ablation;
 use crate::model::model::Model;
-use crate::model::run::RunOptions;
+use crate::model::run_options::RunOptions;
 use crate::network::param::Param;
 use crate::progress::{Progress, check_stop};
 use crate::view::{Table, View, Visualize};

@@ -5,81 +5,21 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-
 use crate::analysis::head_grid::HeadGrid;
+use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::heads::repeated_tokens::{RepeatedTokens, SHORTEST};
 use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, SweepPart, SweepSpec};
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
-use crate::model::run::{Run, RunOptions};
+use crate::model::run::Run;
+use crate::model::run_options::RunOptions;
 use crate::named::{NamedTensor, ValueKind};
 use crate::network::cpu::ops::{sum, sum_of_products};
 use crate::progress;
 use crate::progress::Progress;
 use crate::view::{View, Visualize};
-
-/// A kind of head, by where it attends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum HeadKind {
-    /// Attends to the token after an earlier copy of the current one.
-    Induction,
-    /// Attends to the token just before.
-    PreviousToken,
-    /// Attends to an earlier copy of the current token.
-    DuplicateToken,
-    /// Attends to the current token.
-    CurrentToken,
-    /// Attends to the first token, where heads rest that have nothing to do.
-    FirstToken,
-}
-
-impl HeadKind {
-    /// Every kind.
-    pub const ALL: [HeadKind; 5] = [
-        HeadKind::Induction,
-        HeadKind::PreviousToken,
-        HeadKind::DuplicateToken,
-        HeadKind::CurrentToken,
-        HeadKind::FirstToken,
-    ];
-
-    /// `induction`, `previous_token`, ...: the key in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            HeadKind::Induction => "induction",
-            HeadKind::PreviousToken => "previous_token",
-            HeadKind::DuplicateToken => "duplicate_token",
-            HeadKind::CurrentToken => "current_token",
-            HeadKind::FirstToken => "first_token",
-        }
-    }
-
-    /// How far back the attended key lies in tokens that repeat with a period; nothing for the first token.
-    fn distance(self, period: usize) -> Option<usize> {
-        match self {
-            HeadKind::Induction => Some(period - 1),
-            HeadKind::PreviousToken => Some(1),
-            HeadKind::DuplicateToken => Some(period),
-            HeadKind::CurrentToken => Some(0),
-            HeadKind::FirstToken => None,
-        }
-    }
-
-    fn needs_repeats(self) -> bool {
-        matches!(self, HeadKind::Induction | HeadKind::DuplicateToken)
-    }
-}
-
-impl fmt::Display for HeadKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name().replace('_', " "))
-    }
-}
 
 /// A score from 0 to 1 for every head, layer by head: the mean probability with which it attends as its kind does.
 #[derive(Clone)]

@@ -14,7 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::analysis::heads::scores::HeadKind;
+use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::digest::OfIds;
