@@ -219,7 +219,7 @@ impl Model {
         }
         let mut layers: BTreeMap<usize, BTreeMap<(usize, usize), Vec<usize>>> = BTreeMap::new();
         for &AttentionEdge { head, query, key } in edges {
-            head.check(dims.n_layers, dims.n_heads)?;
+            dims.check_head(head)?;
             if key > query || query >= dims.n_ctx {
                 return Err(Error::new(
                     ErrorKind::Edit,
@@ -318,7 +318,7 @@ impl Model {
     fn check_component(&self, component: Component) -> Result<()> {
         let dims = self.dims();
         match component {
-            Component::Head(head) => head.check(dims.n_layers, dims.n_heads).map(|_| ()),
+            Component::Head(head) => dims.check_head(head).map(|_| ()),
             Component::Mlp(layer) => self.hook(Site::MlpOut.at(layer)).map(|_| ()),
             Component::Neuron { layer, index } => {
                 self.hook(Site::MlpPost.at(layer))?;

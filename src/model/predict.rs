@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Site;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
@@ -32,13 +32,7 @@ impl Run {
     /// The loss of each prediction, in nats, labelled by the token that was to be predicted: one fewer than there
     /// are tokens. Fails for several inputs: take one with [`item`](Run::item).
     pub fn loss_per_token(&self) -> Result<NamedTensor> {
-        let [tokens] = self.tokens() else {
-            return Err(Error::new(
-                ErrorKind::Input,
-                format!("the run has {} inputs, each with losses of its own", self.tokens().len()),
-            )
-            .remedied_by(Remedy::OneInput));
-        };
+        let tokens = self.single()?;
         let losses = losses(self.logits()?.tensor(), tokens)?;
         let labels: Vec<String> = tokens.labels()[1..].to_vec();
         let named = NamedTensor::from_vec(

@@ -10,7 +10,6 @@ use crate::model::digest::OfIds;
 use crate::model::input::Tokens;
 use crate::named::{Axis, NamedTensor, ValueKind, numbered};
 use crate::network::spec::ArchSpec;
-use crate::network::tap::Tap;
 use crate::progress;
 use crate::view::{View, Visualize};
 
@@ -49,6 +48,17 @@ impl Run {
     /// The tokens of each input.
     pub fn tokens(&self) -> &[Tokens] {
         &self.tokens
+    }
+
+    /// The tokens of a run of one input. Fails where there are several.
+    pub(crate) fn single(&self) -> Result<&Tokens> {
+        match self.tokens() {
+            [tokens] => Ok(tokens),
+            many => {
+                let what = format!("the run has {} inputs, where one is read", many.len());
+                Err(Error::new(ErrorKind::Input, what).remedied_by(Remedy::OneInput))
+            }
+        }
     }
 
     /// The name of the model that ran.
@@ -203,13 +213,8 @@ impl Run {
 
     /// An activation of a run of one input, batch first.
     pub(crate) fn whole(&self, hook: Hook) -> Result<Tensor> {
-        match self.tokens() {
-            [_] => Ok(self.raw(hook)?.clone()),
-            many => {
-                Err(Error::new(ErrorKind::Input, format!("the other run has {} inputs, not one", many.len()))
-                    .remedied_by(Remedy::OneInput))
-            }
-        }
+        self.single()?;
+        Ok(self.raw(hook)?.clone())
     }
 
     /// The mean of an activation over inputs and positions.

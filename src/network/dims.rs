@@ -1,6 +1,7 @@
 //! The sizes of a network.
 
-use crate::hook::AxisKind;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::{AxisKind, Head};
 
 /// The sizes of a network, under TransformerLens's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,11 @@ pub struct Dims {
 }
 
 impl Dims {
+    /// Fails if there is no such head.
+    pub(crate) fn check_head(&self, head: Head) -> Result<Head> {
+        head.check(self.n_layers, self.n_heads)
+    }
+
     /// How long an axis of an activation is, of inputs of `len` positions that see `seen` keys.
     pub(crate) fn axis_len(&self, axis: AxisKind, len: usize, seen: usize) -> usize {
         match axis {
@@ -37,5 +43,14 @@ impl Dims {
             AxisKind::Scale => 1,
             AxisKind::Vocabulary => self.d_vocab,
         }
+    }
+}
+
+/// Fails if a token id is none of a vocabulary of so many tokens.
+pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>, d_vocab: usize) -> Result<()> {
+    match ids.into_iter().find(|&&id| id as usize >= d_vocab) {
+        None => Ok(()),
+        Some(id) => Err(Error::new(ErrorKind::Input, format!("token id {id} is out of range"))
+            .help(format!("the vocabulary has {d_vocab} tokens: ids are 0 to {}", d_vocab - 1))),
     }
 }

@@ -22,6 +22,7 @@ use crate::model::model::Model;
 use crate::model::run_options::RunOptions;
 use crate::network::config::ConfigFile;
 use crate::network::cpu::ops::cross_entropy;
+use crate::network::dims::check_ids;
 use crate::network::network::Network;
 use crate::network::record::Record;
 use crate::network::start::Start;
@@ -301,13 +302,7 @@ impl Training {
                 "cut all sequences to one length".into(),
             );
         }
-        match sequences.iter().flatten().find(|&&id| id as usize >= d_vocab) {
-            Some(id) => wrong(
-                format!("token id {id} is out of range"),
-                format!("the vocabulary has {d_vocab} tokens: ids are 0 to {}", d_vocab - 1),
-            ),
-            None => Ok(()),
-        }
+        check_ids(sequences.iter().flatten(), d_vocab)
     }
 }
 

@@ -16,6 +16,7 @@ mod fuzz_opening;
 mod gguf;
 mod goldens;
 mod hub;
+mod imports;
 mod interventions;
 mod notebook;
 mod opening;

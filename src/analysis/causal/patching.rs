@@ -298,7 +298,7 @@ pub fn path_patching(
     let to = match receiver {
         PathReceiver::Logits => None,
         PathReceiver::Query(to) | PathReceiver::Key(to) | PathReceiver::Value(to) => {
-            Some(to.check(dims.n_layers, dims.n_heads)?)
+            Some(dims.check_head(to)?)
         }
     };
     let sharing = match receiver {

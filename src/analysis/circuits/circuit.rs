@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use nalgebra::{Complex, DMatrix};
 
 use crate::analysis::circuits::low_rank::{LowRank, Svd, eigenvalues, matrix, positivity};
-use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
@@ -108,8 +108,7 @@ pub(crate) fn layer_factors(model: &Model, layer: usize, kind: CircuitKind) -> R
 
 impl Circuit {
     fn new(model: &Model, head: Head, kind: CircuitKind) -> Result<Circuit> {
-        let Dims { n_layers, n_heads, .. } = *model.dims();
-        let head = head.check(n_layers, n_heads)?;
+        let head = model.dims().check_head(head)?;
         let (left, right) = layer_factors(model, head.layer, kind)?;
         let (left, right) = (left.get(head.head)?.contiguous()?, right.get(head.head)?.contiguous()?);
         Ok(Circuit { kind, head, model: model.clone(), distance: None, left, right })
@@ -225,10 +224,7 @@ impl Circuit {
             )
             .help(format!("take `qk_circuit(&model, head({}, {}))?`", self.head.layer, self.head.head)));
         }
-        let [tokens] = run.tokens() else {
-            return Err(Error::new(ErrorKind::Input, format!("the run has {} inputs", run.tokens().len()))
-                .remedied_by(Remedy::OneInput));
-        };
+        let tokens = run.single()?;
         let Dims { n_layers, d_model, .. } = *self.model.dims();
         let other = |what: String| {
             Err(Error::new(ErrorKind::Input, what)

@@ -141,7 +141,7 @@ impl<'a> Parts<'a> {
     fn new(model: &'a Model, run: &'a Run, head: Head) -> Result<Self> {
         let stream = Stream::new(model, run)?;
         let dims = *model.dims();
-        head.check(dims.n_layers, dims.n_heads)?;
+        dims.check_head(head)?;
         if model.scoring(head.layer)?.is_normed() {
             return Err(Error::new(
                 ErrorKind::Input,

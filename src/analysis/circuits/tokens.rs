@@ -15,6 +15,7 @@ use crate::model::input::{Input, Sequences};
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor};
 use crate::network::dims::Dims;
+use crate::network::dims::check_ids;
 use crate::progress::Progress;
 use crate::view::{Table, View, Visualize};
 use crate::{memory, progress};
@@ -156,11 +157,7 @@ impl Circuit {
             }
             Sequences::Ids(ids) => ids.concat(),
         };
-        let d_vocab = self.model.dims().d_vocab;
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= d_vocab) {
-            return Err(Error::new(ErrorKind::Input, format!("token id {id} is out of range"))
-                .help(format!("the vocabulary has {d_vocab} tokens: ids are 0 to {}", d_vocab - 1)));
-        }
+        check_ids(&ids, self.model.dims().d_vocab)?;
         at_least_one(ids.len(), "tokens")?;
         Ok(ids)
     }

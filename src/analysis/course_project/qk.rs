@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::error::{Error, Result};
 use crate::hook::Site;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor};
@@ -61,10 +61,7 @@ impl Visualize for QkAsPublished {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn qk_as_published(run: &Run, layer: usize) -> Result<QkAsPublished> {
-    let [tokens] = run.tokens() else {
-        return Err(Error::new(ErrorKind::Input, format!("the run has {} inputs", run.tokens().len()))
-            .remedied_by(Remedy::OneInput));
-    };
+    let tokens = run.single()?;
     let (q, k) = (run.get(Site::Q.at(layer))?, run.get(Site::K.at(layer))?); // (T, H, D)
     let (q, k) = (q.tensor(), k.tensor());
     let meetings = q.contiguous()?.matmul(&k.transpose(1, 2)?.contiguous()?)?.mean(0)?; // (H, keys' H)

@@ -61,7 +61,7 @@ pub fn detect_head(
     let run = model.run_with_options(input, &RunOptions::only([Site::Pattern]))?;
     let dims = model.dims();
     if let Some(heads) = &options.heads {
-        heads.iter().try_for_each(|head| head.check(dims.n_layers, dims.n_heads).map(|_| ()))?;
+        heads.iter().try_for_each(|head| dims.check_head(*head).map(drop))?;
     }
     let mut sums = vec![0f32; dims.n_layers * dims.n_heads];
     let inputs = run.tokens().len();

@@ -86,7 +86,7 @@ impl GroundTruth {
     /// A truth of one's own: these heads of the model, and no others.
     pub fn heads(model: &Model, heads: &[Head]) -> Result<GroundTruth> {
         let dims = model.dims();
-        heads.iter().try_for_each(|head| head.check(dims.n_layers, dims.n_heads).map(|_| ()))?;
+        heads.iter().try_for_each(|head| dims.check_head(*head).map(drop))?;
         let entry = |head: Head| Entry { head, is_true: heads.contains(&head), evidence: None };
         let heads = all(model).map(entry).collect();
         Ok(GroundTruth { title: "given heads".into(), criteria: Criteria::default(), heads })

@@ -9,7 +9,7 @@ use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::heads::repeated_tokens::{RepeatedTokens, SHORTEST};
 use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, SweepPart, SweepSpec};
-use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
@@ -208,10 +208,7 @@ on_repeated_tokens! {
 }
 
 fn scores_of_run(run: &Run, kind: HeadKind) -> Result<HeadScores> {
-    let [tokens] = run.tokens() else {
-        return Err(Error::new(ErrorKind::Input, format!("the run has {} inputs", run.tokens().len()))
-            .remedied_by(Remedy::OneInput));
-    };
+    let tokens = run.single()?;
     let period = match tokens.period() {
         Some(period) if kind == HeadKind::Induction && period < SHORTEST => {
             return Err(Error::new(

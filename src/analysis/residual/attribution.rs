@@ -8,7 +8,7 @@
 use candle_core::{D, Tensor};
 
 use crate::analysis::head_grid::HeadGrid;
-use crate::analysis::residual::stream::{Stream, as_normed, one_input, through_all};
+use crate::analysis::residual::stream::{Stream, as_normed, through_all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::memory;
@@ -16,6 +16,7 @@ use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor};
+use crate::network::dims::check_ids;
 use crate::network::param::Param;
 
 const STACK_AXES: [&str; 3] = ["component", "position", "d_model"];
@@ -72,7 +73,7 @@ pub fn decompose_resid(run: &Run) -> Result<NamedTensor> {
 }
 
 fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<NamedTensor> {
-    one_input(run)?;
+    run.single()?;
     let (labels, hooks): (Vec<String>, Vec<Hook>) = parts.into_iter().unzip();
     let width = run.raw(hooks[0])?.dims().iter().copied();
     memory::check(run.raw(hooks[0])?.device(), floats(width.chain([hooks.len()])), || {
@@ -320,12 +321,7 @@ struct LogitDirection {
 impl LogitDirection {
     fn new(model: &Model, correct: u32, incorrect: Option<u32>) -> Result<Self> {
         let tokens: Vec<u32> = std::iter::once(correct).chain(incorrect).collect();
-        let d_vocab = model.dims().d_vocab;
-        if let Some(id) = tokens.iter().find(|&&id| id as usize >= d_vocab) {
-            return Err(Error::new(ErrorKind::Input, format!("token id {id} is out of range")).help(
-                format!("ids are 0 to {}: take them from `model.to_single_token(\" word\")`", d_vocab - 1),
-            ));
-        }
+        check_ids(&tokens, model.dims().d_vocab)?;
         let (w_u, b_u) =
             (model.required_param(Param::Unembed, 0)?, model.required_param(Param::UnembedBias, 0)?);
         let of = |id: u32| -> Result<(Tensor, f32)> {

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Tensor};
 
-use crate::error::{Error, ErrorKind, Remedy, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::model::input::Tokens;
 use crate::model::model::Model;
@@ -20,18 +20,6 @@ pub(crate) struct Stream<'a> {
     tokens: &'a Tokens,
 }
 
-/// The tokens of a run of one input.
-pub(crate) fn one_input(run: &Run) -> Result<&Tokens> {
-    match run.tokens() {
-        [tokens] => Ok(tokens),
-        many => Err(Error::new(
-            ErrorKind::Input,
-            format!("the run has {} inputs, each with a stream of its own", many.len()),
-        )
-        .remedied_by(Remedy::OneInput)),
-    }
-}
-
 /// What a model's norms see of a tensor: nothing of its mean over dimension `dim`, where they centre.
 pub(crate) fn as_normed(model: &Model, x: &Tensor, dim: usize) -> Result<Tensor> {
     match model.spec().norm {
@@ -42,7 +30,7 @@ pub(crate) fn as_normed(model: &Model, x: &Tensor, dim: usize) -> Result<Tensor>
 
 impl<'a> Stream<'a> {
     pub(crate) fn new(model: &'a Model, run: &'a Run) -> Result<Self> {
-        let tokens = one_input(run)?;
+        let tokens = run.single()?;
         // A folded model has the sizes of the one it was made from, but other activations: sizes alone do not tell.
         if run.model() != model.name() || run.n_layers() != model.dims().n_layers {
             return Err(Error::new(

@@ -11,6 +11,7 @@ use crate::model::input::Tokens;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor};
 use crate::network::cpu::ops::{log_sum_exp, sum};
+use crate::network::dims::check_ids;
 use crate::progress;
 
 /// What is measured of a prediction. Losses, log-probabilities and divergences are in nats.
@@ -146,7 +147,7 @@ impl Metric {
                 );
             }
             Metric::InductionScore(head) => {
-                head.check(dims.n_layers, dims.n_heads)?;
+                dims.check_head(*head)?;
                 tokens.period().map(|_| ()).ok_or_else(|| {
                     Error::new(ErrorKind::Input, format!("{tokens} does not say the same tokens twice"))
                         .help("an induction score takes an input that repeats as a whole")
@@ -155,11 +156,7 @@ impl Metric {
             }
             _ => (Vec::new(), None),
         };
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= dims.d_vocab) {
-            let help =
-                format!("the vocabulary has {0} tokens: ids are 0 to {1}", dims.d_vocab, dims.d_vocab - 1);
-            return refused(format!("token id {id} is out of range"), &help);
-        }
+        check_ids(&ids, dims.d_vocab)?;
         if let Some(position) = position.filter(|&position| position >= tokens.len()) {
             return refused(
                 format!("there is no position {position} in an input of {} tokens", tokens.len()),
