@@ -18,6 +18,7 @@ mod notebook;
 mod open;
 pub mod prelude;
 mod progress;
+mod random;
 mod tokenizer;
 pub mod training;
 mod view;

@@ -7,7 +7,7 @@ use std::path::Path;
 /// The rooms of the library, from the bottom up: each may import what stands before it, and what shares its line.
 const ROOMS: [&[&str]; 13] = [
     &["error"],
-    &["files", "hook", "json", "markup", "notebook"],
+    &["files", "hook", "json", "markup", "notebook", "random"],
     &["progress"],
     &["memory"],
     &["named"],

@@ -1,12 +1,11 @@
 //! Composition scores: how far one head's output is what a later head's queries, keys or values read (Elhage et al. 2021,
 //! "A Mathematical Framework for Transformer Circuits").
 
-use std::f64::consts::TAU;
 use std::fmt;
 
 use candle_core::{DType, Device, Storage, Tensor};
 use nalgebra::DMatrix;
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
@@ -22,6 +21,7 @@ use crate::network::cpu::ops::sum_of_products;
 use crate::network::dims::Dims;
 use crate::network::tap::not_reached;
 use crate::progress::{Progress, check_stop};
+use crate::random::normal;
 use crate::view::{View, Visualize};
 
 /// What of the later head reads the earlier one's output.
@@ -308,12 +308,7 @@ fn baseline(d_model: usize, d_head: usize) -> Result<CompositionBaseline> {
     const HEADS: usize = 6;
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let mut gaussian = |rows: usize, columns: usize| -> Result<Tensor> {
-        let mut one = || {
-            // Box and Muller 1958; 1 - u is never 0.
-            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-            radius * (TAU * rng.random::<f64>()).cos()
-        };
-        let values: Vec<f32> = (0..HEADS * rows * columns).map(|_| one() as f32).collect();
+        let values: Vec<f32> = (0..HEADS * rows * columns).map(|_| normal(&mut rng) as f32).collect();
         Ok(Tensor::from_vec(values, (HEADS, rows, columns), &Device::Cpu)?)
     };
     let mut factors =

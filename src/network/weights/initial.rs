@@ -3,10 +3,11 @@
 //! of those. Gains of norms are 1, biases 0.
 
 use candle_core::{Device, Tensor};
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::Result;
+use crate::random::normal;
 
 /// GPT-2's.
 pub(crate) const DEVIATION: f64 = 0.02;
@@ -52,7 +53,7 @@ impl Initial {
                 let writers =
                     if WRITING.iter().any(|end| name.ends_with(end)) { 2 * self.n_layers } else { 1 };
                 let deviation = self.deviation / (writers as f64).sqrt();
-                (0..count).map(|_| (self.normal() * deviation) as f32).collect()
+                (0..count).map(|_| (normal(&mut self.rng) * deviation) as f32).collect()
             }
         };
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_device(device)?;
@@ -63,11 +64,5 @@ impl Initial {
     /// What was drawn, in the order in which it was asked for.
     pub(crate) fn into_initialized(self) -> Vec<(String, Tensor)> {
         self.initialized
-    }
-
-    /// By Box and Muller's transform.
-    fn normal(&mut self) -> f64 {
-        let (u, v): (f64, f64) = (1.0 - self.rng.random::<f64>(), self.rng.random());
-        (-2.0 * u.ln()).sqrt() * (2.0 * std::f64::consts::PI * v).cos()
     }
 }
