@@ -2,10 +2,10 @@
 //! The tolerances are those of `tests/golden/README.md`: above TransformerLens's own f32 error.
 
 use crate::common::{Golden, MODELS, max_abs_diff, numbers};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use headlight::analysis::*;
 use headlight::prelude::*;
-use headlight::{Hook, Result, Site};
+use headlight::{Hook, Result, Site, Tap};
 
 fn tolerance(site: Site) -> f64 {
     match site {
@@ -25,6 +25,33 @@ fn unmasked(values: Vec<f32>) -> Vec<f64> {
     values.into_iter().map(|value| if value == f32::NEG_INFINITY { 0.0 } else { f64::from(value) }).collect()
 }
 
+/// Holds one activation against TransformerLens's.
+fn assert_golden(
+    golden: &Golden,
+    model: &str,
+    processing: &str,
+    hook: Hook,
+    shape: &[usize],
+    values: &[f64],
+) {
+    let entry = golden.at(&["hooks_A", processing, &hook.to_string()]);
+    let what = format!("{model}, {processing}, {hook}");
+    assert_eq!(shape, numbers(&entry["shape"]).map(|n| n as usize).collect::<Vec<_>>(), "{what}");
+    let (first, last) = (&values[..6.min(values.len())], &values[values.len().saturating_sub(6)..]);
+    for (key, found) in [("first", first), ("last", last)] {
+        let apart = max_abs_diff(found, &numbers(&entry[key]).collect::<Vec<_>>());
+        assert!(apart < tolerance(hook.site()), "{what}: {key} values differ by {apart}");
+    }
+    // A sum's error grows with the root of its terms at most, for errors that are not all one way.
+    let bound = tolerance(hook.site()) * (values.len() as f64).sqrt().max(1.0) * 2.0;
+    let apart = (values.iter().sum::<f64>() - entry["sum"].as_f64().unwrap_or(f64::NAN)).abs();
+    assert!(apart < bound, "{what}: the sum differs by {apart}");
+    if let Some(expected) = golden.tensor(&format!("A.{processing}.{hook}")) {
+        let apart = max_abs_diff(values, &expected);
+        assert!(apart < tolerance(hook.site()), "{what}: differs by {apart}");
+    }
+}
+
 #[test]
 fn every_hook_is_transformer_lens_s() -> Result<()> {
     for name in MODELS {
@@ -36,28 +63,45 @@ fn every_hook_is_transformer_lens_s() -> Result<()> {
             assert_eq!(order, golden.strings("/hook_order"), "{name}: the hooks and their order");
             for hook in run.hooks() {
                 let found = run.get(hook)?;
-                let entry = golden.at(&["hooks_A", processing, &hook.to_string()]);
-                let what = format!("{name}, {processing}, {hook}");
-                assert_eq!(
-                    found.shape(),
-                    numbers(&entry["shape"]).map(|n| n as usize).collect::<Vec<_>>(),
-                    "{what}"
-                );
-                let values = unmasked(found.to_vec()?);
-                let (first, last) =
-                    (&values[..6.min(values.len())], &values[values.len().saturating_sub(6)..]);
-                for (key, found) in [("first", first), ("last", last)] {
-                    let apart = max_abs_diff(found, &numbers(&entry[key]).collect::<Vec<_>>());
-                    assert!(apart < tolerance(hook.site()), "{what}: {key} values differ by {apart}");
-                }
-                // A sum's error grows with the root of its terms at most, for errors that are not all one way.
-                let bound = tolerance(hook.site()) * (values.len() as f64).sqrt().max(1.0) * 2.0;
-                let apart = (values.iter().sum::<f64>() - entry["sum"].as_f64().unwrap_or(f64::NAN)).abs();
-                assert!(apart < bound, "{what}: the sum differs by {apart}");
-                if let Some(expected) = golden.tensor(&format!("A.{processing}.{hook}")) {
-                    let apart = max_abs_diff(&values, &expected);
-                    assert!(apart < tolerance(hook.site()), "{what}: differs by {apart}");
-                }
+                assert_golden(&golden, name, processing, hook, &found.shape(), &unmasked(found.to_vec()?));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Has everything tracked from the embeddings on, as where gradients are taken: no operation is then done in one pass.
+struct Tracked(Vec<(Hook, Tensor)>);
+
+impl Tap for Tracked {
+    fn wants(&self, _: Hook) -> bool {
+        true
+    }
+
+    fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
+        self.0.push((hook, activation.detach()));
+        if hook.site() != Site::Embed {
+            assert!(activation.track_op() || hook.site() == Site::PosEmbed, "`{hook}` is not tracked");
+            return Ok(activation);
+        }
+        let zero = Var::zeros(activation.dims(), DType::F32, &Device::Cpu)?;
+        Ok((activation + zero.as_tensor())?)
+    }
+}
+
+#[test]
+fn every_hook_is_so_where_operations_are_not_fused() -> Result<()> {
+    for name in MODELS {
+        let golden = Golden::open(name);
+        let raw = Model::open(&golden.folder)?;
+        for (processing, model) in [("raw", raw.clone()), ("proc", raw.folded()?)] {
+            let mut tracked = Tracked(Vec::new());
+            model.run_with_tap(golden.ids("A"), &mut tracked)?;
+            let order: Vec<String> = tracked.0.iter().map(|(hook, _)| hook.to_string()).collect();
+            assert_eq!(order, golden.strings("/hook_order"), "{name}: the hooks and their order");
+            for (hook, activation) in tracked.0 {
+                let values = unmasked(activation.flatten_all()?.to_vec1()?);
+                assert_golden(&golden, name, processing, hook, &activation.dims()[1..], &values);
             }
         }
     }
