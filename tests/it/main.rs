@@ -10,6 +10,7 @@ mod built_in;
 mod circuits;
 mod cli;
 mod detection;
+mod documents;
 mod errors;
 mod figure;
 mod fuzz_opening;

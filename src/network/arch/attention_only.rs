@@ -3,7 +3,7 @@
 //!
 //! A folder holds TransformerLens's own config, with `"model_type": "attn-only"`, and weights under TransformerLens's names.
 //!
-//! Shapes at the end of lines: B batch, T positions, H heads, D width of a head, M width of the residual stream.
+//! Shapes at the end of lines: H heads, D width of a head, M width of the residual stream, V vocabulary.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};

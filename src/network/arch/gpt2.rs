@@ -2,7 +2,7 @@
 //! Vaswani et al. 2017 with the norms moved to the inputs of attention and MLP. Cerebras-GPT (Dey et al. 2023) and
 //! DistilGPT2 are of this architecture too.
 //!
-//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+//! Shapes at the end of lines: M width of the residual stream, V vocabulary.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! GPT-Neo: Black et al. 2021, "GPT-Neo: Large Scale Autoregressive Language Modeling with Mesh-Tensorflow". GPT-2's
 //! block; every other layer looks back a window only, and scores are not divided by the root of a head's width.
 //!
-//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+//! Shapes at the end of lines: M width of the residual stream, V vocabulary.
 
 use serde::{Deserialize, Serialize};
 

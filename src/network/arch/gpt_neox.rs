@@ -2,7 +2,7 @@
 //! 2023). Attention and MLP read the same stream, each through a norm of its own, and are added to it together (section
 //! 2.1); rotary positions turn a part of each head (section 2.1.1).
 //!
-//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+//! Shapes at the end of lines: M width of the residual stream, V vocabulary.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};

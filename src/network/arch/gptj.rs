@@ -2,7 +2,7 @@
 //! read the same stream through the same norm, and are added to it together; rotary positions turn neighbouring entries of
 //! a part of each head.
 //!
-//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+//! Shapes at the end of lines: M width of the residual stream, V vocabulary.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,6 @@ use crate::network::parts::rotary::{Pairs, Rotary, Scaling};
 use crate::network::weights::file::Weights;
 use crate::network::weights::scope::{Scope, unembedding};
 
-/// The MLP's norm is attention's, under a name of its own, as in TransformerLens.
 /// What a GPT-J's `config.json` says.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default)]
@@ -99,6 +98,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                 output: attn.linear("out_proj", [m, m], false)?,
                 scoring: ScoreSpec { rotary: Some(rotary.clone()), ..ScoreSpec::plain(d_head) },
             },
+            // The MLP's norm is attention's, under a name of its own, as in TransformerLens.
             mlp: Some((norm, mlp)),
         });
     }

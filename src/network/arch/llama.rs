@@ -3,7 +3,7 @@
 //! and slowed rotary positions from Llama 3.1 on (Grattafiori et al. 2024). SmolLM2 is of this architecture too; Mistral and
 //! Qwen differ in what [`Variant`] says.
 //!
-//! Shapes at the end of lines: B batch, T positions, M width of the residual stream.
+//! Shapes at the end of lines: M width of the residual stream, V vocabulary.
 
 use serde::{Deserialize, Serialize};
 
