@@ -190,6 +190,27 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
 }
 
 /// The metrics that no golden has, against their definitions.
+/// A head's score is linear in its own pattern, so that there the estimate is the truth; and lower layers have slopes too.
+#[test]
+fn a_score_has_a_gradient() -> Result<()> {
+    let golden = Golden::open("tiny-gpt2-induction");
+    let model = Model::open(&golden.folder)?;
+    let clean = golden.ids("B");
+    let other = |(index, &id): (usize, &u32)| if index == 0 { id } else { (id + 1) % 256 };
+    let corrupted: Vec<u32> = clean.iter().enumerate().map(other).collect();
+    let metric = Metric::InductionScore(head(1, 2));
+    let estimate = attribution_patching(&model, &clean, &corrupted, Site::Pattern, &metric)?;
+    let patched = activation_patching(&model, &clean, &corrupted, Site::Pattern, &metric)?;
+    let before = metric.measure(&model, &corrupted)? as f32;
+    for index in 0..4 {
+        let change = patched.value(&[1, index])? - before;
+        assert!((estimate.value(&[1, index])? - change).abs() < 1e-5, "L1H{index}");
+    }
+    let of_below = attribution_patching(&model, &clean, &corrupted, Site::ResidPre, &metric)?;
+    assert!(of_below.to_vec()?.iter().any(|value| value.abs() > 1e-4));
+    Ok(())
+}
+
 #[test]
 fn metrics_by_definition() -> Result<()> {
     let golden = Golden::open("tiny-gpt2-induction");
