@@ -22,4 +22,4 @@ mod text;
 
 pub use display::{DisplayHandle, show};
 pub use figure::Figure;
-pub use page::{Section, html_page};
+pub use page::{Page, Section};

@@ -4,9 +4,7 @@ use std::io::Read;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use headlight::{
-    Axis, Error, ErrorKind, Figure, NamedTensor, Remedy, Section, Table, ValueKind, View, html_page,
-};
+use headlight::{Axis, Error, ErrorKind, Figure, NamedTensor, Page, Remedy, Section, Table, ValueKind, View};
 use serde_json::Value;
 
 const NASTY: [&str; 12] = [
@@ -298,7 +296,7 @@ fn a_page_holds_plotly_once() {
         Section::Figure(figure.clone()),
         Section::Figure(figure),
     ];
-    let page = html_page("R & D", &sections).unwrap();
+    let page = Page::new("R & D", sections).to_html().unwrap();
     let packed: Vec<&str> = page.split("id=\"plotly\">").skip(1).collect();
     assert_eq!(packed.len(), 1);
     let packed = STANDARD.decode(packed[0].split('<').next().unwrap()).unwrap();
