@@ -11,11 +11,11 @@ fn main() -> Result<()> {
         std::process::exit(1);
     }
     let figures = [
-        ("heads", Figure::new(vec![View::Multiples(pattern(8, &fox())?)])?),
+        ("heads", Figure::new(vec![View::SmallMultiples { values: pattern(8, &fox())?, selected: None }])?),
         ("one-head", pattern(8, &fox())?.select("head", 5)?.figure()?),
         ("scores", Figure::new(vec![View::Heatmap(masked()?)])?),
         ("layers-heads", head_scores()?.figure()?),
-        ("all-heads", Figure::new(vec![View::Multiples(all_heads()?)])?),
+        ("all-heads", Figure::new(vec![View::SmallMultiples { values: all_heads()?, selected: None }])?),
         ("residual", residual()?.figure()?),
         ("long", pattern(3, &long())?.figure()?),
         ("bars", bars()?.figure()?),

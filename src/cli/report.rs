@@ -213,7 +213,7 @@ fn four_sequences(model: &Model, found: &[(Head, HeadKind)]) -> Result<Vec<Secti
         let pattern = run.pattern(shown.layer)?.renamed(format!("attention of layer {}", shown.layer));
         sections.push(Section::Heading(format!("“{text}”")));
         sections.push(Section::Figure(Figure::new(vec![
-            View::MultiplesOf(pattern, shown.head),
+            View::SmallMultiples { values: pattern, selected: Some(shown.head) },
             View::Tokens(run.loss_per_token()?),
         ])?));
     }
