@@ -66,6 +66,40 @@ fn check(view: View) -> Value {
     json
 }
 
+#[test]
+fn text_figures() {
+    let tokens = ["<|endoftext|>", " the", " cat", "\n", "日本語", ""];
+    let values = |count: usize| (0..count).map(|i| (i as f32 * 0.7).sin().abs()).collect::<Vec<_>>();
+    let row = |values| {
+        let axes = vec![Axis::labelled("token", labels(&tokens))];
+        NamedTensor::from_vec("of tokens", values, axes).unwrap()
+    };
+    let mut table = Table::new("a table", ["head", "score", "text"]);
+    table.push([
+        "L0H1",
+        "0.5",
+        "more words than a column has room for, so that they go on in the line below it",
+    ]);
+    table.push(["L11H0", "-12", "few\nwords"]);
+    let views = [
+        ("numbers", View::Heatmap(square(&tokens, values(36), ValueKind::Probability))),
+        ("shades", View::Heatmap(counted(&[5, 150]))),
+        ("shades of one sign", View::Heatmap(counted(&[3, 30]).with_value_kind(ValueKind::Magnitude))),
+        ("an overview", View::Heatmap(counted(&[300, 400]))),
+        ("matrices", multiples(counted(&[6, 3, 4]))),
+        ("bars", View::Bars(row(vec![1.0, -0.3, f32::NAN, f32::INFINITY, 0.0, 1e-9]))),
+        ("groups of bars", View::Bars(counted(&[3, 4]))),
+        ("lines", View::Lines(counted(&[3, 200]))),
+        ("a line with labels", View::Lines(row(values(6)))),
+        ("tokens", View::Tokens(row(values(6)))),
+        ("a table", View::Table(table)),
+        ("nasty text", View::Heatmap(square(&NASTY, values(NASTY.len() * NASTY.len()), ValueKind::Score))),
+    ];
+    let shown =
+        views.map(|(what, view)| format!("== {what}\n{}", Figure::new(vec![view]).unwrap().to_text()));
+    insta::assert_snapshot!(shown.join("\n"));
+}
+
 fn axis<'a>(json: &'a Value, name: &str) -> &'a Value {
     &json["layout"][name]
 }

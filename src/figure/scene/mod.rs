@@ -9,6 +9,9 @@ mod series;
 mod table;
 mod tokens;
 
+#[cfg(test)]
+mod tests;
+
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::view::View;
 
