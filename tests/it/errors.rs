@@ -54,9 +54,11 @@ fn without_folders(text: &str) -> String {
 /// What a golden folder is made into, and the kind of error when it is opened.
 type Row = (&'static str, fn(&Folder), ErrorKind);
 
+type Group = fn(&mut Said) -> Result<()>;
+
 #[test]
 fn errors() -> Result<()> {
-    let groups: [(&str, fn(&mut Said) -> Result<()>); 9] = [
+    let groups: [(&str, Group); 9] = [
         ("files", files),
         ("configs", configs),
         ("weights", weights),
