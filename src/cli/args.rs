@@ -6,7 +6,7 @@ use clap::Args;
 use headlight::{Error, Input, Model, Result, no_bos};
 
 /// What a verb prints.
-pub type Output = std::result::Result<String, Failure>;
+pub type Output = Result<String, Failure>;
 
 /// Why a verb prints nothing.
 pub enum Failure {
@@ -85,7 +85,7 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    pub fn input(&self) -> std::result::Result<Input, Failure> {
+    pub fn input(&self) -> Result<Input, Failure> {
         if self.ids && self.prompts.is_none() {
             return Err(Failure::Usage("--ids says how --prompts is to be read"));
         }

@@ -89,7 +89,19 @@ fn tables() {
         &["qk", "built-in", "L1H0", TEXT],
         &["composition", "built-in"],
     ];
-    insta::assert_snapshot!(session(&place(), &calls));
+    insta::assert_snapshot!(without_decimals(&session(&place(), &calls)));
+}
+
+/// The last digits differ from processor to processor; what numbers are, other tests hold.
+fn without_decimals(text: &str) -> String {
+    let mut decimals = false;
+    let mut before = ' ';
+    let masked = text.chars().map(|c| {
+        decimals = c.is_ascii_digit() && decimals || c == '.' && before.is_ascii_digit();
+        before = c;
+        if decimals && c != '.' { '_' } else { c }
+    });
+    masked.collect()
 }
 
 #[test]
