@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use headlight::{Axis, Figure, NamedTensor, Result, Section, Table, ValueKind, View, html_page};
+use headlight::{Axis, Figure, NamedTensor, Page, Result, Section, Table, ValueKind, View};
 
 fn main() -> Result<()> {
     let folder = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "target/figures".into()));
@@ -11,11 +11,11 @@ fn main() -> Result<()> {
         std::process::exit(1);
     }
     let figures = [
-        ("heads", Figure::new(vec![View::Multiples(pattern(8, &fox())?)])?),
+        ("heads", Figure::new(vec![View::SmallMultiples { values: pattern(8, &fox())?, selected: None }])?),
         ("one-head", pattern(8, &fox())?.select("head", 5)?.figure()?),
         ("scores", Figure::new(vec![View::Heatmap(masked()?)])?),
         ("layers-heads", head_scores()?.figure()?),
-        ("all-heads", Figure::new(vec![View::Multiples(all_heads()?)])?),
+        ("all-heads", Figure::new(vec![View::SmallMultiples { values: all_heads()?, selected: None }])?),
         ("residual", residual()?.figure()?),
         ("long", pattern(3, &long())?.figure()?),
         ("bars", bars()?.figure()?),
@@ -47,11 +47,7 @@ fn main() -> Result<()> {
         sections.push(Section::Heading(name.replace('-', " ")));
         sections.push(Section::Figure(figure.clone()));
     }
-    let page = html_page("All kinds of figures", &sections)?;
-    if let Err(error) = std::fs::write(folder.join("all.html"), page) {
-        eprintln!("all.html could not be written: {error}");
-    }
-    Ok(())
+    Page::new("All kinds of figures", sections).save(folder.join("all.html"))
 }
 
 fn fox() -> Vec<String> {

@@ -25,8 +25,7 @@ mod view;
 mod visualize;
 
 pub use error::{Error, ErrorKind, Remedy, Result};
-pub use figure::{DisplayHandle, Figure, Section, html_page, show};
-pub use files::write as write_file;
+pub use figure::{DisplayHandle, Figure, Page, Section, show};
 pub use hook::{AxisKind, Head, Hook, IntoHook, Site, head};
 pub use memory::memory_asked_for;
 pub use model::{

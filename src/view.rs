@@ -9,10 +9,13 @@ use crate::named::{Axis, NamedTensor};
 pub enum View {
     /// Two axes as rows and columns; row 0 at the top.
     Heatmap(NamedTensor),
-    /// Three axes: a thumbnail for each entry of the first, the most telling of them enlarged.
-    Multiples(NamedTensor),
-    /// The same, with one entry chosen to be enlarged.
-    MultiplesOf(NamedTensor, usize),
+    /// Three axes: a thumbnail for each entry of the first, one of them enlarged.
+    SmallMultiples {
+        /// The matrices, one for each entry of the first axis.
+        values: NamedTensor,
+        /// The entry that is enlarged; the most telling where none is selected.
+        selected: Option<usize>,
+    },
     /// One axis as bars; or two, a group of bars for each entry of the last.
     Bars(NamedTensor),
     /// One axis as a line; or two, a line for each entry of the first.
@@ -82,7 +85,7 @@ impl Visualize for NamedTensor {
             [axis] if axis.len() > MANY => View::Lines(self.clone()),
             [_] => View::Bars(self.clone()),
             [_, _] => View::Heatmap(self.clone()),
-            [_, _, _] => View::Multiples(self.clone()),
+            [_, _, _] => View::SmallMultiples { values: self.clone(), selected: None },
             [outer, inner, rows, columns] => {
                 let labels: Vec<String> = (0..outer.len() * inner.len())
                     .map(|i| facet(outer, i / inner.len(), inner, i % inner.len()))
@@ -91,7 +94,7 @@ impl Visualize for NamedTensor {
                 let tensor = self.tensor().reshape(shape)?;
                 let axes = vec![Axis::labelled(inner.name(), labels), rows.clone(), columns.clone()];
                 let flat = NamedTensor::new(self.name(), tensor, axes)?.with_value_kind(self.value_kind());
-                View::Multiples(flat)
+                View::SmallMultiples { values: flat, selected: None }
             }
             _ => {
                 return Err(Error::new(

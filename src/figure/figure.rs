@@ -46,7 +46,7 @@ impl Figure {
         }
         let views = views.into_iter().map(drawable).collect::<Result<Vec<_>>>()?;
         let numbers = |view: &View| match view {
-            View::Heatmap(named) | View::Multiples(named) | View::MultiplesOf(named, _) => {
+            View::Heatmap(named) | View::SmallMultiples { values: named, .. } => {
                 memory::floats(named.shape()) / 4
             }
             _ => 0, // few
@@ -76,13 +76,13 @@ impl Figure {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn attention(patterns: &NamedTensor) -> Result<Figure> {
-        Figure::new(vec![View::Multiples(patterns.clone())])
+        Figure::new(vec![View::SmallMultiples { values: patterns.clone(), selected: None }])
     }
 
     /// As [`attention`](Figure::attention), with a chosen entry of the first axis enlarged; that one alone, where all together are
     /// more than a picture can show.
     pub fn attention_of(patterns: &NamedTensor, enlarged: usize) -> Result<Figure> {
-        Figure::new(vec![View::MultiplesOf(patterns.clone(), enlarged)])
+        Figure::new(vec![View::SmallMultiples { values: patterns.clone(), selected: Some(enlarged) }])
     }
 
     /// Bars, of one axis, or grouped, of two.
@@ -141,9 +141,11 @@ impl Figure {
 /// The view, or, where it is of more matrices than can be drawn together, that of the one that was chosen.
 fn drawable(view: View) -> Result<View> {
     match view {
-        View::MultiplesOf(named, index) if named.axes().len() == 3 && scene::is_too_many(&named) => {
-            let axis = named.axes()[0].name();
-            Ok(View::Heatmap(named.select(axis, index)?))
+        View::SmallMultiples { values, selected: Some(index) }
+            if values.axes().len() == 3 && scene::is_too_many(&values) =>
+        {
+            let axis = values.axes()[0].name();
+            Ok(View::Heatmap(values.select(axis, index)?))
         }
         view => Ok(view),
     }

@@ -19,9 +19,9 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::label::{cut, for_plotly};
 use crate::figure::pixels;
-use crate::figure::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
+use crate::figure::scale::{CHOSEN, FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
 use crate::figure::scene::{
-    Area, AxisScale, CHIP_FONT, Cells, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT,
+    Area, AxisScale, CHIP_FONT, Cells, Chip, Grid, Item, Marks, Panel, Scene, Series, Side, TABLE_FONT,
     TABLE_ROW, Text, Thumbnails, TokenChips, cell_text,
 };
 
@@ -321,19 +321,19 @@ impl Plot {
             let range = if down { vec![far, 0.0] } else { vec![0.0, far] };
             Axis::new().visible(false).fixed_range(true).range(range)
         };
-        let area = thumbs.area;
+        let area = thumbs.tiles.area;
         let (x, y) = self.pair(&area, pixels(area.w, false), pixels(area.h, true))?;
 
         // All the small pictures are one trace, with gaps between: two hundred traces would take seconds.
-        let down = thumbs.small.len().div_ceil(thumbs.across);
+        let down = thumbs.small.len().div_ceil(thumbs.tiles.across);
         let (rows, columns) = thumbs.small_shape;
-        let across = thumbs.across.min(thumbs.small.len());
-        let edges_x = edges(across, columns, thumbs.tile.0, thumbs.step.0);
-        let edges_y = edges(down, rows, thumbs.tile.1, thumbs.step.1);
+        let across = thumbs.tiles.across.min(thumbs.small.len());
+        let edges_x = edges(across, columns, thumbs.tiles.tile.0, thumbs.tiles.step.0);
+        let edges_y = edges(down, rows, thumbs.tiles.tile.1, thumbs.tiles.step.1);
         let blank = vec![vec![RoundedF32(f32::NAN); edges_x.len() - 1]; edges_y.len() - 1];
         let (mut z, mut masked) = (blank.clone(), None);
         for (i, small) in thumbs.small.iter().enumerate() {
-            let (top, left) = (i / thumbs.across * (rows + 1), i % thumbs.across * (columns + 1));
+            let (top, left) = (i / thumbs.tiles.across * (rows + 1), i % thumbs.tiles.across * (columns + 1));
             for (j, v) in small.iter().enumerate() {
                 z[top + j / columns][left + j % columns] = RoundedF32(*v);
                 if !v.is_finite() {
@@ -369,7 +369,7 @@ impl Plot {
         let (mut xs, mut ys) = (Vec::new(), Vec::new());
         for i in 0..thumbs.small.len() {
             let (left, top) = self.tile_corner(thumbs, i);
-            let (right, bottom) = (left + thumbs.tile.0, top + thumbs.tile.1);
+            let (right, bottom) = (left + thumbs.tiles.tile.0, top + thumbs.tiles.tile.1);
             xs.extend([Some(left), Some(right), Some(right), Some(left), Some(left), None]);
             ys.extend([Some(top), Some(top), Some(bottom), Some(bottom), Some(top), None]);
         }
@@ -388,14 +388,14 @@ impl Plot {
     fn tile_targets(&mut self, thumbs: &Thumbnails, (x, y): (&str, &str)) -> Result<()> {
         let centers: Vec<(f64, f64)> = (0..thumbs.small.len())
             .map(|i| self.tile_corner(thumbs, i))
-            .map(|(left, top)| (left + thumbs.tile.0 / 2.0, top + thumbs.tile.1 / 2.0))
+            .map(|(left, top)| (left + thumbs.tiles.tile.0 / 2.0, top + thumbs.tiles.tile.1 / 2.0))
             .collect();
         let hover = thumbs.titles.iter().zip(&thumbs.small).map(|(title, small)| {
             let finite = small.iter().copied().filter(|v| v.is_finite());
             let largest = finite.reduce(|a, b| if b.abs() > a.abs() { b } else { a });
             format!("{}<br>largest {}", for_plotly(title), largest.map_or("none".to_string(), number))
         });
-        let side = thumbs.tile.0.min(thumbs.tile.1) as usize;
+        let side = thumbs.tiles.tile.0.min(thumbs.tiles.tile.1) as usize;
         let trace =
             Scatter::new(centers.iter().map(|c| c.0).collect(), centers.iter().map(|c| c.1).collect())
                 .mode(Mode::Markers)
@@ -409,16 +409,16 @@ impl Plot {
     }
 
     fn tile_corner(&self, thumbs: &Thumbnails, index: usize) -> (f64, f64) {
-        let (x, y) = thumbs.submatrix(index);
-        (fraction(x - thumbs.area.x), fraction(y - thumbs.area.y))
+        let (x, y) = thumbs.tiles.corner(index);
+        (fraction(x - thumbs.tiles.area.x), fraction(y - thumbs.tiles.area.y))
     }
 
     /// The menu that chooses which matrix is enlarged, and the outline of the chosen small picture.
     fn choice(&mut self, thumbs: &Thumbnails, cells: &Cells, traces: &[usize]) -> Result<()> {
         // On the paper, since an axis would cut off what lies beyond its ends.
         let outline = |i: usize| {
-            let (left, top) = thumbs.submatrix(i);
-            let (right, bottom) = (left + thumbs.tile.0, top + thumbs.tile.1);
+            let (left, top) = thumbs.tiles.corner(i);
+            let (right, bottom) = (left + thumbs.tiles.tile.0, top + thumbs.tiles.tile.1);
             [self.right(left - 2.0), self.up(top - 2.0), self.right(right + 2.0), self.up(bottom + 2.0)]
         };
         let shape = self.shapes.len();
@@ -451,7 +451,7 @@ impl Plot {
             buttons.push(button);
         }
         let [x0, y0, x1, y1] = outline(thumbs.chosen);
-        let line = ShapeLine::new().color(OUTLINE).width(2.0);
+        let line = ShapeLine::new().color(CHOSEN).width(2.0);
         self.shapes.push(
             Shape::new()
                 .shape_type(ShapeType::Rect)
@@ -498,8 +498,7 @@ impl Plot {
                     .color_bar(self.color_bar(&chips.scale, &chips.bar)),
                 false => Marker::new().color(MASKED),
             };
-            let hover =
-                |p: &&super::scene::Chip| format!("{}<br>value {}", for_plotly(&p.hover), number(p.value));
+            let hover = |p: &&Chip| format!("{}<br>value {}", for_plotly(&p.hover), number(p.value));
             let trace = Bar::new(
                 pieces.iter().map(|p| p.area.w).collect(),
                 pieces.iter().map(|p| fraction(p.area.y - area.y + height / 2.0)).collect(),

@@ -1,5 +1,7 @@
 //! Labels as they are drawn: whitespace made visible, lengths cut, and text escaped for where it goes.
 
+use unicode_width::UnicodeWidthChar;
+
 use crate::markup::{plain, push_visible};
 use crate::named::Axis;
 
@@ -51,6 +53,16 @@ pub(super) fn entry(axis: &Axis, index: usize) -> String {
     }
 }
 
+/// The name of an entry that has a picture or a line of its own.
+pub(super) fn facet_title(axis: &Axis, index: usize) -> String {
+    match (axis.labels(), axis.name()) {
+        (Some(labels), _) => shown(&labels[index]),
+        (None, "head") => format!("H{index}"),
+        (None, "layer") => format!("L{index}"),
+        (None, name) => format!("{} {index}", plain(name)),
+    }
+}
+
 /// The text, cut with an ellipsis where it is wider than `columns`.
 pub(super) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
@@ -90,20 +102,14 @@ pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// The columns of a terminal that the text takes.
+/// The columns of a terminal that the text takes: the sum of its characters', so that what is cut or wrapped between any two
+/// is as wide as its parts.
 pub(super) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
 
-/// The columns that a character takes: 2 for East Asian ones and emoji, 0 for what joins the one before.
 fn char_width(c: char) -> usize {
-    match u32::from(c) {
-        0x0300..=0x036f | 0x200b..=0x200d | 0x20d0..=0x20ff | 0xfe00..=0xfe0f => 0,
-        0x1100..=0x115f | 0x2e80..=0x303e | 0x3041..=0xa4cf | 0xa960..=0xa97f | 0xac00..=0xd7a3 => 2,
-        0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 | 0xffe0..=0xffe6 => 2,
-        0x1f300..=0x1f64f | 0x1f680..=0x1f6ff | 0x1f900..=0x1faff | 0x20000..=0x3fffd => 2,
-        _ => 1,
-    }
+    c.width().unwrap_or(1)
 }
 
 /// Text padded with spaces to `columns`, on the left for numbers.
@@ -131,6 +137,35 @@ pub(super) fn for_plotly(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As Unicode says of East Asian width, emoji and marks.
+    #[test]
+    fn widths() {
+        for (text, columns) in [
+            ("cat…", 4),
+            ("e\u{301}", 1),
+            ("日本語", 6),
+            ("Ａ", 2),
+            ("ｶﾅ", 2),
+            ("𛀁", 2),
+            // Circled numbers take one column where the text around them is not East Asian.
+            ("㉈", 1),
+            // Korean in its parts: what follows the first joins it.
+            ("\u{1112}\u{1161}\u{11ab}", 2),
+            // Marks of Hindi and Arabic.
+            ("क\u{941}", 1),
+            ("ب\u{64e}", 1),
+            ("😀🀄", 4),
+            ("⌚⚡✅", 6),
+            // An emoji that is text unless asked.
+            ("🌤", 1),
+            ("❤\u{fe0f}", 1),
+            // Three that some terminals draw as one.
+            ("👨\u{200d}👩\u{200d}👧", 6),
+        ] {
+            assert_eq!(width(text), columns, "{text}");
+        }
+    }
 
     #[test]
     fn wrapped_text_is_all_there_in_lines_that_fit() {

@@ -1,6 +1,7 @@
 //! Pages of HTML that need no network: plotly.js is inlined, once for all figures of a page.
 
 use std::io::Write;
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +11,7 @@ use flate2::write::GzEncoder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::figure::figure::Figure;
 use crate::figure::png;
+use crate::files;
 use crate::markup::{for_markup, json_for_script};
 
 /// A part of a page.
@@ -24,54 +26,73 @@ pub enum Section {
     Figure(Figure),
 }
 
-impl Figure {
-    /// A page with the figure alone, which works without a network.
-    pub fn to_html(&self) -> Result<String> {
-        html_page("", &[Section::Figure(self.clone())])
-    }
-}
-
 /// A page of headings, paragraphs and figures: one HTML file that works without a network.
 ///
 /// ```
-/// use headlight::{Section, html_page};
-/// let page = html_page("Report", &[Section::Heading("Heads".into()), Section::Text("Two of them.".into())])?;
-/// assert!(page.contains("<h2>Heads</h2>"));
+/// use headlight::{Page, Section};
+/// let page = Page::new("Report", [Section::Heading("Heads".into()), Section::Text("Two of them.".into())]);
+/// assert!(page.to_html()?.contains("<h2>Heads</h2>"));
 /// # Ok::<(), headlight::Error>(())
 /// ```
-pub fn html_page(title: &str, sections: &[Section]) -> Result<String> {
-    let mut body = String::new();
-    if !title.is_empty() {
-        body += &format!("<h1>{}</h1>\n", for_markup(title));
+#[derive(Clone, Debug)]
+pub struct Page {
+    title: String,
+    sections: Vec<Section>,
+}
+
+impl Page {
+    /// A page with a title above its sections; none where it is empty.
+    pub fn new(title: impl Into<String>, sections: impl IntoIterator<Item = Section>) -> Page {
+        Page { title: title.into(), sections: sections.into_iter().collect() }
     }
-    let mut drawn = false;
-    for section in sections {
-        match section {
-            Section::Heading(text) => body += &format!("<h2>{}</h2>\n", for_markup(text)),
-            Section::Text(text) => {
-                let paragraphs = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
-                paragraphs.for_each(|part| body += &format!("<p>{}</p>\n", for_markup(part)));
-            }
-            Section::Figure(figure) => {
-                drawn = true;
-                body += &figure_html(figure)?;
+
+    /// The page as the text of its file.
+    pub fn to_html(&self) -> Result<String> {
+        let mut body = String::new();
+        if !self.title.is_empty() {
+            body += &format!("<h1>{}</h1>\n", for_markup(&self.title));
+        }
+        let mut plots = false;
+        for section in &self.sections {
+            match section {
+                Section::Heading(text) => body += &format!("<h2>{}</h2>\n", for_markup(text)),
+                Section::Text(text) => {
+                    let paragraphs = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
+                    paragraphs.for_each(|part| body += &format!("<p>{}</p>\n", for_markup(part)));
+                }
+                Section::Figure(figure) => {
+                    plots = true;
+                    body += &figure_html(figure)?;
+                }
             }
         }
+        let title = if self.title.is_empty() { "headlight".to_string() } else { for_markup(&self.title) };
+        let scripts = if plots {
+            format!(
+                "<script type=\"application/gzip\" id=\"plotly\">{}</script>\n<script>{START}</script>\n",
+                STANDARD.encode(compressed(&plotly_js()?)?)
+            )
+        } else {
+            String::new()
+        };
+        Ok(format!(
+            "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+             <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+             <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n{scripts}</body>\n</html>\n"
+        ))
     }
-    let title = if title.is_empty() { "headlight".to_string() } else { for_markup(title) };
-    let scripts = if drawn {
-        format!(
-            "<script type=\"application/gzip\" id=\"plotly\">{}</script>\n<script>{START}</script>\n",
-            STANDARD.encode(compressed(&plotly_js()?)?)
-        )
-    } else {
-        String::new()
-    };
-    Ok(format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n{scripts}</body>\n</html>\n"
-    ))
+
+    /// Writes the page to a file.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        files::write(path.as_ref(), self.to_html()?.as_bytes())
+    }
+}
+
+impl Figure {
+    /// A page with the figure alone, which works without a network.
+    pub fn to_html(&self) -> Result<String> {
+        Page::new("", [Section::Figure(self.clone())]).to_html()
+    }
 }
 
 fn figure_html(figure: &Figure) -> Result<String> {

@@ -9,6 +9,9 @@ pub(super) const RULE: &str = "#e9ecf0";
 pub(super) const MASKED: &str = "#e3e4e8";
 pub(super) const CHOSEN: &str = "#d9662c";
 
+/// Numbers from which on an image is smaller, and drawn faster.
+pub(super) const PIXELS: usize = 1 << 16;
+
 /// Colours for lines and groups of bars, told apart by colour-blind eyes too.
 pub(super) const SERIES: [&str; 10] = [
     "#2b6cb0", "#d9662c", "#2f9e77", "#a83e8c", "#c79a0f", "#58b4d8", "#8b5a2b", "#cc3b4c", "#7b8794",
@@ -70,9 +73,14 @@ impl Scale {
         }
     }
 
+    /// The scale of a matrix by itself.
+    pub fn of_matrix(values: &[f32], meaning: ValueKind) -> Scale {
+        if values.len() > PIXELS { Scale::of_pixels(values, meaning) } else { Scale::of(values, meaning) }
+    }
+
     /// The scale of so many numbers that each is a pixel: of probabilities it ends where one in 500 is larger. A long text's first
     /// queries have few keys, and so more attention for each than any other.
-    pub fn of_pixels(values: &[f32], meaning: ValueKind) -> Scale {
+    fn of_pixels(values: &[f32], meaning: ValueKind) -> Scale {
         const LARGER: usize = 500;
         if meaning != ValueKind::Probability {
             return Scale::of(values, meaning);

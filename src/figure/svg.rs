@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::figure::label::cut;
-use crate::figure::scale::{FRAME, INK, MASKED, MUTED, RULE, Scale, ticks};
+use crate::figure::scale::{CHOSEN, FRAME, INK, MASKED, MUTED, RULE, Scale, ticks};
 use crate::figure::scene::{
-    Area, CHIP_FONT, Cells, Grid, Item, Marks, OUTLINE, Panel, Scene, Series, Side, TABLE_FONT, TABLE_LINE,
-    TABLE_ROW, Text, Thumbnails, TokenChips, cell_text, pooled,
+    Area, CHIP_FONT, Cells, Grid, Item, Marks, Panel, Scene, Series, Side, TABLE_FONT, TABLE_LINE, TABLE_ROW,
+    Text, Thumbnails, TokenChips, cell_text, pooled,
 };
 use crate::markup::{ACCENT, for_markup};
 
@@ -241,19 +241,19 @@ impl Svg {
             _ => return,
         };
         for (i, small) in thumbs.small.iter().enumerate() {
-            let (x, y) = thumbs.submatrix(i);
-            let tile = Area { x, y, w: thumbs.tile.0, h: thumbs.tile.1 };
+            let (x, y) = thumbs.tiles.corner(i);
+            let tile = Area { x, y, w: thumbs.tiles.tile.0, h: thumbs.tiles.tile.1 };
             self.matrix(&tile, thumbs.small_shape, small, scale);
             self.rect(&tile, "none", FRAME);
         }
-        let (x, y) = thumbs.submatrix(thumbs.chosen);
+        let (x, y) = thumbs.tiles.corner(thumbs.chosen);
         self.put(format_args!(
-            "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{:.2}\" fill=\"none\" stroke=\"{OUTLINE}\" \
+            "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{:.2}\" fill=\"none\" stroke=\"{CHOSEN}\" \
              stroke-width=\"2\"/>\n",
             x - 2.0,
             y - 2.0,
-            thumbs.tile.0 + 4.0,
-            thumbs.tile.1 + 4.0
+            thumbs.tiles.tile.0 + 4.0,
+            thumbs.tiles.tile.1 + 4.0
         ));
         let name = thumbs.titles.get(thumbs.chosen).map_or("", String::as_str);
         self.small_text(&cut(name, 40), thumbs.heading, 13.0, INK, Side::Start);

@@ -1,9 +1,9 @@
 //! Views as text, for terminals and for whatever shows nothing else.
 
 use crate::error::Result;
-use crate::figure::label::{cell, cut, of_tokens, padded, quoted, shown, width, wrapped};
-use crate::figure::scale::{Scale, number, short};
-use crate::figure::scene::{PIXELS, facet_title, most_telling, pooled, scale_of_matrix};
+use crate::figure::label::{cell, cut, facet_title, of_tokens, padded, quoted, shown, width, wrapped};
+use crate::figure::scale::{PIXELS, Scale, number, short};
+use crate::figure::scene::{most_telling, pooled};
 use crate::markup::plain;
 use crate::named::{Axis, NamedTensor};
 use crate::view::{Table, View};
@@ -22,10 +22,10 @@ fn block(view: &View) -> Result<String> {
         View::Heatmap(named) => {
             let (rows, columns) = (&named.axes()[0], &named.axes()[1]);
             let values = named.to_vec()?;
-            let scale = scale_of_matrix(&values, named.value_kind());
+            let scale = Scale::of_matrix(&values, named.value_kind());
             head(named) + &legend_of(matrix(&values, rows, columns, &scale), &scale)
         }
-        View::Multiples(named) | View::MultiplesOf(named, _) => multiples(named)?,
+        View::SmallMultiples { values, .. } => multiples(values)?,
         View::Bars(named) => head(named) + &bars(named)?,
         View::Lines(named) => head(named) + &lines(named)?,
         View::Tokens(named) => head(named) + &tokens(named)?,

@@ -250,7 +250,7 @@ impl Visualize for Run {
             let item = self.item(index)?;
             for layer in 0..self.n_layers {
                 if item.raw(Site::Pattern.at(layer)).is_ok() {
-                    views.push(View::Multiples(item.pattern(layer)?));
+                    views.push(View::SmallMultiples { values: item.pattern(layer)?, selected: None });
                 }
             }
         }

@@ -52,6 +52,58 @@ fn keys_of_help(place: &Folder, verb: &str) -> BTreeSet<String> {
     quoted.windows(2).skip(1).step_by(2).filter(|pair| is_key(pair)).map(|pair| pair[0].to_string()).collect()
 }
 
+/// What a terminal shows of calls, each below its line.
+fn session<A: AsRef<[&'static str]>>(place: &Folder, calls: &[A]) -> String {
+    let shown = calls.iter().map(|args| {
+        let args = args.as_ref();
+        let line: Vec<String> = args.iter().map(|arg| quoted(arg)).collect();
+        format!("$ headlight {}\n{}", line.join(" "), out(place, args))
+    });
+    shown.collect::<Vec<_>>().join("\n")
+}
+
+fn quoted(arg: &str) -> String {
+    if arg.contains(' ') { format!("\"{arg}\"") } else { arg.to_string() }
+}
+
+#[test]
+fn helps() {
+    let place = place();
+    let help: &str = out(&place, &["--help"]).leak();
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let verbs = listed.map_while(|line| line.split_whitespace().next()).filter(|verb| *verb != "help");
+    let calls: Vec<Vec<&str>> = verbs.map(|verb| vec![verb, "--help"]).collect();
+    assert!(calls.len() > 10, "{help}");
+    insta::assert_snapshot!(session(&place, &[vec![vec!["--help"]], calls].concat()));
+}
+
+#[test]
+fn tables() {
+    const TEXT: &str = "the cat sat the cat sat";
+    let calls: [&[&str]; 7] = [
+        &["heads", "built-in"],
+        &["detect", "built-in"],
+        &["loss", "built-in", TEXT],
+        &["ablate", "built-in", TEXT],
+        &["ablate", "built-in", TEXT, "--heads", "L1H0,L1H2", "--mode", "mean"],
+        &["qk", "built-in", "L1H0", TEXT],
+        &["composition", "built-in"],
+    ];
+    insta::assert_snapshot!(without_decimals(&session(&place(), &calls)));
+}
+
+/// The last digits differ from processor to processor; what numbers are, other tests hold.
+fn without_decimals(text: &str) -> String {
+    let mut decimals = false;
+    let mut before = ' ';
+    let masked = text.chars().map(|c| {
+        decimals = c.is_ascii_digit() && decimals || c == '.' && before.is_ascii_digit();
+        before = c;
+        if decimals && c != '.' { '_' } else { c }
+    });
+    masked.collect()
+}
+
 #[test]
 fn exit_codes_and_errors() {
     let place = place();

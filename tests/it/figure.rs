@@ -4,9 +4,7 @@ use std::io::Read;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use headlight::{
-    Axis, Error, ErrorKind, Figure, NamedTensor, Remedy, Section, Table, ValueKind, View, html_page,
-};
+use headlight::{Axis, Error, ErrorKind, Figure, NamedTensor, Page, Remedy, Section, Table, ValueKind, View};
 use serde_json::Value;
 
 const NASTY: [&str; 12] = [
@@ -41,6 +39,10 @@ fn counted(lens: &[usize]) -> NamedTensor {
     NamedTensor::from_vec("counted", (0..count).map(|i| (i as f32 * 0.7).sin()).collect(), axes).unwrap()
 }
 
+fn multiples(values: NamedTensor) -> View {
+    View::SmallMultiples { values, selected: None }
+}
+
 /// Draws a view in every way, looks at what must hold of any figure, and hands over the JSON.
 fn check(view: View) -> Value {
     let figure = Figure::new(vec![view]).unwrap();
@@ -62,6 +64,40 @@ fn check(view: View) -> Value {
     assert!(!figure.to_text().is_empty());
     assert!(figure.to_text().chars().all(|c| !c.is_control() || c == '\n'));
     json
+}
+
+#[test]
+fn text_figures() {
+    let tokens = ["<|endoftext|>", " the", " cat", "\n", "日本語", ""];
+    let values = |count: usize| (0..count).map(|i| (i as f32 * 0.7).sin().abs()).collect::<Vec<_>>();
+    let row = |values| {
+        let axes = vec![Axis::labelled("token", labels(&tokens))];
+        NamedTensor::from_vec("of tokens", values, axes).unwrap()
+    };
+    let mut table = Table::new("a table", ["head", "score", "text"]);
+    table.push([
+        "L0H1",
+        "0.5",
+        "more words than a column has room for, so that they go on in the line below it",
+    ]);
+    table.push(["L11H0", "-12", "few\nwords"]);
+    let views = [
+        ("numbers", View::Heatmap(square(&tokens, values(36), ValueKind::Probability))),
+        ("shades", View::Heatmap(counted(&[5, 150]))),
+        ("shades of one sign", View::Heatmap(counted(&[3, 30]).with_value_kind(ValueKind::Magnitude))),
+        ("an overview", View::Heatmap(counted(&[300, 400]))),
+        ("matrices", multiples(counted(&[6, 3, 4]))),
+        ("bars", View::Bars(row(vec![1.0, -0.3, f32::NAN, f32::INFINITY, 0.0, 1e-9]))),
+        ("groups of bars", View::Bars(counted(&[3, 4]))),
+        ("lines", View::Lines(counted(&[3, 200]))),
+        ("a line with labels", View::Lines(row(values(6)))),
+        ("tokens", View::Tokens(row(values(6)))),
+        ("a table", View::Table(table)),
+        ("nasty text", View::Heatmap(square(&NASTY, values(NASTY.len() * NASTY.len()), ValueKind::Score))),
+    ];
+    let shown =
+        views.map(|(what, view)| format!("== {what}\n{}", Figure::new(vec![view]).unwrap().to_text()));
+    insta::assert_snapshot!(shown.join("\n"));
 }
 
 fn axis<'a>(json: &'a Value, name: &str) -> &'a Value {
@@ -124,7 +160,7 @@ fn numbers_that_are_not_finite_are_null_and_are_told() {
 
     let axes = ["head", "query", "key"].map(|name| Axis::unlabelled(name, 2)).to_vec();
     let heads = NamedTensor::from_vec("heads", vec![1.0, 5.0, 1.0, 1.0, 1.0, nan, 1.0, 1.0], axes).unwrap();
-    let json = check(View::Multiples(heads));
+    let json = check(multiples(heads));
     assert_eq!(json["layout"]["updatemenus"][0]["active"], 0);
     let button = &json["layout"]["updatemenus"][0]["buttons"][1]["args"];
     assert_eq!(button[0]["z"].to_string(), "[[[1,null],[1,1]],[[null,1],[null,null]]]");
@@ -151,7 +187,7 @@ fn text_is_only_text() {
     );
     let views = [
         View::Heatmap(square.clone()),
-        View::Multiples(heads.unwrap()),
+        multiples(heads.unwrap()),
         View::Bars(row.clone()),
         View::Bars(square.slice("query", 0..4).unwrap()),
         View::Lines(square.clone()),
@@ -192,7 +228,7 @@ fn strings(value: &Value, look: &mut impl FnMut(&str)) {
 fn any_shape_is_drawn_or_refused_with_a_remedy() {
     for (rows, columns) in [(1, 1), (1, 300), (300, 1), (3, 1500), (700, 2), (12, 12), (13, 13), (90, 90)] {
         check(View::Heatmap(counted(&[rows, columns])));
-        check(View::Multiples(counted(&[3, rows, columns])));
+        check(multiples(counted(&[3, rows, columns])));
         check(View::Bars(counted(&[rows.min(40), columns.min(40)])));
         check(View::Lines(counted(&[rows, columns])));
         check(View::Bars(counted(&[columns])));
@@ -200,7 +236,7 @@ fn any_shape_is_drawn_or_refused_with_a_remedy() {
         check(View::Tokens(counted(&[columns])));
     }
     for heads in [1, 2, 16, 17, 150] {
-        check(View::Multiples(counted(&[heads, 3, 5])));
+        check(multiples(counted(&[heads, 3, 5])));
     }
     let table = Table::new("empty", Vec::<String>::new());
     check(View::Table(table));
@@ -208,15 +244,15 @@ fn any_shape_is_drawn_or_refused_with_a_remedy() {
     let refused: [(View, &str); 11] = [
         (View::Heatmap(counted(&[0, 3])), "no entries on axis `row`"),
         (View::Heatmap(counted(&[3, 0])), "no entries on axis `column`"),
-        (View::Multiples(counted(&[0, 3, 3])), "no entries on axis `head`"),
+        (multiples(counted(&[0, 3, 3])), "no entries on axis `head`"),
         (View::Bars(counted(&[0])), "no entries"),
         (View::Lines(counted(&[0, 4])), "no entries"),
         (View::Tokens(counted(&[0])), "no entries"),
         (View::Heatmap(counted(&[3])), "1 axes; this view draws 2"),
         (View::Bars(counted(&[2, 2, 2])), "3 axes; this view draws 1 or 2"),
         (View::Heatmap(counted(&[4100, 4100])), "at most 16777216"),
-        (View::Multiples(counted(&[2, 1000, 600])), "at most 1000000"),
-        (View::Multiples(counted(&[2000, 2, 2])), "at most 1024"),
+        (multiples(counted(&[2, 1000, 600])), "at most 1000000"),
+        (multiples(counted(&[2000, 2, 2])), "at most 1024"),
     ];
     for (view, why) in refused {
         let error: Error = Figure::new(vec![view]).unwrap_err();
@@ -239,7 +275,7 @@ fn many_heads_are_one_small_trace_and_a_menu() {
     let axes = vec![Axis::unlabelled("head", 4), Axis::unlabelled("query", n), Axis::unlabelled("key", n)];
     let named =
         NamedTensor::from_vec("pattern", values, axes).unwrap().with_value_kind(ValueKind::Probability);
-    let json = check(View::Multiples(named));
+    let json = check(multiples(named));
     let menu = &json["layout"]["updatemenus"][0];
     assert_eq!(menu["active"], 2, "the head that looks elsewhere than at the first token");
     assert_eq!(menu["buttons"].as_array().unwrap().len(), 4);
@@ -298,7 +334,7 @@ fn a_page_holds_plotly_once() {
         Section::Figure(figure.clone()),
         Section::Figure(figure),
     ];
-    let page = html_page("R & D", &sections).unwrap();
+    let page = Page::new("R & D", sections).to_html().unwrap();
     let packed: Vec<&str> = page.split("id=\"plotly\">").skip(1).collect();
     assert_eq!(packed.len(), 1);
     let packed = STANDARD.decode(packed[0].split('<').next().unwrap()).unwrap();

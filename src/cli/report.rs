@@ -1,7 +1,7 @@
-//! The report: what a model's heads do, as one page.
+//! `headlight report`: what a model's heads do, as one page.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use headlight::analysis::{
@@ -9,8 +9,30 @@ use headlight::analysis::{
     composition_scores, course_project, head_scores, induction_scores, loss_on_repeats,
 };
 use headlight::{
-    Ablation, Figure, Head, Model, Result, RunOptions, Section, Site, Table, View, Visualize, head, html_page,
+    Ablation, Figure, Head, Model, Page, Result, RunOptions, Section, Site, Table, View, Visualize, head,
 };
+
+use crate::args::{ModelArgs, Output};
+use crate::sweep::cells;
+
+/// Score every head, look at four sequences, write one HTML report (what happens without a verb)
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  headlight report built-in -o report.html")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Where the report goes
+    #[arg(short, long, default_value = OUT)]
+    out: PathBuf,
+}
+
+const OUT: &str = "headlight-report.html";
+
+impl Default for Args {
+    fn default() -> Self {
+        Args { model: ModelArgs::default(), out: OUT.into() }
+    }
+}
 
 /// A head is said to be of a kind from this score on, as in ARENA's course.
 const FOUND: f32 = 0.4;
@@ -26,8 +48,8 @@ const SEQUENCES: [&str; 4] = [
 /// The kinds that a head's job is told by; attention to itself or to the first token is how heads rest.
 const JOBS: [HeadKind; 3] = [HeadKind::Induction, HeadKind::PreviousToken, HeadKind::DuplicateToken];
 
-/// Writes the report; gives what is to be said on the screen.
-pub fn write(model: &Model, path: &Path) -> Result<String> {
+pub fn run(args: Args) -> Output {
+    let (model, path) = (&args.model.open()?, &args.out);
     let begun = Instant::now();
     let repeated = RepeatedTokens::for_model(model);
     let scores = head_scores(model, &HeadKind::ALL, &repeated)?;
@@ -74,10 +96,10 @@ pub fn write(model: &Model, path: &Path) -> Result<String> {
     }
     sections.extend(sequences);
 
-    let page = html_page(&format!("What the heads of {} do", model.name()), &sections)?;
-    headlight::write_file(path, page.as_bytes())?;
+    Page::new(format!("What the heads of {} do", model.name()), sections).save(path)?;
 
-    let mut said = format!("{model:?}\n\n{}", text(found_table(&found, &scores)?)?);
+    let table = Figure::new(vec![View::Table(found_table(&found, &scores)?)])?;
+    let mut said = format!("{model:?}\n\n{}", table.to_text());
     let _ = writeln!(
         said,
         "\nloss on repeated random tokens: {first:.2} nats the first time, {second:.2} the second"
@@ -85,24 +107,6 @@ pub fn write(model: &Model, path: &Path) -> Result<String> {
     note.iter().for_each(|note| said += &format!("{note}\n"));
     let _ = writeln!(said, "wrote {} ({:.1} s)", path.display(), begun.elapsed().as_secs_f64());
     Ok(said)
-}
-
-/// Every head's scores, as a table for the screen.
-pub fn table(scores: &[HeadScores]) -> Result<String> {
-    let mut table = Table::new(
-        format!("head scores on {}", scores[0].dataset()),
-        std::iter::once("head".to_string()).chain(scores.iter().map(|scores| scores.kind().to_string())),
-    );
-    let mut heads: Vec<Head> = scores[0].ranked()?.into_iter().map(|(head, _)| head).collect();
-    heads.sort();
-    for head in heads {
-        table.push(row(head, None, scores)?);
-    }
-    text(table)
-}
-
-fn text(table: Table) -> Result<String> {
-    Ok(Figure::new(vec![View::Table(table)])?.to_text())
 }
 
 /// Heads with the kind that they are of, the clearest of each kind first.
@@ -114,21 +118,12 @@ fn found(scores: &[HeadScores]) -> Result<Vec<(Head, HeadKind)>> {
     Ok(found)
 }
 
-fn row(head: Head, kind: Option<HeadKind>, scores: &[HeadScores]) -> Result<Vec<String>> {
-    let mut row = vec![head.to_string()];
-    row.extend(kind.map(|kind| kind.to_string()));
-    for scores in scores {
-        row.push(format!("{:.3}", scores.at(head)?));
-    }
-    Ok(row)
-}
-
 fn found_table(found: &[(Head, HeadKind)], scores: &[HeadScores]) -> Result<Table> {
     let columns = ["head".to_string(), "found to be".to_string()].into_iter();
     let mut table =
         Table::new("heads found", columns.chain(scores.iter().map(|scores| scores.kind().to_string())));
     for &(head, kind) in found {
-        table.push(row(head, Some(kind), scores)?);
+        table.push([head.to_string(), kind.to_string()].into_iter().chain(cells(head, scores)?));
     }
     if found.is_empty() {
         table.push(["none".to_string()]);
@@ -218,7 +213,7 @@ fn four_sequences(model: &Model, found: &[(Head, HeadKind)]) -> Result<Vec<Secti
         let pattern = run.pattern(shown.layer)?.renamed(format!("attention of layer {}", shown.layer));
         sections.push(Section::Heading(format!("“{text}”")));
         sections.push(Section::Figure(Figure::new(vec![
-            View::MultiplesOf(pattern, shown.head),
+            View::SmallMultiples { values: pattern, selected: Some(shown.head) },
             View::Tokens(run.loss_per_token()?),
         ])?));
     }

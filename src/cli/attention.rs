@@ -1,0 +1,57 @@
+//! `headlight attention`: the patterns of a text, drawn.
+
+use std::path::PathBuf;
+
+use headlight::{Figure, Head, Result, Run, RunOptions, Site};
+
+use crate::args::{InputArgs, Output, RequiredModel};
+
+/// Draw the attention patterns of a text
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  headlight attention built-in \"the cat sat the cat sat\" -o attention.html\n  \
+    headlight attention built-in \"the cat sat\" --layer 1 -o layer1.png"
+)]
+pub struct Args {
+    #[command(flatten)]
+    model: RequiredModel,
+    #[command(flatten)]
+    input: InputArgs,
+    /// One layer only
+    #[arg(long)]
+    layer: Option<usize>,
+    /// The layer of this head, with the head enlarged
+    #[arg(long, conflicts_with = "layer")]
+    pub head: Option<Head>,
+    /// Where the figure goes: .html, .png, .svg, .json or .txt; without it, text on the screen
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+}
+
+pub fn run(args: Args) -> Output {
+    let Args { model, input, layer, head, out } = args;
+    let model = model.open()?;
+    let options = match layer.or(head.map(|head| head.layer)) {
+        Some(layer) if layer < model.dims().n_layers => {
+            RunOptions::matching(Site::Pattern.at(layer).to_string())
+        }
+        _ => RunOptions::only([Site::Pattern]),
+    };
+    let run = model.run_with_options(input.input()?, &options)?;
+    let of = |draw: &dyn Fn(&Run) -> Result<Figure>| {
+        let figures = (0..run.tokens().len()).map(|index| draw(&run.item(index)?));
+        Figure::stack(figures.collect::<Result<Vec<_>>>()?)
+    };
+    let figure = match (layer, head) {
+        (_, Some(head)) => of(&|run| Figure::attention_of(&run.pattern(head.layer)?, head.head))?,
+        (Some(layer), None) => of(&|run| Figure::attention(&run.pattern(layer)?))?,
+        (None, None) => run.figure()?,
+    };
+    match out {
+        Some(out) => {
+            figure.save(&out)?;
+            Ok(format!("wrote {}\n", out.display()))
+        }
+        None => Ok(figure.to_text()),
+    }
+}
