@@ -1,40 +1,16 @@
 //! A Jupyter kernel for Rust in which headlight is ready at once.
 
-mod ansi;
-mod artifacts;
-mod cargo;
-#[cfg_attr(not(unix), path = "child_elsewhere.rs")]
-mod child;
-mod collect;
-mod completeness;
+mod build;
+mod cell;
 mod engine;
 mod files;
-mod highlight;
-mod history;
-mod install;
-mod items;
-mod kernel;
-mod lab;
-mod library;
-mod limit;
-mod markdown;
-mod names;
+mod html;
+mod jupyter;
 mod notebook;
-mod output;
-mod page;
-mod parameters;
-mod progress;
-mod report;
 mod run;
-mod runner;
-mod session;
-mod source;
-mod steps;
-mod stop;
-mod template;
+mod setup;
+mod shim;
 mod terminal;
-mod tools;
-mod types;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
@@ -42,7 +18,10 @@ use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard};
 
 use clap::{Args, Parser, Subcommand};
-use install::Place;
+use engine::child;
+use setup::install::{self, Place};
+use setup::lab;
+use shim::tools;
 
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
@@ -61,7 +40,7 @@ enum Verb {
     /// Take the kernel away again, and what was built for it
     Uninstall(Where),
     /// Run notebooks, without Jupyter, and write them with what their cells show
-    Run(run::RunArgs),
+    Run(run::command::RunArgs),
     /// Open JupyterLab on the notebooks, made ready for them where it is not
     Lab(lab::LabArgs),
     /// Run a kernel, as Jupyter does
@@ -106,9 +85,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Install(place) => install::install(&place.into()).map(|()| ExitCode::SUCCESS),
         Verb::Uninstall(place) => install::uninstall(&place.into()).map(|()| ExitCode::SUCCESS),
-        Verb::Run(args) => run::run(&args),
+        Verb::Run(args) => run::command::run(&args),
         Verb::Lab(args) => lab::lab(&args),
-        Verb::Start { connection_file } => kernel::serve(&connection_file).map(|()| ExitCode::SUCCESS),
+        Verb::Start { connection_file } => {
+            jupyter::kernel::serve(&connection_file).map(|()| ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error}");

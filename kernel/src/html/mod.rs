@@ -1,0 +1,5 @@
+//! Notebooks as pages of HTML.
+
+pub mod ansi;
+pub mod markdown;
+pub mod page;

@@ -1,0 +1,5 @@
+//! What a terminal shows.
+
+pub mod progress;
+pub mod screen;
+pub mod steps;
