@@ -8,19 +8,19 @@ use ra_ap_syntax::ast::{self, AstNode, HasName, HasVisibility};
 use ra_ap_syntax::{Edition, SourceFile, SyntaxKind, SyntaxNode};
 
 /// How a field is listed: fields are often called what something else is called.
-pub fn of_field(name: &str) -> String {
+pub fn field_entry(name: &str) -> String {
     format!(".{name}")
 }
 
 /// How a function is listed, by its arguments as completion shows them.
-pub fn of_function(name: &str, arguments: &str) -> String {
+pub fn function_entry(name: &str, arguments: &str) -> String {
     let arguments = arguments.trim_start_matches('(').trim_end_matches(')');
     let own = ["&mut self", "&self", "mut self", "self"].iter().find_map(|own| arguments.strip_prefix(own));
     format!("{name}({})", own.unwrap_or(arguments).trim_start_matches([',', ' ']))
 }
 
 #[derive(Default)]
-struct Declared {
+struct Declarations {
     private: BTreeSet<String>,
     public: BTreeSet<String>,
     /// What macros are told to declare and items show elsewhere: it may be public.
@@ -29,9 +29,9 @@ struct Declared {
 
 /// What is private in each of these folders of source where it is declared, and public in none of them nor in those of
 /// `public`.
-pub fn hidden(of: &[PathBuf], public: &[PathBuf]) -> BTreeSet<String> {
-    let (mut ours, mut theirs) = (Declared::default(), Declared::default());
-    of.iter().for_each(|folder| for_each_file(folder, &mut |text| ours.read(text)));
+pub fn private_names(own: &[PathBuf], public: &[PathBuf]) -> BTreeSet<String> {
+    let (mut ours, mut theirs) = (Declarations::default(), Declarations::default());
+    own.iter().for_each(|folder| for_each_file(folder, &mut |text| ours.read(text)));
     public.iter().for_each(|folder| for_each_file(folder, &mut |text| theirs.read(text)));
     let name =
         |listed: &str| listed.trim_start_matches('.').split('(').next().unwrap_or_default().to_string();
@@ -59,18 +59,18 @@ fn for_each_file(folder: &Path, with: &mut dyn FnMut(&str)) {
     }
 }
 
-impl Declared {
+impl Declarations {
     fn read(&mut self, text: &str) {
         let file = SourceFile::parse(text, Edition::Edition2024);
         for node in file.syntax_node().descendants() {
-            if let Some(shown) = ast::UseTree::cast(node.clone()) {
-                let last = shown.path().and_then(|path| path.segment()?.name_ref());
+            if let Some(import) = ast::UseTree::cast(node.clone()) {
+                let last = import.path().and_then(|path| path.segment()?.name_ref());
                 self.mentioned.extend(last.map(|name| name.text().to_string()));
-            } else if makes_items(&node) {
+            } else if is_item_macro(&node) {
                 let tokens = node.descendants_with_tokens().filter_map(|part| part.into_token());
                 let names = tokens.filter(|token| token.kind() == SyntaxKind::IDENT);
                 self.mentioned.extend(names.map(|token| token.text().to_string()));
-            } else if let Some((listed, is_public)) = declared(&node) {
+            } else if let Some((listed, is_public)) = parse_declaration(&node) {
                 let list = if is_public { &mut self.public } else { &mut self.private };
                 list.insert(listed);
             }
@@ -79,7 +79,7 @@ impl Declared {
 }
 
 /// Whether it is a macro where items stand.
-fn makes_items(node: &SyntaxNode) -> bool {
+fn is_item_macro(node: &SyntaxNode) -> bool {
     let of_items = [
         SyntaxKind::SOURCE_FILE,
         SyntaxKind::ITEM_LIST,
@@ -91,10 +91,10 @@ fn makes_items(node: &SyntaxNode) -> bool {
 }
 
 /// What an item declares, as it is listed, and whether it is public.
-fn declared(node: &SyntaxNode) -> Option<(String, bool)> {
-    fn of<N: HasName + HasVisibility>(item: N) -> Option<(String, bool)> {
+fn parse_declaration(node: &SyntaxNode) -> Option<(String, bool)> {
+    fn parse<N: HasName + HasVisibility>(item: N) -> Option<(String, bool)> {
         let public = item.visibility().is_some_and(|visibility| visibility.syntax().text() == "pub");
-        Some((item.name()?.text().to_string(), public || is_of_a_trait(item.syntax())))
+        Some((item.name()?.text().to_string(), public || is_trait_item(item.syntax())))
     }
     let node = node.clone();
     if let Some(item) = ast::Fn::cast(node.clone()) {
@@ -103,32 +103,32 @@ fn declared(node: &SyntaxNode) -> Option<(String, bool)> {
             .map(|parameter| parameter.pat().map(|name| name.syntax().text().to_string()).unwrap_or_default())
             .collect();
         let arguments = names.join(", ").replace("mut ", "");
-        of(item).map(|(name, public)| (of_function(&name, &arguments), public))
+        parse(item).map(|(name, public)| (function_entry(&name, &arguments), public))
     } else if let Some(item) = ast::Const::cast(node.clone()) {
-        of(item)
+        parse(item)
     } else if let Some(item) = ast::Static::cast(node.clone()) {
-        of(item)
+        parse(item)
     } else if let Some(item) = ast::Struct::cast(node.clone()) {
-        of(item)
+        parse(item)
     } else if let Some(item) = ast::Enum::cast(node.clone()) {
-        of(item)
+        parse(item)
     } else if let Some(item) = ast::Trait::cast(node.clone()) {
-        of(item)
+        parse(item)
     } else if let Some(item) = ast::TypeAlias::cast(node.clone()) {
-        of(item)
+        parse(item)
     } else if let Some(item) = ast::Module::cast(node.clone()) {
-        of(item)
+        parse(item)
     } else if let Some(item) = ast::RecordField::cast(node.clone()) {
         let of_variant =
             item.syntax().ancestors().nth(2).is_some_and(|above| ast::Variant::can_cast(above.kind()));
-        of(item).map(|(name, public)| (of_field(&name), public || of_variant))
+        parse(item).map(|(name, public)| (field_entry(&name), public || of_variant))
     } else {
         ast::Variant::cast(node).and_then(|variant| Some((variant.name()?.text().to_string(), true)))
     }
 }
 
 /// Items of traits are as public as their trait.
-fn is_of_a_trait(item: &SyntaxNode) -> bool {
+fn is_trait_item(item: &SyntaxNode) -> bool {
     let Some(list) = item.parent().and_then(ast::AssocItemList::cast) else { return false };
     match list.syntax().parent() {
         Some(above) => ast::Impl::cast(above.clone()).is_none_or(|block| block.trait_().is_some()),
@@ -151,9 +151,9 @@ mod tests {
         std::fs::create_dir_all(&theirs).unwrap();
         std::fs::write(ours.join("below/lib.rs"), text).unwrap();
         std::fs::write(theirs.join("lib.rs"), "pub fn len() {} fn open() {}").unwrap();
-        let names: Vec<String> = hidden(&[ours], &[theirs]).into_iter().collect();
+        let names: Vec<String> = private_names(&[ours], &[theirs]).into_iter().collect();
         assert_eq!(names, [".inner", "E", "T", "checked(a, b)", "deep", "inner()", "near()"]);
-        assert_eq!(of_function("checked", "(&self, a, b)"), "checked(a, b)");
-        assert_eq!(of_function("len", "(&self)"), "len()");
+        assert_eq!(function_entry("checked", "(&self, a, b)"), "checked(a, b)");
+        assert_eq!(function_entry("len", "(&self)"), "len()");
     }
 }

@@ -58,7 +58,7 @@ const ATTRIBUTES: [&str; 11] = [
 ];
 
 /// Copies the source, without what is not needed.
-pub fn slim(library: &Path, to: &Path) -> Result<()> {
+pub fn write(library: &Path, to: &Path) -> Result<()> {
     for name in CRATES {
         let source = library.join(name).join("src");
         if source.exists() {
@@ -78,33 +78,33 @@ fn copy(library: &Path, folder: &Path, to: &Path) -> Result<()> {
             }
         } else if path.extension().is_some_and(|kind| kind == "rs") {
             let within = path.strip_prefix(library)?;
-            let documented = DOCUMENTED.iter().any(|part| within.starts_with(part));
+            let is_documented = DOCUMENTED.iter().any(|part| within.starts_with(part));
             let place = to.join(within);
             fs::create_dir_all(place.parent().unwrap_or(to))?;
-            fs::write(place, slimmed(&fs::read_to_string(&path)?, documented))?;
+            fs::write(place, strip(&fs::read_to_string(&path)?, is_documented))?;
         }
     }
     Ok(())
 }
 
 /// A line goes only if it is wholly a comment or an attribute: what spans several lines stays.
-fn slimmed(source: &str, documented: bool) -> String {
-    let needed = |line: &&str| {
+fn strip(source: &str, is_documented: bool) -> String {
+    let is_needed = |line: &&str| {
         let text = line.trim();
         if text.starts_with("///") || text.starts_with("//!") {
-            return documented;
+            return is_documented;
         }
         let attribute =
             text.strip_prefix("#[").or_else(|| text.strip_prefix("#![")).filter(|_| text.ends_with(']'));
         !text.starts_with("//")
             && !attribute.is_some_and(|text| ATTRIBUTES.iter().any(|name| text.starts_with(name)))
     };
-    let mut slim = String::with_capacity(source.len());
-    for line in source.lines().filter(needed) {
-        slim.push_str(line);
-        slim.push('\n');
+    let mut stub = String::with_capacity(source.len());
+    for line in source.lines().filter(is_needed) {
+        stub.push_str(line);
+        stub.push('\n');
     }
-    slim
+    stub
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
         let source = "//! Of a module.\n#![stable(feature = \"x\")]\n/// Of a function.\n    #[inline]\n#[cfg(unix)]\n\
             #[rustc_builtin_macro]\n#[rustc_const_stable(\n    feature = \"y\",\n)]\npub fn f() {} // kept\n// gone\n";
         let code = "#[cfg(unix)]\n#[rustc_builtin_macro]\n#[rustc_const_stable(\n    feature = \"y\",\n)]\npub fn f() {} // kept\n";
-        assert_eq!(slimmed(source, false), code);
-        assert_eq!(slimmed(source, true), format!("//! Of a module.\n/// Of a function.\n{code}"));
+        assert_eq!(strip(source, false), code);
+        assert_eq!(strip(source, true), format!("//! Of a module.\n/// Of a function.\n{code}"));
     }
 }

@@ -11,7 +11,8 @@ use evcxr::CompilationError;
 use ra_ap_syntax::ast::{self, AstNode, HasGenericParams, HasName};
 use ra_ap_syntax::{Edition, NodeOrToken, SourceFile, SyntaxNode};
 
-use crate::cell::rewrite::{Sources, cell_of, code_start};
+use crate::cell::lex::code_start;
+use crate::cell::locate::{CellSources, cell_number};
 
 const MARK: &str = "HeadlightImpl";
 /// Two blocks that rustc does not let stand beside each other: of one trait, or with a name that both have.
@@ -28,24 +29,24 @@ pub struct Items {
 #[derive(Clone, Debug, PartialEq)]
 struct Block {
     mark: usize,
-    kind: Kind,
+    kind: BlockKind,
     /// Names of its own cell: with another definition of one, it is gone.
     owners: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
+enum BlockKind {
     /// Of a trait, with whatever bounds.
     Trait { header: String },
     /// Of a type's own, or of foreign functions: with the names that it defines.
     Own { header: String, names: BTreeSet<String> },
 }
 
-impl Kind {
-    fn replaces(&self, earlier: &Kind) -> bool {
+impl BlockKind {
+    fn replaces(&self, earlier: &BlockKind) -> bool {
         match (self, earlier) {
-            (Kind::Trait { header }, Kind::Trait { header: other }) => header == other,
-            (Kind::Own { header, names }, Kind::Own { header: other, names: before }) => {
+            (BlockKind::Trait { header }, BlockKind::Trait { header: other }) => header == other,
+            (BlockKind::Own { header, names }, BlockKind::Own { header: other, names: before }) => {
                 header == other && (!names.is_disjoint(before) || before.is_empty())
             }
             _ => false,
@@ -55,58 +56,58 @@ impl Kind {
 
 /// Items of earlier cells that a cell does not go together with.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Outdated {
+pub struct StaleItems {
     blocks: BTreeSet<usize>,
     names: BTreeSet<String>,
-    /// What the user is to be told of, as it begins.
-    pub told: BTreeSet<String>,
+    /// Of those that the user must hear of: how they begin.
+    pub headers: BTreeSet<String>,
 }
 
-impl Outdated {
+impl StaleItems {
     /// Adds others; false if they are known.
-    pub fn add(&mut self, more: Outdated) -> bool {
+    pub fn add(&mut self, more: StaleItems) -> bool {
         let before = self.blocks.len() + self.names.len();
         self.blocks.extend(more.blocks);
         self.names.extend(more.names);
-        self.told.extend(more.told);
+        self.headers.extend(more.headers);
         before < self.blocks.len() + self.names.len()
     }
 }
 
 impl Items {
     /// The cell as evcxr is to have it, no line moved, and what there is once it has run.
-    pub fn with_cell(&self, code: &str, outdated: &Outdated) -> (String, Items) {
+    pub fn mark_cell(&self, code: &str, stale: &StaleItems) -> (String, Items) {
         let owners = self.blocks.iter().flat_map(|block| &block.owners).map(String::as_str);
-        let none = *outdated == Outdated::default();
+        let none = *stale == StaleItems::default();
         if none && !owners.chain(["impl", "extern"]).any(|word| code.contains(word)) {
             return (code.to_string(), self.clone());
         }
-        let cell = Cell::of(code);
+        let cell = CellItems::parse(code);
         let mut after = self.clone();
-        let mut made = Vec::new();
+        let mut new_blocks = Vec::new();
         for item in &cell.items {
-            if let Some((kind, types)) = block(item) {
-                let owners = types.into_iter().filter(|name| cell.defined.contains(name)).collect();
-                made.push((item, Block { mark: after.count, kind, owners }));
+            if let Some((kind, types)) = parse_block(item) {
+                let owners = types.into_iter().filter(|name| cell.type_names.contains(name)).collect();
+                new_blocks.push((item, Block { mark: after.count, kind, owners }));
                 after.count += 1;
             }
         }
         let is_replaced = |old: &Block| {
-            outdated.blocks.contains(&old.mark)
-                || old.owners.iter().any(|owner| cell.defined.contains(owner))
-                || made.iter().any(|(_, new)| new.kind.replaces(&old.kind))
+            stale.blocks.contains(&old.mark)
+                || old.owners.iter().any(|owner| cell.type_names.contains(owner))
+                || new_blocks.iter().any(|(_, new)| new.kind.replaces(&old.kind))
         };
-        let replaced = after.blocks.extract_if(.., |old| is_replaced(old)).map(|old| mark(old.mark));
+        let replaced = after.blocks.extract_if(.., |old| is_replaced(old)).map(|old| mark_item(old.mark));
         // In the place of an item of a name, one that nothing else can take for it.
-        let removed = outdated.names.iter().map(|name| format!("macro_rules! {name} {{ () => {{}} }} "));
+        let removed = stale.names.iter().map(|name| format!("macro_rules! {name} {{ () => {{}} }} "));
         let first: String = replaced.chain(removed).collect();
 
-        let mut at = cell.items.first().map_or(cell.start, |item| cell.place(item));
+        let mut at = cell.items.first().map_or(cell.start, |item| cell.offset(item));
         let mut marked = format!("{}{first}", &code[..at]);
-        for (item, block) in made {
-            let place = cell.place(item);
-            marked += &format!("{}{}", &code[at..place], mark(block.mark));
-            at = place;
+        for (item, block) in new_blocks {
+            let offset = cell.offset(item);
+            marked += &format!("{}{}", &code[at..offset], mark_item(block.mark));
+            at = offset;
             after.blocks.push(block);
         }
         marked += &code[at..];
@@ -114,8 +115,13 @@ impl Items {
     }
 
     /// Those items of earlier cells that are at fault where a cell does not compile; none if the cell itself is.
-    pub fn outdated(&self, errors: &[CompilationError], code: &str, sources: &Sources) -> Option<Outdated> {
-        let mut outdated = Outdated::default();
+    pub fn find_stale(
+        &self,
+        errors: &[CompilationError],
+        code: &str,
+        sources: &CellSources,
+    ) -> Option<StaleItems> {
+        let mut stale = StaleItems::default();
         let mut cell = None;
         for error in errors {
             let conflicts = error.code().is_some_and(|code| CONFLICTS.contains(&code));
@@ -124,19 +130,19 @@ impl Items {
             for span in spans.iter().filter(|span| conflicts || span["is_primary"] == true) {
                 let (file, line) =
                     (span["file_name"].as_str()?, usize::try_from(span["line_start"].as_u64()?).ok()?);
-                let cell = cell.get_or_insert_with(|| Cell::of(code));
-                let generated = sources.generated(cell_of(file)?)?;
+                let cell = cell.get_or_insert_with(|| CellItems::parse(code));
+                let generated = sources.generated(cell_number(file)?)?;
                 match item_at(&generated, line) {
-                    Some((Item::Block(mark), begins))
+                    Some((ItemId::Block(mark), header))
                         if self.blocks.iter().any(|block| block.mark == mark) =>
                     {
-                        outdated.blocks.insert(mark);
-                        outdated.told.extend((!conflicts).then_some(begins));
+                        stale.blocks.insert(mark);
+                        stale.headers.extend((!conflicts).then_some(header));
                         at_fault = true;
                     }
-                    Some((Item::Named(name), begins)) if !conflicts && !cell.names.contains(&name) => {
-                        outdated.names.insert(name);
-                        outdated.told.insert(begins);
+                    Some((ItemId::Named(name), header)) if !conflicts && !cell.names.contains(&name) => {
+                        stale.names.insert(name);
+                        stale.headers.insert(header);
                         at_fault = true;
                     }
                     _ => {}
@@ -146,49 +152,49 @@ impl Items {
                 return None;
             }
         }
-        Some(outdated)
+        Some(stale)
     }
 }
 
 /// The items of a cell.
-struct Cell {
+struct CellItems {
     start: usize,
     items: Vec<ast::Item>,
     /// The types and traits among them, and all that have a name.
-    defined: Vec<String>,
+    type_names: Vec<String>,
     names: BTreeSet<String>,
 }
 
-impl Cell {
-    const BEFORE: &str = "fn cell() {";
+impl CellItems {
+    const PREFIX: &str = "fn cell() {";
 
-    fn of(code: &str) -> Cell {
+    fn parse(code: &str) -> CellItems {
         let start = code_start(code);
         let parsed =
-            SourceFile::parse(&format!("{}{}\n}}", Cell::BEFORE, &code[start..]), Edition::Edition2024);
+            SourceFile::parse(&format!("{}{}\n}}", CellItems::PREFIX, &code[start..]), Edition::Edition2024);
         let function = parsed.tree().syntax().children().find_map(ast::Fn::cast);
         let statements = function.and_then(|function| function.body()?.stmt_list());
         let items: Vec<ast::Item> =
             statements.iter().flat_map(|list| list.syntax().children()).filter_map(ast::Item::cast).collect();
-        let defined = items.iter().filter(|item| is_of_types(item)).filter_map(name_of).collect();
-        let names = items.iter().filter_map(name_of).collect();
-        Cell { start, items, defined, names }
+        let type_names = items.iter().filter(|item| defines_type(item)).filter_map(item_name).collect();
+        let names = items.iter().filter_map(item_name).collect();
+        CellItems { start, items, type_names, names }
     }
 
     /// Where an item begins, what documents it included.
-    fn place(&self, item: &ast::Item) -> usize {
-        usize::from(item.syntax().text_range().start()) - Cell::BEFORE.len() + self.start
+    fn offset(&self, item: &ast::Item) -> usize {
+        usize::from(item.syntax().text_range().start()) - CellItems::PREFIX.len() + self.start
     }
 }
 
-enum Item {
+enum ItemId {
     /// With its mark.
     Block(usize),
     Named(String),
 }
 
 /// The item that a line of what was compiled is in, and how it begins; not the function that is the cell.
-fn item_at(generated: &str, line: usize) -> Option<(Item, String)> {
+fn item_at(generated: &str, line: usize) -> Option<(ItemId, String)> {
     let start: usize = generated.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
     let tree = SourceFile::parse(generated, Edition::Edition2024).tree();
     let mut before = None;
@@ -196,38 +202,38 @@ fn item_at(generated: &str, line: usize) -> Option<(Item, String)> {
         let range = item.syntax().text_range();
         if usize::from(range.end()) > start {
             let text = item.syntax().text().to_string();
-            let begins =
+            let header =
                 text.lines().find(|line| !line.trim_start().starts_with(['/', '#'])).unwrap_or_default();
-            let begins = begins.split(['{', ';']).next().unwrap_or_default().trim().to_string();
-            let name = name_of(&item);
-            let found = match (&item, name) {
+            let header = header.split(['{', ';']).next().unwrap_or_default().trim().to_string();
+            let name = item_name(&item);
+            let id = match (&item, name) {
                 (ast::Item::Impl(_) | ast::Item::ExternBlock(_), _) => {
-                    before.and_then(|name: String| number_of(&name)).map(Item::Block)
+                    before.and_then(|name: String| mark_number(&name)).map(ItemId::Block)
                 }
-                (_, Some(name)) if !name.starts_with("run_user_code_") && number_of(&name).is_none() => {
-                    Some(Item::Named(name))
+                (_, Some(name)) if !name.starts_with("run_user_code_") && mark_number(&name).is_none() => {
+                    Some(ItemId::Named(name))
                 }
                 _ => None,
             };
-            return found.map(|item| (item, begins));
+            return id.map(|id| (id, header));
         }
-        before = name_of(&item);
+        before = item_name(&item);
     }
     None
 }
 
 /// The item that stands before a block.
-fn mark(number: usize) -> String {
+fn mark_item(number: usize) -> String {
     format!("type {MARK}{number} = (); ")
 }
 
 /// The number of a name that is a mark.
-fn number_of(name: &str) -> Option<usize> {
+fn mark_number(name: &str) -> Option<usize> {
     name.strip_prefix(MARK)?.parse().ok()
 }
 
 /// A line as the user wrote it.
-pub fn without_marks(line: &str) -> String {
+pub fn strip_marks(line: &str) -> String {
     let mut parts = line.split("type HeadlightImpl");
     let first = parts.next().unwrap_or_default().to_string();
     parts.fold(first, |line, part| line + part.split_once(" = (); ").map_or(part, |(_, rest)| rest))
@@ -238,13 +244,13 @@ pub fn is_mark(name: &str) -> bool {
     name.starts_with(MARK)
 }
 
-fn is_of_types(item: &ast::Item) -> bool {
+fn defines_type(item: &ast::Item) -> bool {
     use ast::Item::{Enum, Struct, Trait, TypeAlias, Union};
     matches!(item, Enum(_) | Struct(_) | Trait(_) | TypeAlias(_) | Union(_))
 }
 
 /// The name that evcxr keeps an item by.
-fn name_of(item: &ast::Item) -> Option<String> {
+fn item_name(item: &ast::Item) -> Option<String> {
     let name = match item {
         ast::Item::Const(item) => item.name(),
         ast::Item::Enum(item) => item.name(),
@@ -263,14 +269,14 @@ fn name_of(item: &ast::Item) -> Option<String> {
 }
 
 /// What kind of block an item is, and the types and traits that it is of.
-fn block(item: &ast::Item) -> Option<(Kind, Vec<String>)> {
+fn parse_block(item: &ast::Item) -> Option<(BlockKind, Vec<String>)> {
     match item {
         ast::Item::Impl(block) => {
-            let parameters = parameters(block);
-            let of = block.self_ty()?;
-            let mut types: Vec<String> = last_name(&of).into_iter().collect();
-            let Some(of_trait) = block.trait_() else {
-                let header = words(&[of.syntax()], &parameters);
+            let parameters = generic_names(block);
+            let self_type = block.self_ty()?;
+            let mut types: Vec<String> = last_name(&self_type).into_iter().collect();
+            let Some(trait_type) = block.trait_() else {
+                let header = normalize(&[self_type.syntax()], &parameters);
                 let items = block.assoc_item_list().into_iter().flat_map(|list| list.assoc_items());
                 let names = items.filter_map(|item| match item {
                     ast::AssocItem::Fn(item) => item.name(),
@@ -279,11 +285,11 @@ fn block(item: &ast::Item) -> Option<(Kind, Vec<String>)> {
                     ast::AssocItem::MacroCall(_) => None,
                 });
                 let names = names.map(|name| name.text().to_string()).collect();
-                return Some((Kind::Own { header, names }, types));
+                return Some((BlockKind::Own { header, names }, types));
             };
-            types.extend(last_name(&of_trait));
-            let header = words(&[of_trait.syntax(), of.syntax()], &parameters);
-            Some((Kind::Trait { header }, types))
+            types.extend(last_name(&trait_type));
+            let header = normalize(&[trait_type.syntax(), self_type.syntax()], &parameters);
+            Some((BlockKind::Trait { header }, types))
         }
         ast::Item::ExternBlock(block) => {
             let items = block.extern_item_list().into_iter().flat_map(|list| list.extern_items());
@@ -294,14 +300,14 @@ fn block(item: &ast::Item) -> Option<(Kind, Vec<String>)> {
                 ast::ExternItem::MacroCall(_) => None,
             });
             let names = names.map(|name| name.text().to_string()).collect();
-            Some((Kind::Own { header: "extern".to_string(), names }, Vec::new()))
+            Some((BlockKind::Own { header: "extern".to_string(), names }, Vec::new()))
         }
         _ => None,
     }
 }
 
 /// The names of its generic parameters.
-fn parameters(block: &ast::Impl) -> Vec<String> {
+fn generic_names(block: &ast::Impl) -> Vec<String> {
     let list = block.generic_param_list();
     let parameters = list.iter().flat_map(|list| list.generic_params());
     let names = parameters.filter_map(|parameter| {
@@ -315,7 +321,7 @@ fn parameters(block: &ast::Impl) -> Vec<String> {
 }
 
 /// The code without spaces and comments, its parameters by their order: names of them, and bounds, make no other block.
-fn words(nodes: &[&SyntaxNode], parameters: &[String]) -> String {
+fn normalize(nodes: &[&SyntaxNode], parameters: &[String]) -> String {
     let mut order: Vec<String> = Vec::new();
     let tokens = nodes.iter().flat_map(|node| node.descendants_with_tokens());
     let tokens = tokens.filter_map(NodeOrToken::into_token);
@@ -334,8 +340,8 @@ fn words(nodes: &[&SyntaxNode], parameters: &[String]) -> String {
 }
 
 /// `Dog` of `crate::Dog<T>`.
-fn last_name(of: &ast::Type) -> Option<String> {
-    match of {
+fn last_name(path: &ast::Type) -> Option<String> {
+    match path {
         ast::Type::PathType(path) => Some(path.path()?.segment()?.name_ref()?.text().to_string()),
         _ => None,
     }
@@ -350,7 +356,7 @@ mod tests {
         let mut items = Items::default();
         let mut known = BTreeSet::new();
         for cell in cells {
-            let (marked, after) = items.with_cell(cell, &Outdated::default());
+            let (marked, after) = items.mark_cell(cell, &StaleItems::default());
             assert_eq!(marked.lines().count(), cell.lines().count(), "{marked}");
             // As evcxr sees it: a mark that nothing follows is of nothing.
             for part in marked.split(&format!("type {MARK}")).skip(1) {
@@ -406,8 +412,8 @@ mod tests {
 
     #[test]
     fn marks_stand_where_no_line_and_no_meaning_changes() {
-        let fits = Outdated::default();
-        let items = Items::default().with_cell("struct A; impl A { fn a() {} }", &fits).1;
+        let fits = StaleItems::default();
+        let items = Items::default().mark_cell("struct A; impl A { fn a() {} }", &fits).1;
         for (code, marked) in [
             ("let a = 1;", "let a = 1;"),
             ("impl B {}", "type HeadlightImpl1 = (); impl B {}"),
@@ -426,18 +432,18 @@ mod tests {
             ("let s = \"impl X {}\";", "let s = \"impl X {}\";"),
             ("impl {", "impl {"),
         ] {
-            assert_eq!(items.with_cell(code, &fits).0, marked);
+            assert_eq!(items.mark_cell(code, &fits).0, marked);
         }
-        let outdated = Outdated {
+        let stale = StaleItems {
             blocks: BTreeSet::from([0]),
             names: BTreeSet::from(["f".to_string()]),
-            told: BTreeSet::new(),
+            headers: BTreeSet::new(),
         };
         assert_eq!(
-            items.with_cell("let a = 1;\nimpl B {}", &outdated).0,
+            items.mark_cell("let a = 1;\nimpl B {}", &stale).0,
             "let a = 1;\ntype HeadlightImpl0 = (); macro_rules! f { () => {} } type HeadlightImpl1 = (); impl B {}"
         );
-        assert_eq!(without_marks("a; type HeadlightImpl1 = (); impl B {}"), "a; impl B {}");
+        assert_eq!(strip_marks("a; type HeadlightImpl1 = (); impl B {}"), "a; impl B {}");
     }
 
     #[test]
@@ -446,8 +452,8 @@ mod tests {
                          pub fn f(\nx: u8) {}\nimpl Loose {}\npub extern \"C\" fn run_user_code_1() {\nlet a = 1;\n}\n";
         let at = |line: usize| {
             item_at(generated, line).map(|(item, begins)| match item {
-                Item::Block(mark) => format!("{mark}: {begins}"),
-                Item::Named(name) => format!("{name}: {begins}"),
+                ItemId::Block(mark) => format!("{mark}: {begins}"),
+                ItemId::Named(name) => format!("{name}: {begins}"),
             })
         };
         for (line, expected) in [

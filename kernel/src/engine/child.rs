@@ -20,11 +20,10 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use crate::Result;
 use crate::build::template::Template;
 use crate::engine::session::Session;
-use crate::shim::cargo;
-use crate::shim::tools;
+use crate::shim::{cargo, protocol};
 
 /// Set by evcxr for the process that runs cells.
-pub const IS_CHILD: &str = "EVCXR_IS_RUNTIME";
+const IS_CHILD: &str = "EVCXR_IS_RUNTIME";
 /// Three descriptors: where output goes, where errors go, where control lines come from.
 pub const PIPES: &str = "HEADLIGHT_PIPES";
 /// What marks the lines that are for the kernel; no text that a model writes can guess it.
@@ -33,6 +32,11 @@ pub const TOKEN: &str = "HEADLIGHT_KERNEL";
 const ANSWERS: &str = "HEADLIGHT_ANSWERS";
 /// The library that every cell links to.
 pub const SESSION_LIBRARY: &str = "HEADLIGHT_SESSION_LIBRARY";
+
+/// Whether evcxr has started this process to run cells.
+pub fn is_called() -> bool {
+    std::env::var_os(IS_CHILD).is_some()
+}
 
 /// Sets a command up to run as such a process: `ends` are where its output and its errors go, and where control lines come
 /// from. They stay open with the command, which evcxr runs again when the process is gone.
@@ -46,16 +50,16 @@ pub fn prepare(
     let ends: [OwnedFd; 3] = [ends.0.into(), ends.1.into(), ends.2.into()];
     let numbers: Vec<String> = ends.iter().map(|end| end.as_raw_fd().to_string()).collect();
     let library = template.session_library()?;
-    let mut folders = vec![template.toolchain.libraries()];
+    let mut folders = vec![template.toolchain.library_folder()];
     folders.extend(library.parent().map(Path::to_path_buf));
-    folders.extend(std::env::var_os(cargo::LIBRARIES).iter().flat_map(std::env::split_paths));
+    folders.extend(std::env::var_os(cargo::LIBRARY_PATH).iter().flat_map(std::env::split_paths));
     command
-        .env(cargo::LIBRARIES, std::env::join_paths(folders)?)
+        .env(cargo::LIBRARY_PATH, std::env::join_paths(folders)?)
         .env(PIPES, numbers.join(","))
         .env(TOKEN, token)
         .env(SESSION_LIBRARY, library)
         .env("PATH", &session.path)
-        .env_remove(tools::SESSION)
+        .env_remove(protocol::SESSION)
         .env_remove("RUSTC")
         .env_remove("RUST_SRC_PATH")
         .env_remove("EVCXR_TMPDIR")
@@ -78,34 +82,34 @@ pub fn prepare(
     Ok(())
 }
 
-type Plain = unsafe extern "C" fn();
-type Cell = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
+type Callback = unsafe extern "C" fn();
+type CellFunction = unsafe extern "C" fn(*mut c_void) -> *mut c_void;
 
 static STOP: AtomicUsize = AtomicUsize::new(0);
 
 /// The functions of one session library.
 #[derive(Clone, Copy)]
-struct Calls {
-    begin: Plain,
-    end: Plain,
-    stop: Plain,
+struct SessionCalls {
+    begin: Callback,
+    end: Callback,
+    stop: Callback,
 }
 
-impl Calls {
-    fn of(library: &Library) -> Option<Calls> {
+impl SessionCalls {
+    fn find(library: &Library) -> Option<SessionCalls> {
         // SAFETY: the names are those of session/lib.rs, which takes nothing and returns nothing.
         unsafe {
-            Some(Calls {
-                begin: *library.get::<Plain>(b"headlight_session_begin\0").ok()?,
-                end: *library.get::<Plain>(b"headlight_session_end\0").ok()?,
-                stop: *library.get::<Plain>(b"headlight_session_stop\0").ok()?,
+            Some(SessionCalls {
+                begin: *library.get::<Callback>(b"headlight_session_begin\0").ok()?,
+                end: *library.get::<Callback>(b"headlight_session_end\0").ok()?,
+                stop: *library.get::<Callback>(b"headlight_session_stop\0").ok()?,
             })
         }
     }
 }
 
 /// Passes over a line that evcxr has read: nothing of a cell comes that way.
-pub fn pass_on(_: &str, _: &mut PipeWriter) {}
+pub fn forward(_: &str, _: &mut PipeWriter) {}
 
 /// Runs cells until evcxr sends no more. Never returns.
 pub fn run() -> ! {
@@ -122,19 +126,19 @@ pub fn run() -> ! {
 fn run_cells() -> Result<()> {
     let evcxr = take_over_output()?;
     let commands = take_over_input()?;
-    follow_parent();
+    exit_with_parent();
     let token = std::env::var(TOKEN)?;
     let begin = format!("\u{1}{token} {{\"op\":\"begin\",\"process\":{}}}\n", std::process::id());
     let done = format!("\u{1}{token} {{\"op\":\"done\"}}\n");
-    let mut kept = Vec::new();
+    let mut libraries = Vec::new();
     let mut calls = None;
     if let Some(path) = std::env::var_os(SESSION_LIBRARY) {
         // SAFETY: our own library; its initializers are those of Rust's standard library.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL)? };
-        calls = Calls::of(&library);
-        kept.push(library);
+        calls = SessionCalls::find(&library);
+        libraries.push(library);
     }
-    listen_for_interrupts();
+    handle_interrupts();
     let mut variables = std::ptr::null_mut();
     for line in BufReader::new(commands).lines() {
         let line = line?;
@@ -156,9 +160,9 @@ fn run_cells() -> Result<()> {
                 continue;
             }
         };
-        let cell = unsafe { *library.get::<Cell>(function.as_bytes())? };
+        let cell = unsafe { *library.get::<CellFunction>(function.as_bytes())? };
         // After a `:dep` a cell may be linked to a newer session library than the first one.
-        calls = Calls::of(&library).or(calls);
+        calls = SessionCalls::find(&library).or(calls);
         if let Some(calls) = calls {
             STOP.store(calls.stop as usize, Ordering::SeqCst);
             unsafe { (calls.begin)() };
@@ -168,13 +172,13 @@ fn run_cells() -> Result<()> {
         if let Some(calls) = calls {
             unsafe { (calls.end)() };
         }
-        kept.push(library);
-        // Both streams say that all was said; the kernel then tells evcxr.
+        libraries.push(library);
+        // Both streams say that all was written; the kernel then tells evcxr.
         write_all(1, &done)?;
         write_all(2, &done)?;
     }
     // Never unloaded: values of their types may still be alive.
-    std::mem::forget(kept);
+    std::mem::forget(libraries);
     drop(evcxr);
     Ok(())
 }
@@ -230,7 +234,7 @@ fn take_over_input() -> Result<File> {
 }
 
 /// Ends this process when the kernel is gone, however it went.
-fn follow_parent() {
+fn exit_with_parent() {
     // SAFETY: getppid cannot fail.
     let parent = unsafe { libc::getppid() };
     std::thread::spawn(move || {
@@ -248,11 +252,11 @@ extern "C" fn on_interrupt(_: c_int) {
     let stop = STOP.load(Ordering::SeqCst);
     if stop != 0 {
         // SAFETY: a function of a library that is never unloaded; it does one atomic store.
-        unsafe { std::mem::transmute::<usize, Plain>(stop)() };
+        unsafe { std::mem::transmute::<usize, Callback>(stop)() };
     }
 }
 
-fn listen_for_interrupts() {
+fn handle_interrupts() {
     // SAFETY: the handler only does atomic operations. SA_RESTART: reads and sleeps of a cell go on.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();

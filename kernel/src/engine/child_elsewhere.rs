@@ -7,10 +7,15 @@ use std::process::Command;
 use crate::Result;
 use crate::build::template::Template;
 use crate::engine::session::Session;
-use crate::shim::tools;
+use crate::shim::protocol;
 
-pub const IS_CHILD: &str = "EVCXR_IS_RUNTIME";
+const IS_CHILD: &str = "EVCXR_IS_RUNTIME";
 const TOKEN: &str = "HEADLIGHT_KERNEL";
+
+/// Whether evcxr has started this process to run cells.
+pub fn is_called() -> bool {
+    std::env::var_os(IS_CHILD).is_some()
+}
 
 pub fn prepare(
     command: &mut Command,
@@ -19,7 +24,7 @@ pub fn prepare(
     token: &str,
     _: (PipeWriter, PipeWriter, PipeReader),
 ) -> Result<()> {
-    command.env(TOKEN, token).env_remove(tools::SESSION);
+    command.env(TOKEN, token).env_remove(protocol::SESSION);
     Ok(())
 }
 
@@ -30,6 +35,6 @@ pub fn run() -> ! {
 }
 
 /// Hands on a line that evcxr has read.
-pub fn pass_on(line: &str, pipe: &mut PipeWriter) {
+pub fn forward(line: &str, pipe: &mut PipeWriter) {
     let _ = writeln!(pipe, "{line}");
 }

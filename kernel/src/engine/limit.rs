@@ -6,46 +6,45 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::engine::handle::{Event, Sink, Stream};
-use crate::engine::output::Bundle;
+use crate::engine::event::{Event, EventSink, MimeBundle, Stream};
 
 /// So many bytes of text are kept of the beginning, and as many of the end; of figures likewise.
-const TEXT: usize = 1 << 20;
-const FIGURES: usize = 32 << 20;
+const MAX_TEXT: usize = 1 << 20;
+const MAX_FIGURES: usize = 32 << 20;
 /// What a display takes beside its data.
-const FRAME: usize = 1 << 10;
-/// Text is held in pieces about so long, which are let go one by one.
-const PIECE: usize = 1 << 16;
+const DISPLAY_OVERHEAD: usize = 1 << 10;
+/// Text is held in chunks about so long, which are let go one by one.
+const CHUNK: usize = 1 << 16;
 /// How often the reader is told of what is held back.
-const OFTEN: Duration = Duration::from_millis(500);
+const NOTICE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Hands on what a cell shows.
-pub struct Limited {
-    sink: Sink,
+pub struct OutputLimit {
+    sink: EventSink,
     /// Bytes that were handed on since the output was cleared.
     text: usize,
     figures: usize,
     ends_line: bool,
-    rest: Option<Rest>,
+    held: Option<HeldOutput>,
     /// All is to be cleared as soon as something else is shown.
     clears: bool,
 }
 
 /// What came after the beginning.
-struct Rest {
-    held: VecDeque<Event>,
+struct HeldOutput {
+    events: VecDeque<Event>,
     text: usize,
     figures: usize,
     missing_text: usize,
     missing_figures: usize,
     /// The display that says so.
     notice: String,
-    told: Instant,
+    noticed: Instant,
 }
 
-impl Limited {
-    pub fn new(sink: Sink) -> Limited {
-        Limited { sink, text: 0, figures: 0, ends_line: true, rest: None, clears: false }
+impl OutputLimit {
+    pub fn new(sink: EventSink) -> OutputLimit {
+        OutputLimit { sink, text: 0, figures: 0, ends_line: true, held: None, clears: false }
     }
 
     pub fn take(&mut self, event: Event) {
@@ -53,8 +52,8 @@ impl Limited {
             Event::Clear { wait: true } => self.clears = true,
             Event::Clear { wait: false } => self.clear(false),
             Event::Update(bundle, id) => {
-                let own = |rest: &mut Rest| rest.update(&bundle, &id);
-                if !self.rest.as_mut().is_some_and(own) {
+                let update = |held: &mut HeldOutput| held.update(&bundle, &id);
+                if !self.held.as_mut().is_some_and(update) {
                     (self.sink)(Event::Update(bundle, id));
                 }
             }
@@ -63,9 +62,9 @@ impl Limited {
                     self.clear(true);
                 }
                 if let Some(event) = self.hand_on(event) {
-                    let rest = self.rest.get_or_insert_with(|| Rest::begin(&self.sink));
-                    rest.hold(event);
-                    rest.tell(&self.sink);
+                    let held = self.held.get_or_insert_with(|| HeldOutput::begin(&self.sink));
+                    held.hold(event);
+                    held.update_notice(&self.sink);
                 }
             }
         }
@@ -73,42 +72,42 @@ impl Limited {
 
     /// Shows what was held back. The cell has ended; what its threads still print counts anew.
     pub fn finish(&mut self) {
-        if let Some(mut rest) = self.rest.take() {
-            rest.end(&self.sink);
-            rest.trim(0);
-            if let Some(note) = rest.note() {
-                let stream = rest.held.iter().find_map(|event| match event {
+        if let Some(mut held) = self.held.take() {
+            held.clear_notice(&self.sink);
+            held.trim(0);
+            if let Some(note) = held.gap_note() {
+                let stream = held.events.iter().find_map(|event| match event {
                     Event::Text(stream, _) => Some(*stream),
                     _ => None,
                 });
                 let line = if self.ends_line { "" } else { "\n" };
                 (self.sink)(Event::Text(stream.unwrap_or(Stream::Out), format!("{line}{note}\n")));
             }
-            rest.held.into_iter().for_each(|event| (self.sink)(event));
+            held.events.into_iter().for_each(|event| (self.sink)(event));
         }
         if self.clears {
             // For what follows from elsewhere: the value that the cell ends with.
             (self.sink)(Event::Clear { wait: true });
         }
-        *self = Limited::new(self.sink.clone());
+        *self = OutputLimit::new(self.sink.clone());
     }
 
     fn clear(&mut self, wait: bool) {
-        if let Some(rest) = self.rest.take() {
-            rest.end(&self.sink);
+        if let Some(held) = self.held.take() {
+            held.clear_notice(&self.sink);
         }
         (self.sink)(Event::Clear { wait });
-        *self = Limited::new(self.sink.clone());
+        *self = OutputLimit::new(self.sink.clone());
     }
 
     /// Shows what there is room for, in the order in which things come; gives back what is left.
     fn hand_on(&mut self, event: Event) -> Option<Event> {
-        if self.rest.is_some() {
+        if self.held.is_some() {
             return Some(event);
         }
         match event {
             Event::Text(stream, mut text) => {
-                let room = TEXT - self.text;
+                let room = MAX_TEXT - self.text;
                 let at = if text.len() > room { cut(&text, room, self.ends_line) } else { text.len() };
                 let left = text.split_off(at);
                 self.text += text.len();
@@ -120,7 +119,7 @@ impl Limited {
             }
             event => {
                 let size = size(&event);
-                if self.figures + size > FIGURES && self.figures > 0 {
+                if self.figures + size > MAX_FIGURES && self.figures > 0 {
                     return Some(event);
                 }
                 self.figures += size;
@@ -131,125 +130,128 @@ impl Limited {
     }
 }
 
-impl Rest {
-    fn begin(sink: &Sink) -> Rest {
-        let notice = format!("headlight-notice-{:x}", crate::random());
+impl HeldOutput {
+    fn begin(sink: &EventSink) -> HeldOutput {
+        let notice = format!("headlight-notice-{:x}", getrandom::u64().unwrap_or_default());
         let text = "the cell shows much: what follows appears when it ends";
-        sink(Event::Display(Bundle::text(text), Some(notice.clone())));
-        Rest {
-            held: VecDeque::new(),
+        sink(Event::Display(MimeBundle::text(text), Some(notice.clone())));
+        HeldOutput {
+            events: VecDeque::new(),
             text: 0,
             figures: 0,
             missing_text: 0,
             missing_figures: 0,
             notice,
-            told: Instant::now(),
+            noticed: Instant::now(),
         }
     }
 
     fn hold(&mut self, event: Event) {
-        match (self.held.back_mut(), event) {
+        match (self.events.back_mut(), event) {
             (Some(Event::Text(last, before)), Event::Text(stream, text))
-                if *last == stream && before.len() < PIECE =>
+                if *last == stream && before.len() < CHUNK =>
             {
                 self.text += text.len();
                 before.push_str(&text);
             }
             (_, Event::Text(stream, text)) => {
                 self.text += text.len();
-                self.held.push_back(Event::Text(stream, text));
+                self.events.push_back(Event::Text(stream, text));
             }
             (_, event) => {
                 self.figures += size(&event);
-                self.held.push_back(event);
+                self.events.push_back(event);
             }
         }
-        self.trim(PIECE);
+        self.trim(CHUNK);
     }
 
     /// Changes a display that is held back; false if there is none of this name.
-    fn update(&mut self, bundle: &Bundle, id: &str) -> bool {
-        let mut found = false;
-        for event in &mut self.held {
+    fn update(&mut self, bundle: &MimeBundle, id: &str) -> bool {
+        let mut is_held = false;
+        for event in &mut self.events {
             if matches!(event, Event::Display(_, Some(own)) if own == id) {
                 self.figures -= size(event);
                 *event = Event::Display(bundle.clone(), Some(id.to_string()));
                 self.figures += size(event);
-                found = true;
+                is_held = true;
             }
         }
-        self.trim(PIECE);
-        found
+        self.trim(CHUNK);
+        is_held
     }
 
     /// Lets go of what came first: so much more than the limit may stay.
     fn trim(&mut self, more: usize) {
         let is_text = |event: &Event| matches!(event, Event::Text(..));
-        while self.text > TEXT + more {
-            let Some(at) = self.held.iter().position(is_text) else { break };
-            let over = self.text - TEXT;
-            let gone = match &mut self.held[at] {
+        while self.text > MAX_TEXT + more {
+            let Some(at) = self.events.iter().position(is_text) else { break };
+            let over = self.text - MAX_TEXT;
+            let gone = match &mut self.events[at] {
                 Event::Text(_, text) if text.len() > over => {
                     let from = text.ceil_char_boundary(over);
                     // A line that is cut through goes whole, if it ends soon.
                     let line = text[from..].find('\n').map_or(0, |end| end + 1);
-                    let whole = text[..from].ends_with('\n') || line > PIECE;
+                    let whole = text[..from].ends_with('\n') || line > CHUNK;
                     let from = if whole { from } else { from + line };
                     text.drain(..from);
                     from
                 }
                 event => {
                     let gone = size(event);
-                    self.held.remove(at);
+                    self.events.remove(at);
                     gone
                 }
             };
             self.text -= gone;
             self.missing_text += gone;
         }
-        while self.figures > FIGURES {
-            let Some(at) = self.held.iter().position(|event| !is_text(event)) else { break };
+        while self.figures > MAX_FIGURES {
+            let Some(at) = self.events.iter().position(|event| !is_text(event)) else { break };
             // The last stays, however large it is.
-            if self.figures == size(&self.held[at]) {
+            if self.figures == size(&self.events[at]) {
                 break;
             }
-            let gone = self.held.remove(at).map_or(0, |event| size(&event));
+            let gone = self.events.remove(at).map_or(0, |event| size(&event));
             self.figures -= gone;
             self.missing_figures += 1;
         }
     }
 
-    fn tell(&mut self, sink: &Sink) {
-        if self.told.elapsed() < OFTEN {
+    fn update_notice(&mut self, sink: &EventSink) {
+        if self.noticed.elapsed() < NOTICE_INTERVAL {
             return;
         }
-        self.told = Instant::now();
-        let more = so_much(self.missing_text + self.text, self.missing_figures + self.count_figures());
-        let last = self.held.iter().rev().find_map(|event| match event {
+        self.noticed = Instant::now();
+        let more =
+            describe_amount(self.missing_text + self.text, self.missing_figures + self.count_figures());
+        let last = self.events.iter().rev().find_map(|event| match event {
             Event::Text(_, text) => text.lines().rev().find(|line| !line.trim().is_empty()),
             _ => None,
         });
         let last: String = last.unwrap_or_default().chars().take(200).collect();
         let text = format!("{more} more so far: the last of it appears when the cell ends\n{last}");
-        sink(Event::Update(Bundle::text(&text), self.notice.clone()));
+        sink(Event::Update(MimeBundle::text(&text), self.notice.clone()));
     }
 
     /// The display that told of it is emptied.
-    fn end(&self, sink: &Sink) {
-        sink(Event::Update(Bundle::text(""), self.notice.clone()));
+    fn clear_notice(&self, sink: &EventSink) {
+        sink(Event::Update(MimeBundle::text(""), self.notice.clone()));
     }
 
     fn count_figures(&self) -> usize {
-        self.held.iter().filter(|event| !matches!(event, Event::Text(..))).count()
+        self.events.iter().filter(|event| !matches!(event, Event::Text(..))).count()
     }
 
-    fn note(&self) -> Option<String> {
+    fn gap_note(&self) -> Option<String> {
         let missing = self.missing_text + self.missing_figures > 0;
-        missing.then(|| format!("[… {} left out here …]", so_much(self.missing_text, self.missing_figures)))
+        missing.then(|| {
+            format!("[… {} left out here …]", describe_amount(self.missing_text, self.missing_figures))
+        })
     }
 }
 
-fn so_much(text: usize, figures: usize) -> String {
+fn describe_amount(text: usize, figures: usize) -> String {
     let text = match text {
         0 => None,
         1..1_000_000 => Some(format!("{} kB of text", text.div_ceil(1000))),
@@ -267,8 +269,8 @@ fn so_much(text: usize, figures: usize) -> String {
 fn cut(text: &str, room: usize, begins_line: bool) -> usize {
     let at = text.floor_char_boundary(room);
     match text[..at].rfind('\n') {
-        Some(end) if at - end < PIECE => end + 1,
-        None if begins_line && at < PIECE => 0,
+        Some(end) if at - end < CHUNK => end + 1,
+        None if begins_line && at < CHUNK => 0,
         _ => at,
     }
 }
@@ -277,7 +279,7 @@ fn size(event: &Event) -> usize {
     match event {
         Event::Text(_, text) => text.len(),
         Event::Display(bundle, _) | Event::Update(bundle, _) => {
-            FRAME + bundle.data.values().chain(bundle.metadata.values()).map(bytes).sum::<usize>()
+            DISPLAY_OVERHEAD + bundle.data.values().chain(bundle.metadata.values()).map(bytes).sum::<usize>()
         }
         Event::Clear { .. } => 0,
     }
@@ -306,21 +308,21 @@ mod tests {
     }
 
     fn display(text: &str, id: &str) -> Event {
-        Event::Display(Bundle::text(text), Some(id.to_string()))
+        Event::Display(MimeBundle::text(text), Some(id.to_string()))
     }
 
     /// What is handed on of these events, without what is said meanwhile.
-    fn handed_on(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
+    fn limit(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = seen.clone();
-        let mut limited = Limited::new(Arc::new(move |event| crate::lock(&sink).push(event)));
+        let mut limited = OutputLimit::new(Arc::new(move |event| crate::sync::lock(&sink).push(event)));
         events.into_iter().for_each(|event| limited.take(event));
         limited.finish();
         let is_notice = |event: &Event| match event {
             Event::Display(_, Some(id)) | Event::Update(_, id) => id.starts_with("headlight-notice-"),
             _ => false,
         };
-        let seen = std::mem::take(&mut *crate::lock(&seen));
+        let seen = std::mem::take(&mut *crate::sync::lock(&seen));
         seen.into_iter().filter(|event| !is_notice(event)).collect()
     }
 
@@ -338,15 +340,15 @@ mod tests {
         for (name, total, piece) in [
             ("nothing", 0, String::new()),
             ("little", 1, line(0)),
-            ("what fills both ends", 2 * TEXT / line(0).len() - 2, line(0)),
+            ("what fills both ends", 2 * MAX_TEXT / line(0).len() - 2, line(0)),
             ("lines", 200_000, line(0)),
             ("one line", 300_000, "no end é ".to_string()),
             ("large pieces", 60, "xyz é\n".repeat(20_000)),
         ] {
             let pieces = (0..total).map(|n| if piece.starts_with("line") { line(n) } else { piece.clone() });
             let whole: String = pieces.clone().collect();
-            let kept = text_of(&handed_on(pieces.map(|piece| out(&piece))));
-            if whole.len() <= 2 * TEXT - 2 * line(0).len() {
+            let kept = text_of(&limit(pieces.map(|piece| out(&piece))));
+            if whole.len() <= 2 * MAX_TEXT - 2 * line(0).len() {
                 assert_eq!(kept, whole, "of {name}");
                 continue;
             }
@@ -355,7 +357,11 @@ mod tests {
             let (note, last) = rest.split_once(" left out here …]\n").unwrap();
             assert!(whole.starts_with(first.trim_end_matches('\n')) && whole.ends_with(last), "of {name}");
             for end in [first, last] {
-                assert!(end.len() <= TEXT + 1 && end.len() > TEXT - 2 * PIECE, "of {name}: {}", end.len());
+                assert!(
+                    end.len() <= MAX_TEXT + 1 && end.len() > MAX_TEXT - 2 * CHUNK,
+                    "of {name}: {}",
+                    end.len()
+                );
             }
             assert!(first.ends_with('\n'));
             let missing = whole.len() - first.len() - last.len();
@@ -380,7 +386,7 @@ mod tests {
             .into_iter()
             .chain(figure)
         });
-        let kept = handed_on(events);
+        let kept = limit(events);
         let last: Vec<String> = kept[kept.len() - 3..].iter().map(|event| format!("{event:?}")).collect();
         assert!(
             last[0].contains("39999 of") && last[1].contains("39999 err") && last[2].contains("figure"),
@@ -391,11 +397,11 @@ mod tests {
 
     #[test]
     fn of_many_figures_the_first_and_the_last_are_kept() {
-        let large = "x".repeat(FIGURES / 10);
+        let large = "x".repeat(MAX_FIGURES / 10);
         let figures = (0..50).map(|n| display(&large, &n.to_string()));
         // One of the first is still updated, and so is one of the last.
-        let updates = ["0", "49", "25"].map(|id| Event::Update(Bundle::text("new"), id.to_string()));
-        let kept = handed_on(figures.chain([out("done\n")]).chain(updates));
+        let updates = ["0", "49", "25"].map(|id| Event::Update(MimeBundle::text("new"), id.to_string()));
+        let kept = limit(figures.chain([out("done\n")]).chain(updates));
         let named = |event: &Event| match event {
             Event::Display(bundle, Some(id)) if bundle.data["text/plain"] == "new" => format!("{id} new"),
             Event::Display(_, Some(id)) => id.clone(),
@@ -413,22 +419,22 @@ mod tests {
 
     #[test]
     fn what_is_cleared_does_not_count() {
-        let much = "y".repeat(TEXT - 10);
+        let much = "y".repeat(MAX_TEXT - 10);
         for wait in [false, true] {
             let events = (0..10).flat_map(|n| [Event::Clear { wait }, out(&format!("{n}{much}"))]);
-            let kept = handed_on(events);
+            let kept = limit(events);
             assert_eq!(kept.len(), 20, "with wait {wait}");
-            assert!(text_of(&kept).len() > 9 * TEXT);
+            assert!(text_of(&kept).len() > 9 * MAX_TEXT);
             // After the limit too.
             let events = (0..9).map(|_| out(&much)).chain([Event::Clear { wait }, out("last")]);
-            let kept = handed_on(events);
+            let kept = limit(events);
             assert!(
                 matches!(&kept[kept.len() - 2..], [Event::Clear { .. }, Event::Text(_, text)] if text == "last")
             );
             assert!(!text_of(&kept).contains("left out"));
         }
         // Nothing follows that would be shown instead.
-        let kept = handed_on((0..9).map(|_| out(&much)).chain([Event::Clear { wait: true }]));
+        let kept = limit((0..9).map(|_| out(&much)).chain([Event::Clear { wait: true }]));
         assert!(text_of(&kept).contains("left out"));
         assert!(matches!(kept.last(), Some(Event::Clear { wait: true })));
     }

@@ -1,39 +1,19 @@
 //! What the process that runs the cells prints, taken apart: text for the reader, displays, and evcxr's control lines.
 
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// A value in several forms, by MIME type.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Bundle {
-    #[serde(default)]
-    pub data: Map<String, Value>,
-    /// How to show it, by MIME type.
-    #[serde(default)]
-    pub metadata: Map<String, Value>,
-}
-
-impl Bundle {
-    pub fn text(text: &str) -> Bundle {
-        [("text/plain".to_string(), text.into())].into_iter().collect()
-    }
-}
-
-impl FromIterator<(String, Value)> for Bundle {
-    fn from_iter<T: IntoIterator<Item = (String, Value)>>(forms: T) -> Bundle {
-        Bundle { data: forms.into_iter().collect(), metadata: Map::new() }
-    }
-}
+use crate::cell::report::{EarlyReturn, Panic};
+use crate::engine::event::{MimeBundle, parse_value};
 
 /// One thing that was printed.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Piece {
+pub enum OutputItem {
     Text(String),
     /// Shown in mid-cell; with a name if it is to be updated.
-    Display(Bundle, Option<String>),
-    Update(Bundle, String),
+    Display(MimeBundle, Option<String>),
+    Update(MimeBundle, String),
     /// What the cell ends with, if nothing follows.
-    Result(Bundle),
+    Result(MimeBundle),
     Clear {
         wait: bool,
     },
@@ -50,47 +30,21 @@ pub enum Piece {
     Gone,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Panic {
-    pub message: String,
-    #[serde(default)]
-    pub thread: String,
-    #[serde(flatten)]
-    pub at: Option<Location>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct EarlyReturn {
-    pub message: String,
-    /// The type of the error.
-    pub error: String,
-    #[serde(flatten)]
-    pub at: Option<Location>,
-}
-
-/// A place in what was compiled.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub struct Location {
-    pub file: String,
-    pub line: usize,
-    pub column: usize,
-}
-
 const BLOCK_BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
 const BLOCK_END: &str = "EVCXR_END_CONTENT";
-/// What evcxr itself reads. Of these a cell prints only the last as it is; the others it tells under the token.
-pub const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
-pub const RETURNED_EARLY: &str = "EVCXR_ERROR_OCCURRED";
-const CHANGED: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
-const ASKS: &str = "EVCXR_INPUT_REQUEST";
+/// What evcxr itself reads. Of these a cell prints only the last as it is; the others it says under the token.
+pub const PANIC_LINE: &str = "EVCXR_PANIC_NOTIFICATION";
+pub const EARLY_RETURN_LINE: &str = "EVCXR_ERROR_OCCURRED";
+const CHANGED_TYPE_LINE: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
+const INPUT_REQUEST: &str = "EVCXR_INPUT_REQUEST";
 
 /// Takes a stream of bytes apart, in whatever portions it comes.
-pub struct Parser {
+pub struct OutputParser {
     mark: String,
     buffer: Vec<u8>,
     block: Option<Block>,
     /// Blocks in a row are the forms of one value, until something else is printed.
-    bundle: Bundle,
+    bundle: MimeBundle,
 }
 
 struct Block {
@@ -98,40 +52,45 @@ struct Block {
     lines: Vec<String>,
 }
 
-impl Parser {
-    pub fn new(token: &str) -> Parser {
-        Parser { mark: format!("\u{1}{token} "), buffer: Vec::new(), block: None, bundle: Bundle::default() }
+impl OutputParser {
+    pub fn new(token: &str) -> OutputParser {
+        OutputParser {
+            mark: format!("\u{1}{token} "),
+            buffer: Vec::new(),
+            block: None,
+            bundle: MimeBundle::default(),
+        }
     }
 
     /// What these bytes complete. A marked line may begin anywhere in a line: text without a newline may precede it.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Piece> {
-        let mut pieces = Vec::new();
+    pub fn push(&mut self, bytes: &[u8]) -> Vec<OutputItem> {
+        let mut items = Vec::new();
         self.buffer.extend_from_slice(bytes);
         while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.buffer.drain(..=end).collect();
-            self.line(&String::from_utf8_lossy(&line), &mut pieces);
+            self.push_line(&String::from_utf8_lossy(&line), &mut items);
         }
         if self.block.is_none() {
-            let ready = self.ready();
-            if ready > 0 {
-                let text: Vec<u8> = self.buffer.drain(..ready).collect();
-                self.text(&String::from_utf8_lossy(&text), &mut pieces);
+            let length = self.showable_length();
+            if length > 0 {
+                let text: Vec<u8> = self.buffer.drain(..length).collect();
+                self.push_text(&String::from_utf8_lossy(&text), &mut items);
             }
         }
-        pieces
+        items
     }
 
     /// What is left when the process is gone.
-    pub fn finish(&mut self) -> Vec<Piece> {
-        let mut pieces = Vec::new();
+    pub fn finish(&mut self) -> Vec<OutputItem> {
+        let mut items = Vec::new();
         let rest = std::mem::take(&mut self.buffer);
-        let begun = self.block.take().map(|block| block.lines.join("\n")).unwrap_or_default();
-        self.text(&format!("{begun}{}", String::from_utf8_lossy(&rest)), &mut pieces);
-        self.flush_bundle(&mut pieces);
-        pieces
+        let unfinished = self.block.take().map(|block| block.lines.join("\n")).unwrap_or_default();
+        self.push_text(&format!("{unfinished}{}", String::from_utf8_lossy(&rest)), &mut items);
+        self.flush_bundle(&mut items);
+        items
     }
 
-    fn line(&mut self, line: &str, pieces: &mut Vec<Piece>) {
+    fn push_line(&mut self, line: &str, items: &mut Vec<OutputItem>) {
         let content = line.strip_suffix('\n').unwrap_or(line);
         if let Some(block) = &mut self.block {
             if content != BLOCK_END {
@@ -140,84 +99,88 @@ impl Parser {
             }
             if let Some(Block { mime, lines }) = self.block.take() {
                 if self.bundle.data.contains_key(&mime) {
-                    self.flush_bundle(pieces);
+                    self.flush_bundle(items);
                 }
-                self.bundle.data.insert(mime.clone(), value_of(&mime, lines.join("\n")));
+                self.bundle.data.insert(mime.clone(), parse_value(&mime, lines.join("\n")));
             }
             return;
         }
         let Some(start) = self.markers().filter_map(|marker| content.find(marker)).min() else {
-            return self.text(line, pieces);
+            return self.push_text(line, items);
         };
         let (before, marked) = content.split_at(start);
-        self.text(before, pieces);
+        self.push_text(before, items);
         if let Some(mime) = marked.strip_prefix(BLOCK_BEGIN) {
             self.block = Some(Block { mime: mime.trim().to_string(), lines: Vec::new() });
         } else if let Some(json) = marked.strip_prefix(&self.mark) {
             match serde_json::from_str(json) {
-                Ok(message) => self.message(message, pieces),
-                Err(_) => self.text(line, pieces),
+                Ok(message) => self.push_message(message, items),
+                Err(_) => self.push_text(line, items),
             }
         } else {
-            pieces.push(Piece::Control(marked.to_string()));
+            items.push(OutputItem::Control(marked.to_string()));
         }
     }
 
-    fn message(&mut self, message: Value, pieces: &mut Vec<Piece>) {
-        let data = || serde_json::from_value::<Bundle>(message.clone()).unwrap_or_default();
+    fn push_message(&mut self, message: Value, items: &mut Vec<OutputItem>) {
+        let data = || serde_json::from_value::<MimeBundle>(message.clone()).unwrap_or_default();
         let id = || message["id"].as_str().map(str::to_string);
         let op = message["op"].as_str().unwrap_or_default();
         if op != "panic" && op != "early_return" {
-            self.flush_bundle(pieces);
+            self.flush_bundle(items);
         }
         match (op, id()) {
-            ("display", id) => pieces.push(Piece::Display(data(), id)),
-            ("update", Some(id)) => pieces.push(Piece::Update(data(), id)),
-            ("result", _) => pieces.push(Piece::Result(data())),
-            ("clear", _) => pieces.push(Piece::Clear { wait: message["wait"].as_bool().unwrap_or(false) }),
-            ("begin", _) => pieces.push(Piece::Begin(message["process"].as_u64().unwrap_or(0))),
-            ("panicked", _) => pieces.push(Piece::Control(PANICKED.to_string())),
+            ("display", id) => items.push(OutputItem::Display(data(), id)),
+            ("update", Some(id)) => items.push(OutputItem::Update(data(), id)),
+            ("result", _) => items.push(OutputItem::Result(data())),
+            ("clear", _) => {
+                items.push(OutputItem::Clear { wait: message["wait"].as_bool().unwrap_or(false) })
+            }
+            ("begin", _) => items.push(OutputItem::Begin(message["process"].as_u64().unwrap_or(0))),
+            ("panicked", _) => items.push(OutputItem::Control(PANIC_LINE.to_string())),
             ("changed", _) => {
                 let name = message["name"].as_str().unwrap_or_default();
-                pieces.push(Piece::Control(format!("{CHANGED}{name}")));
+                items.push(OutputItem::Control(format!("{CHANGED_TYPE_LINE}{name}")));
             }
             ("early_return", _) => {
-                pieces.push(Piece::EarlyReturn(serde_json::from_value(message).unwrap_or_default()));
-                pieces.push(Piece::Control(RETURNED_EARLY.to_string()));
+                items.push(OutputItem::EarlyReturn(serde_json::from_value(message).unwrap_or_default()));
+                items.push(OutputItem::Control(EARLY_RETURN_LINE.to_string()));
             }
-            ("panic", _) => pieces.push(Piece::Panic(serde_json::from_value(message).unwrap_or_default())),
-            ("done", _) => pieces.push(Piece::Done),
+            ("panic", _) => {
+                items.push(OutputItem::Panic(serde_json::from_value(message).unwrap_or_default()))
+            }
+            ("done", _) => items.push(OutputItem::Done),
             ("gone", _) => {
-                pieces.extend(self.finish());
-                pieces.push(Piece::Gone);
+                items.extend(self.finish());
+                items.push(OutputItem::Gone);
             }
             _ => {}
         }
     }
 
-    fn text(&mut self, text: &str, pieces: &mut Vec<Piece>) {
+    fn push_text(&mut self, text: &str, items: &mut Vec<OutputItem>) {
         if text.is_empty() {
             return;
         }
-        self.flush_bundle(pieces);
-        match pieces.last_mut() {
-            Some(Piece::Text(before)) => before.push_str(text),
-            _ => pieces.push(Piece::Text(text.to_string())),
+        self.flush_bundle(items);
+        match items.last_mut() {
+            Some(OutputItem::Text(before)) => before.push_str(text),
+            _ => items.push(OutputItem::Text(text.to_string())),
         }
     }
 
-    fn flush_bundle(&mut self, pieces: &mut Vec<Piece>) {
+    fn flush_bundle(&mut self, items: &mut Vec<OutputItem>) {
         if !self.bundle.data.is_empty() {
-            pieces.push(Piece::Result(std::mem::take(&mut self.bundle)));
+            items.push(OutputItem::Result(std::mem::take(&mut self.bundle)));
         }
     }
 
     fn markers(&self) -> impl Iterator<Item = &str> {
-        [ASKS, BLOCK_BEGIN, self.mark.as_str()].into_iter()
+        [INPUT_REQUEST, BLOCK_BEGIN, self.mark.as_str()].into_iter()
     }
 
     /// How much of a line that has not ended yet can be shown: up to where a marker begins or may be about to.
-    fn ready(&self) -> usize {
+    fn showable_length(&self) -> usize {
         let text = &self.buffer;
         let begins = |marker: &&str, at: usize| {
             let rest = &text[at..];
@@ -235,34 +198,25 @@ impl Parser {
     }
 }
 
-/// As evcxr's own kernel: what names itself JSON is JSON.
-pub fn value_of(mime: &str, content: String) -> Value {
-    if mime.contains("json") {
-        serde_json::from_str(&content).unwrap_or(Value::String(content))
-    } else {
-        Value::String(content)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn text(text: &str) -> Piece {
-        Piece::Text(text.to_string())
+    fn text(text: &str) -> OutputItem {
+        OutputItem::Text(text.to_string())
     }
 
-    fn bundle(mime: &str, content: &str) -> Bundle {
+    fn bundle(mime: &str, content: &str) -> MimeBundle {
         [(mime.to_string(), Value::String(content.to_string()))].into_iter().collect()
     }
 
     /// Joins what portions of a stream leave apart.
-    fn joined(pieces: Vec<Piece>) -> Vec<Piece> {
-        let mut whole: Vec<Piece> = Vec::new();
-        for piece in pieces {
-            match (whole.last_mut(), piece) {
-                (Some(Piece::Text(before)), Piece::Text(more)) => before.push_str(&more),
-                (_, piece) => whole.push(piece),
+    fn join_texts(items: Vec<OutputItem>) -> Vec<OutputItem> {
+        let mut whole: Vec<OutputItem> = Vec::new();
+        for item in items {
+            match (whole.last_mut(), item) {
+                (Some(OutputItem::Text(before)), OutputItem::Text(more)) => before.push_str(&more),
+                (_, item) => whole.push(item),
             }
         }
         whole
@@ -279,32 +233,32 @@ mod tests {
         first.data.extend(bundle("text/html", "<b>").data);
         let expected = vec![
             text("plain é\nno newline"),
-            Piece::Display(bundle("text/plain", "a"), Some("7".to_string())),
+            OutputItem::Display(bundle("text/plain", "a"), Some("7".to_string())),
             text("\rEVCXR and EVCXR_\n"),
-            Piece::Result(first),
-            Piece::Result(bundle("text/plain", "b")),
+            OutputItem::Result(first),
+            OutputItem::Result(bundle("text/plain", "b")),
             text("\u{1}U {\"op\":\"clear\"}\n"),
-            Piece::Clear { wait: true },
+            OutputItem::Clear { wait: true },
             text("EVCXR_PANIC_NOTIFICATION\nlast"),
-            Piece::Control(PANICKED.to_string()),
-            Piece::Control("EVCXR_INPUT_REQUEST:Name?".to_string()),
-            Piece::Done,
+            OutputItem::Control(PANIC_LINE.to_string()),
+            OutputItem::Control("EVCXR_INPUT_REQUEST:Name?".to_string()),
+            OutputItem::Done,
         ];
         let bytes = stream.as_bytes();
         for portion in 1..bytes.len() {
-            let mut parser = Parser::new("T");
-            let mut pieces = Vec::new();
+            let mut parser = OutputParser::new("T");
+            let mut items = Vec::new();
             for part in bytes.chunks(portion) {
-                pieces.extend(parser.push(part));
+                items.extend(parser.push(part));
             }
-            pieces.extend(parser.finish());
-            assert_eq!(joined(pieces), expected, "in portions of {portion} bytes");
+            items.extend(parser.finish());
+            assert_eq!(join_texts(items), expected, "in portions of {portion} bytes");
         }
     }
 
     #[test]
     fn text_is_shown_at_once_unless_it_may_be_a_marker() {
-        let mut parser = Parser::new("T");
+        let mut parser = OutputParser::new("T");
         assert_eq!(parser.push(b"12 %\r"), [text("12 %\r")]);
         assert_eq!(parser.push(b"done EVC"), [text("done ")]);
         assert_eq!(parser.push(b"AR"), [text("EVCAR")]);

@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
+use crate::build::alive::remove_dead;
 use crate::build::template::Template;
-use crate::shim::tools::{self, Known};
+use crate::shim::protocol::{self, SessionConfig};
 
 pub struct Session {
     pub folder: PathBuf,
@@ -23,7 +24,7 @@ impl Session {
         let sessions = template.sessions();
         fs::create_dir_all(&sessions)?;
         remove_dead(&sessions);
-        let folder = sessions.join(format!("{}-{:x}", std::process::id(), crate::random()));
+        let folder = sessions.join(format!("{}-{:x}", std::process::id(), getrandom::u64()?));
         let bin = folder.join("tools/bin");
         for part in [&bin, &folder.join("out"), &folder.join("src"), &folder.join("config")] {
             fs::create_dir_all(part)?;
@@ -33,12 +34,12 @@ impl Session {
         fs::copy(template.folder.join("ctx/Cargo.lock"), folder.join("Cargo.lock"))?;
         let program = std::env::current_exe()?;
         for tool in ["cargo", "rustup"] {
-            put(&program, &bin.join(format!("{tool}{}", std::env::consts::EXE_SUFFIX)))?;
+            link_program(&program, &bin.join(format!("{tool}{}", std::env::consts::EXE_SUFFIX)))?;
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
         let cargo_home = std::env::var_os("CARGO_HOME");
         let toolchain = &template.toolchain;
-        let known = Known {
+        let config = SessionConfig {
             template: template.folder.clone(),
             cargo: toolchain.cargo.clone(),
             rustc: toolchain.rustc.clone(),
@@ -50,16 +51,16 @@ impl Session {
             cargo_home: cargo_home.clone(),
             dependencies: template.dependencies.clone(),
         };
-        fs::write(folder.join("session.json"), serde_json::to_vec(&known)?)?;
+        config.write(&folder)?;
         let first = std::env::join_paths([bin].into_iter().chain(std::env::split_paths(&path)))?;
         // SAFETY: the engine calls this before evcxr starts threads; no other thread of ours reads the environment.
         unsafe {
             std::env::set_var("PATH", first);
             std::env::set_var("CARGO_HOME", folder.join("tools"));
-            std::env::set_var(tools::SESSION, &folder);
+            std::env::set_var(protocol::SESSION, &folder);
             std::env::set_var("RUSTC", &toolchain.rustc);
-            if let Some(library) = template.library() {
-                std::env::set_var("RUST_SRC_PATH", library);
+            if let Some(source) = template.std_source() {
+                std::env::set_var("RUST_SRC_PATH", source);
             }
             std::env::set_var("EVCXR_TMPDIR", &folder);
             // The user's own settings are for evcxr's own kernel.
@@ -76,38 +77,14 @@ impl Drop for Session {
 }
 
 #[cfg(unix)]
-fn put(program: &Path, place: &Path) -> Result<()> {
+fn link_program(program: &Path, place: &Path) -> Result<()> {
     Ok(std::os::unix::fs::symlink(program, place)?)
 }
 
 #[cfg(not(unix))]
-fn put(program: &Path, place: &Path) -> Result<()> {
+fn link_program(program: &Path, place: &Path) -> Result<()> {
     if fs::hard_link(program, place).is_err() {
         fs::copy(program, place)?;
     }
     Ok(())
-}
-
-fn is_alive(session: &Path) -> bool {
-    match File::open(session.join("lock")) {
-        Ok(file) => file.try_lock().is_err(),
-        Err(_) => false,
-    }
-}
-
-pub fn any_alive(sessions: &Path) -> bool {
-    fs::read_dir(sessions).is_ok_and(|entries| entries.flatten().any(|entry| is_alive(&entry.path())))
-}
-
-fn remove_dead(sessions: &Path) {
-    for entry in fs::read_dir(sessions).into_iter().flatten().flatten() {
-        // One that is being made has no lock yet.
-        let old = entry
-            .metadata()
-            .and_then(|about| about.modified())
-            .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > 60));
-        if old && !is_alive(&entry.path()) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }

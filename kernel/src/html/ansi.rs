@@ -1,6 +1,6 @@
 //! Text with a terminal's colours as HTML.
 
-use crate::terminal::screen::escape;
+use crate::terminal::escape::split_escape;
 
 const NAMES: [&str; 8] = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
@@ -19,7 +19,7 @@ enum Colour {
 }
 
 /// Text that can stand in an element or in an attribute in quotes.
-pub fn escaped(text: &str) -> String {
+pub fn escape_html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -44,7 +44,7 @@ pub fn html(text: &str) -> String {
     loop {
         let plain = rest.find('\u{1b}').unwrap_or(rest.len());
         style.write(&rest[..plain], &mut out);
-        let Some((sequence, after)) = escape(&rest[plain..]) else { return out };
+        let Some((sequence, after)) = split_escape(&rest[plain..]) else { return out };
         if let Some(codes) = sequence.strip_prefix("\u{1b}[").and_then(|codes| codes.strip_suffix('m')) {
             style.obey(codes);
         }
@@ -66,7 +66,7 @@ impl Style {
                 None => {}
             }
         }
-        let text = escaped(text);
+        let text = escape_html(text);
         if classes.is_empty() && exact.is_empty() {
             out.push_str(&text);
             return;
@@ -94,10 +94,10 @@ impl Style {
                 23 => self.classes.retain(|class| *class != "italic"),
                 24 => self.classes.retain(|class| *class != "underline"),
                 30..=37 => self.ink = Some(Colour::Named(code - 30)),
-                38 => self.ink = extended(&mut codes),
+                38 => self.ink = parse_extended(&mut codes),
                 39 => self.ink = None,
                 40..=47 => self.paper = Some(Colour::Named(code - 40)),
-                48 => self.paper = extended(&mut codes),
+                48 => self.paper = parse_extended(&mut codes),
                 49 => self.paper = None,
                 90..=97 => self.ink = Some(Colour::Named(code - 90)),
                 100..=107 => self.paper = Some(Colour::Named(code - 100)),
@@ -114,7 +114,7 @@ impl Style {
 }
 
 /// The colour after 38 or 48: one of 256, or red, green and blue.
-fn extended(codes: &mut impl Iterator<Item = usize>) -> Option<Colour> {
+fn parse_extended(codes: &mut impl Iterator<Item = usize>) -> Option<Colour> {
     let byte = |value: usize| u8::try_from(value).unwrap_or(u8::MAX);
     match codes.next()? {
         5 => Some(match codes.next()? {

@@ -7,17 +7,18 @@ use base64::engine::general_purpose::STANDARD;
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
 
-use crate::html::ansi::escaped;
+use crate::html::ansi::escape_html;
 
 /// Where the pictures of a text are.
-pub struct Attached<'a> {
+pub struct PictureSources<'a> {
     pub folder: Option<&'a Path>,
     /// Those that the cell itself has, by name and MIME type.
     pub attachments: Option<&'a Value>,
 }
 
 /// Elements that say how text is read, and can do nothing else.
-const ALLOWED: [&str; 10] = ["details", "summary", "br", "sub", "sup", "kbd", "b", "i", "em", "strong"];
+const ALLOWED_ELEMENTS: [&str; 10] =
+    ["details", "summary", "br", "sub", "sup", "kbd", "b", "i", "em", "strong"];
 
 fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
     let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
@@ -25,9 +26,9 @@ fn events(text: &str) -> impl Iterator<Item = Event<'_>> {
     Parser::new_ext(text, options | Options::ENABLE_MATH)
 }
 
-pub fn html(text: &str, attached: &Attached) -> String {
+pub fn html(text: &str, pictures: &PictureSources) -> String {
     let mut out = String::new();
-    let mut events: Vec<Event> = events(text).map(|event| safe(event, attached)).collect();
+    let mut events: Vec<Event> = events(text).map(|event| sanitize(event, pictures)).collect();
     name_headings(&mut events);
     pulldown_cmark::html::push_html(&mut out, events.into_iter());
     out
@@ -38,7 +39,7 @@ pub fn first_heading(text: &str) -> Option<String> {
     let mut events = events(text).skip_while(|event| !matches!(event, Event::Start(Tag::Heading { .. })));
     events.next()?;
     let heading: String =
-        events.take_while(|event| !is_heading_end(event)).map(|event| plain(&event)).collect();
+        events.take_while(|event| !is_heading_end(event)).map(|event| plain_text(&event)).collect();
     Some(heading.trim().to_string()).filter(|heading| !heading.is_empty())
 }
 
@@ -56,7 +57,7 @@ fn is_heading_end(event: &Event) -> bool {
     )
 }
 
-fn plain(event: &Event) -> String {
+fn plain_text(event: &Event) -> String {
     match event {
         Event::Text(text) | Event::Code(text) => text.to_string(),
         Event::InlineMath(text) | Event::DisplayMath(text) => format!("${text}$"),
@@ -70,7 +71,7 @@ fn name_headings(events: &mut [Event]) {
     let mut at = 0;
     while at < events.len() {
         let end = events[at..].iter().position(is_heading_end).map_or(events.len(), |end| at + end);
-        let name: String = events[at..end].iter().map(plain).collect();
+        let name: String = events[at..end].iter().map(plain_text).collect();
         if let Event::Start(Tag::Heading { id, .. }) = &mut events[at] {
             *id = Some(CowStr::from(name.trim().replace(char::is_whitespace, "-")));
         }
@@ -78,27 +79,27 @@ fn name_headings(events: &mut [Event]) {
     }
 }
 
-fn safe<'a>(event: Event<'a>, attached: &Attached) -> Event<'a> {
+fn sanitize<'a>(event: Event<'a>, pictures: &PictureSources) -> Event<'a> {
     match event {
-        Event::Html(html) | Event::InlineHtml(html) => Event::InlineHtml(allowed(&html).into()),
-        Event::InlineMath(math) => Event::InlineHtml(escaped(&format!("${math}$")).into()),
-        Event::DisplayMath(math) => Event::InlineHtml(escaped(&format!("$${math}$$")).into()),
+        Event::Html(html) | Event::InlineHtml(html) => Event::InlineHtml(sanitize_html(&html).into()),
+        Event::InlineMath(math) => Event::InlineHtml(escape_html(&format!("${math}$")).into()),
+        Event::DisplayMath(math) => Event::InlineHtml(escape_html(&format!("$${math}$$")).into()),
         Event::Start(Tag::Link { link_type, dest_url, title, id }) => {
-            Event::Start(Tag::Link { link_type, dest_url: link(&dest_url).into(), title, id })
+            Event::Start(Tag::Link { link_type, dest_url: safe_link(&dest_url).into(), title, id })
         }
         Event::Start(Tag::Image { link_type, dest_url, title, id }) => {
-            Event::Start(Tag::Image { link_type, dest_url: attached.picture(&dest_url).into(), title, id })
+            Event::Start(Tag::Image { link_type, dest_url: pictures.picture(&dest_url).into(), title, id })
         }
         event => event,
     }
 }
 
 /// The HTML with all but the allowed elements as text. Comments are left out.
-fn allowed(html: &str) -> String {
+fn sanitize_html(html: &str) -> String {
     let mut out = String::new();
     let mut rest = html;
     while let Some(start) = rest.find('<') {
-        out += &escaped(&rest[..start]);
+        out += &escape_html(&rest[..start]);
         rest = &rest[start..];
         if rest.starts_with("<!--") {
             rest = rest.find("-->").map_or("", |end| &rest[end + 3..]);
@@ -106,7 +107,7 @@ fn allowed(html: &str) -> String {
         }
         let end = rest.find('>').map_or(rest.len(), |end| end + 1);
         let tag = rest[..end].trim_start_matches(['<', '/']).trim_end_matches(['>', '/', ' ']);
-        if ALLOWED.contains(&tag.to_ascii_lowercase().as_str()) && rest[..end].ends_with('>') {
+        if ALLOWED_ELEMENTS.contains(&tag.to_ascii_lowercase().as_str()) && rest[..end].ends_with('>') {
             out += &rest[..end];
             rest = &rest[end..];
         } else {
@@ -114,11 +115,11 @@ fn allowed(html: &str) -> String {
             rest = &rest[1..];
         }
     }
-    out + &escaped(rest)
+    out + &escape_html(rest)
 }
 
 /// A link that runs nothing. One to another notebook leads to its page.
-fn link(address: &str) -> String {
+fn safe_link(address: &str) -> String {
     match scheme(address) {
         Some(scheme) if ["http", "https", "mailto"].contains(&scheme.as_str()) => address.to_string(),
         Some(_) => "#".to_string(),
@@ -140,15 +141,15 @@ fn scheme(address: &str) -> Option<String> {
     address[end..].starts_with(':').then(|| address[..end].to_ascii_lowercase())
 }
 
-impl Attached<'_> {
+impl PictureSources<'_> {
     /// The picture as an address that holds it, where it is at hand.
     fn picture(&self, address: &str) -> String {
         let (name, of_cell) = match address.strip_prefix("attachment:") {
             Some(name) => (name, true),
             None => (address, false),
         };
-        let held = if of_cell { self.attachment(name) } else { self.file(name) };
-        held.unwrap_or_else(|| match scheme(address).as_deref() {
+        let embedded = if of_cell { self.attachment(name) } else { self.file(name) };
+        embedded.unwrap_or_else(|| match scheme(address).as_deref() {
             Some("http" | "https") | None => address.to_string(),
             Some("data") if address.starts_with("data:image/") => address.to_string(),
             Some(_) => "#".to_string(),
@@ -158,8 +159,9 @@ impl Attached<'_> {
     fn attachment(&self, name: &str) -> Option<String> {
         let forms = self.attachments?[name].as_object()?;
         forms.iter().find_map(|(mime, data)| {
-            let data: String = crate::notebook::text(data)?.chars().filter(|c| !c.is_whitespace()).collect();
-            let known = TYPES.iter().any(|(_, known)| known == mime);
+            let data: String =
+                crate::notebook::join_text(data)?.chars().filter(|c| !c.is_whitespace()).collect();
+            let known = PICTURE_TYPES.iter().any(|(_, known)| known == mime);
             (known && is_base64(&data)).then(|| format!("data:{mime};base64,{data}"))
         })
     }
@@ -171,7 +173,7 @@ impl Attached<'_> {
             .components()
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir | Component::ParentDir));
         let ending = path.extension()?.to_str()?.to_ascii_lowercase();
-        let (_, mime) = TYPES.iter().find(|(known, _)| *known == ending)?;
+        let (_, mime) = PICTURE_TYPES.iter().find(|(known, _)| *known == ending)?;
         let content = within.then(|| std::fs::read(self.folder?.join(path)).ok()).flatten()?;
         Some(format!("data:{mime};base64,{}", STANDARD.encode(&content)))
     }
@@ -182,7 +184,7 @@ pub fn is_base64(data: &str) -> bool {
     STANDARD.decode(data).is_ok()
 }
 
-const TYPES: [(&str, &str); 6] = [
+const PICTURE_TYPES: [(&str, &str); 6] = [
     ("png", "image/png"),
     ("jpg", "image/jpeg"),
     ("jpeg", "image/jpeg"),
@@ -196,8 +198,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(text: &str) -> String {
-        html(text, &Attached { folder: None, attachments: None })
+    fn render(text: &str) -> String {
+        html(text, &PictureSources { folder: None, attachments: None })
     }
 
     #[test]
@@ -223,9 +225,9 @@ mod tests {
             ("![a](javascript:alert)", "<p><img src=\"#\" alt=\"a\" /></p>\n"),
             ("![a](none.png)", "<p><img src=\"none.png\" alt=\"a\" /></p>\n"),
         ] {
-            assert_eq!(of(text), page, "of {text:?}");
+            assert_eq!(render(text), page, "of {text:?}");
         }
-        assert!(of("|a|b|\n|-|-|\n|1|2|").contains("<td>2</td>"));
+        assert!(render("|a|b|\n|-|-|\n|1|2|").contains("<td>2</td>"));
     }
 
     #[test]
@@ -234,7 +236,7 @@ mod tests {
         std::fs::write(folder.path().join("a.png"), "hi").unwrap();
         std::fs::write(folder.path().join("a.txt"), "hi").unwrap();
         let attachments = json!({"b.png": {"image/png": "aGk="}, "c.html": {"text/html": "aGk="}});
-        let attached = Attached { folder: Some(folder.path()), attachments: Some(&attachments) };
+        let pictures = PictureSources { folder: Some(folder.path()), attachments: Some(&attachments) };
         for (name, address) in [
             ("a.png", "data:image/png;base64,aGk="),
             ("attachment:b.png", "data:image/png;base64,aGk="),
@@ -243,7 +245,7 @@ mod tests {
             ("a.txt", "a.txt"),
             ("/etc/hostname.png", "/etc/hostname.png"),
         ] {
-            assert_eq!(attached.picture(name), address, "of {name}");
+            assert_eq!(pictures.picture(name), address, "of {name}");
         }
     }
 }

@@ -10,11 +10,15 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use crate::Result;
-use crate::cell::lex::words;
-use crate::html::ansi::{self, escaped};
-use crate::html::markdown::{self, Attached, is_base64};
-use crate::notebook::{self, Cell, Kind, Notebook};
+use crate::html::ansi::{self, escape_html};
+use crate::html::highlight;
+use crate::html::markdown::{self, PictureSources, is_base64};
+use crate::notebook::{self, Cell, CellKind, Notebook};
 
+const STYLE: &str = include_str!("../../assets/page.css");
+const FRAME_STYLE: &str = include_str!("../../assets/frame.css");
+const DRAW: &str = include_str!("../../assets/draw.js");
+const FIT: &str = include_str!("../../assets/fit.js");
 const PLOTLY: &str = "application/vnd.plotly.v1+json";
 /// As Jupyter draws a figure that does not say how large it is.
 const FIGURE_SIZE: (u64, u64) = (700, 450);
@@ -25,9 +29,9 @@ pub fn html(notebook: &Notebook, name: &str, folder: &Path) -> Result<String> {
     for cell in &notebook.cells {
         page.cell(cell);
     }
-    let of_text = notebook.cells.iter().filter(|cell| cell.kind() == Kind::Markdown);
-    let heading = of_text.filter_map(|cell| markdown::first_heading(&cell.source())).next();
-    let title = escaped(&heading.unwrap_or_else(|| name.to_string()));
+    let text_cells = notebook.cells.iter().filter(|cell| cell.kind() == CellKind::Markdown);
+    let heading = text_cells.filter_map(|cell| markdown::first_heading(&cell.source())).next();
+    let title = escape_html(&heading.unwrap_or_else(|| name.to_string()));
     let mut scripts = String::new();
     if page.figures {
         scripts += &format!("<script>{}</script>\n<script>{DRAW}</script>\n", plotly_js()?);
@@ -55,48 +59,52 @@ impl Page<'_> {
     fn cell(&mut self, cell: &Cell) {
         let source = cell.source();
         // The tags of nbconvert's users and of Jupyter Book, in both spellings.
-        let tagged = |tag: &str| cell.has_tag(tag) || cell.has_tag(&tag.replace('-', "_"));
-        if tagged("remove-cell") {
+        let has_tag = |tag: &str| cell.has_tag(tag) || cell.has_tag(&tag.replace('-', "_"));
+        if has_tag("remove-cell") {
             return;
         }
         match cell.kind() {
-            Kind::Markdown if !source.trim().is_empty() => {
-                let attached = Attached { folder: Some(self.folder), attachments: cell.attachments() };
+            CellKind::Markdown if !source.trim().is_empty() => {
+                let pictures = PictureSources { folder: Some(self.folder), attachments: cell.attachments() };
                 self.body +=
-                    &format!("<section class=\"text\">\n{}</section>\n", markdown::html(&source, &attached));
+                    &format!("<section class=\"text\">\n{}</section>\n", markdown::html(&source, &pictures));
             }
-            Kind::Code if !source.trim().is_empty() || !cell.outputs().is_empty() => {
-                self.code(cell, &source, &tagged);
+            CellKind::Code if !source.trim().is_empty() || !cell.outputs().is_empty() => {
+                self.code(cell, &source, &has_tag);
             }
             // Raw cells are for other programs.
             _ => {}
         }
     }
 
-    fn code(&mut self, cell: &Cell, source: &str, tagged: &dyn Fn(&str) -> bool) {
+    fn code(&mut self, cell: &Cell, source: &str, has_tag: &dyn Fn(&str) -> bool) {
         self.body += "<section class=\"cell\">\n";
-        if !source.trim().is_empty() && !tagged("remove-input") {
-            let count =
-                cell.count().map(|count| format!("<span class=\"count\">{count}</span>")).unwrap_or_default();
-            let code =
-                format!("<pre class=\"code\">{count}<code>{}</code></pre>", coloured(source.trim_end()));
-            let hide = cell.is_set("/jupyter/source_hidden") || tagged("hide-input") || tagged("hide-cell");
-            self.folded(&code, "Code", hide);
+        if !source.trim().is_empty() && !has_tag("remove-input") {
+            let count = cell
+                .execution_count()
+                .map(|count| format!("<span class=\"count\">{count}</span>"))
+                .unwrap_or_default();
+            let code = format!(
+                "<pre class=\"code\">{count}<code>{}</code></pre>",
+                highlight::html(source.trim_end())
+            );
+            let hide = cell.is_set("/jupyter/source_hidden") || has_tag("hide-input") || has_tag("hide-cell");
+            self.fold(&code, "Code", hide);
         }
         let start = self.body.len();
         cell.outputs().iter().for_each(|output| self.output(output));
-        let shown = self.body.split_off(start);
+        let outputs = self.body.split_off(start);
         let hide = cell.is_set("/collapsed")
             || cell.is_set("/jupyter/outputs_hidden")
-            || tagged("hide-output")
-            || tagged("hide-cell");
-        if !shown.is_empty() && !tagged("remove-output") {
-            self.folded(&shown, "Output", hide);
+            || has_tag("hide-output")
+            || has_tag("hide-cell");
+        if !outputs.is_empty() && !has_tag("remove-output") {
+            self.fold(&outputs, "Output", hide);
         }
         self.body += "</section>\n";
     }
 
-    fn folded(&mut self, content: &str, name: &str, fold: bool) {
+    fn fold(&mut self, content: &str, name: &str, fold: bool) {
         self.body += &if fold {
             format!("<details><summary>{name}</summary>\n{content}\n</details>\n")
         } else {
@@ -105,7 +113,7 @@ impl Page<'_> {
     }
 
     fn output(&mut self, output: &Value) {
-        let text = |field: &str| notebook::text(&output[field]).unwrap_or_default();
+        let text = |field: &str| notebook::join_text(&output[field]).unwrap_or_default();
         match output["output_type"].as_str() {
             Some("stream") => {
                 let class = if output["name"] == "stderr" { "out stderr" } else { "out" };
@@ -130,8 +138,8 @@ impl Page<'_> {
 
     /// The form of a value that shows most.
     fn bundle(&mut self, bundle: &Map<String, Value>) {
-        let text = |mime: &str| text_of(bundle, mime);
-        let picture = picture(bundle);
+        let text = |mime: &str| form_text(bundle, mime);
+        let picture = picture_address(bundle);
         if let Some(figure) = bundle.get(PLOTLY).filter(|figure| figure["data"].is_array()) {
             self.figures = true;
             self.body += &plotly(figure, picture.as_deref());
@@ -143,7 +151,7 @@ impl Page<'_> {
         } else if let Some(picture) = picture {
             self.body += &format!("<figure><img alt=\"\" src=\"{picture}\"></figure>\n");
         } else if let Some(text) = text("text/markdown") {
-            let html = markdown::html(&text, &Attached { folder: None, attachments: None });
+            let html = markdown::html(&text, &PictureSources { folder: None, attachments: None });
             self.body += &format!("<div class=\"text\">{html}</div>\n");
         } else if let Some(text) = text("text/plain").or_else(|| text("text/latex")) {
             self.body += &preformatted("out", &text);
@@ -151,33 +159,21 @@ impl Page<'_> {
     }
 }
 
-fn text_of(bundle: &Map<String, Value>, mime: &str) -> Option<String> {
-    bundle.get(mime).and_then(notebook::text).filter(|text| !text.is_empty())
+fn form_text(bundle: &Map<String, Value>, mime: &str) -> Option<String> {
+    bundle.get(mime).and_then(notebook::join_text).filter(|text| !text.is_empty())
 }
 
 fn preformatted(class: &str, text: &str) -> String {
     format!("<pre class=\"{class}\">{}</pre>\n", ansi::html(text.trim_end_matches('\n')))
 }
 
-fn coloured(code: &str) -> String {
-    let mut out = String::new();
-    for (kind, word) in words(code) {
-        let word = escaped(word);
-        match kind.class() {
-            Some(class) => out += &format!("<span class=\"{class}\">{word}</span>"),
-            None => out += &word,
-        }
-    }
-    out
-}
-
 /// An image of the bundle as an address that holds it. In an `img` an SVG runs no scripts.
-fn picture(bundle: &Map<String, Value>) -> Option<String> {
-    if let Some(svg) = text_of(bundle, "image/svg+xml") {
+fn picture_address(bundle: &Map<String, Value>) -> Option<String> {
+    if let Some(svg) = form_text(bundle, "image/svg+xml") {
         return Some(format!("data:image/svg+xml;base64,{}", STANDARD.encode(svg.as_bytes())));
     }
     ["image/png", "image/jpeg", "image/gif"].into_iter().find_map(|mime| {
-        let data: String = text_of(bundle, mime)?.chars().filter(|c| !c.is_whitespace()).collect();
+        let data: String = form_text(bundle, mime)?.chars().filter(|c| !c.is_whitespace()).collect();
         is_base64(&data).then(|| format!("data:{mime};base64,{data}"))
     })
 }
@@ -216,7 +212,7 @@ fn frame(html: &str) -> String {
     );
     format!(
         "<iframe class=\"html\" sandbox=\"allow-same-origin\" title=\"output\" srcdoc=\"{}\"></iframe>\n",
-        escaped(&page)
+        escape_html(&page)
     )
 }
 
@@ -228,117 +224,6 @@ fn plotly_js() -> Result<String> {
         "plotly.js was not found in the plotly crate; build headlight-kernel with --locked".into()
     })
 }
-
-const FRAME_STYLE: &str = "
-:root { color-scheme: light; }
-body { margin: 8px 10px; background: #fff; color: #1f2933; font: 14px/1.5 Ubuntu, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif; }
-table { border-collapse: collapse; }
-th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #e1e5ea; }
-th { font-weight: 600; }
-";
-
-const STYLE: &str = "
-:root { color-scheme: light dark;
-  --paper: #fff; --ink: #1f2933; --soft: #66717e; --rule: #e1e5ea; --well: #f6f7f9; --link: #0b62b5;
-  --comment: #6b7683; --string: #2f6f3e; --number: #a4460f; --keyword: #8a2da5; --type: #17637a;
-  --function: #1b55a8; --macro: #1b55a8; --bad: #b3261e; --bad-well: #fdf3f2;
-  --black: #3b444f; --red: #b3261e; --green: #2b7a3b; --yellow: #8a6100; --blue: #1b55a8; --magenta: #8a2da5;
-  --cyan: #17637a; --white: #66717e; --sans: Ubuntu, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif;
-  --mono: 'DejaVu Sans Mono', Menlo, Consolas, monospace; --width: 800px; }
-@media (prefers-color-scheme: dark) { :root {
-  --paper: #15191e; --ink: #dfe4ea; --soft: #94a0ad; --rule: #303841; --well: #1d2329; --link: #78b4f2;
-  --comment: #8793a0; --string: #93cf9d; --number: #eba26f; --keyword: #d298e6; --type: #7cc7dc;
-  --function: #8fb8f2; --macro: #8fb8f2; --bad: #ff9d94; --bad-well: #2b1c1c;
-  --black: #94a0ad; --red: #ff9d94; --green: #93cf9d; --yellow: #e2be6a; --blue: #8fb8f2; --magenta: #d298e6;
-  --cyan: #7cc7dc; --white: #dfe4ea; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16.5px/1.62 var(--sans); }
-main { max-width: calc(var(--width) + 96px); margin: 0 auto; padding: 48px 48px 96px; }
-h1, h2, h3, h4, h5, h6 { line-height: 1.25; font-weight: 600; margin: 1.9em 0 0.6em; text-wrap: balance; }
-h1 { font-size: 1.9em; margin-top: 0.2em; } h2 { font-size: 1.4em; } h3 { font-size: 1.15em; }
-h4, h5, h6 { font-size: 1em; }
-p, ul, ol, blockquote { margin: 0 0 0.9em; overflow-wrap: break-word; }
-li > p { margin-bottom: 0.4em; }
-a { color: var(--link); text-underline-offset: 2px; }
-blockquote { padding: 0 0 0 1em; border-left: 3px solid var(--rule); color: var(--soft); }
-hr { border: 0; border-top: 1px solid var(--rule); margin: 2em 0; }
-code { font: 0.86em/1.5 var(--mono); background: var(--well); border-radius: 4px; padding: 0.1em 0.3em; }
-pre { font: 13.5px/1.55 var(--mono); margin: 0; overflow-x: auto; tab-size: 4; }
-pre code { font: inherit; background: none; padding: 0; }
-.text > pre { background: var(--well); border-radius: 6px; padding: 10px 14px; margin: 0 0 0.9em; }
-.text img { max-width: 100%; }
-.text table { border-collapse: collapse; margin: 0 0 1.1em; display: block; overflow-x: auto; font-size: 0.94em; }
-.text th, .text td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--rule); text-align: left; vertical-align: top; }
-.text th { font-weight: 600; }
-summary { cursor: pointer; color: var(--soft); font-size: 0.9em; }
-.text details { margin: 0 0 0.9em; }
-.cell { position: relative; margin: 1em 0 1.4em; }
-.cell .code { background: var(--well); border: 1px solid var(--rule); border-radius: 6px; padding: 10px 14px; }
-.count { position: absolute; right: calc(100% + 10px); font-size: 12px; color: var(--soft); opacity: 0.75; user-select: none; }
-.out { padding: 10px 14px 2px; }
-.out + .out { padding-top: 4px; }
-.error { margin-top: 8px; padding: 10px 14px; background: var(--bad-well); border-left: 3px solid var(--bad); border-radius: 0 6px 6px 0; }
-.stderr { color: var(--soft); }
-.c { color: var(--comment); } .s { color: var(--string); } .n { color: var(--number); } .k { color: var(--keyword); }
-.t { color: var(--type); } .f { color: var(--function); } .m { color: var(--macro); } .l { color: var(--number); }
-.a, .d { color: var(--comment); }
-.ansi-bold { font-weight: 700; } .ansi-dim { opacity: 0.7; } .ansi-italic { font-style: italic; }
-.ansi-underline { text-decoration: underline; }
-.ansi-black { color: var(--black); } .ansi-red { color: var(--red); } .ansi-green { color: var(--green); }
-.ansi-yellow { color: var(--yellow); } .ansi-blue { color: var(--blue); } .ansi-magenta { color: var(--magenta); }
-.ansi-cyan { color: var(--cyan); } .ansi-white { color: var(--white); }
-.ansi-black-bg { background: #d3d8de; color: #111; } .ansi-red-bg { background: #f6c1bd; color: #111; }
-.ansi-green-bg { background: #bfe3c6; color: #111; } .ansi-yellow-bg { background: #f3e2a9; color: #111; }
-.ansi-blue-bg { background: #c3d8f5; color: #111; } .ansi-magenta-bg { background: #e3c8ec; color: #111; }
-.ansi-cyan-bg { background: #bfe3ec; color: #111; } .ansi-white-bg { background: #eceff2; color: #111; }
-figure { margin: 14px calc((100% - max(100%, min(100vw - 48px, 1180px))) / 2) 6px; display: flex;
-  justify-content: safe center; overflow-x: auto; }
-figure > .plot, figure > img, figure > noscript > img { flex: none; background: #fff; border-radius: 6px; overflow: hidden; }
-figure > img { max-width: 100%; height: auto; flex: 0 1 auto; }
-.plot.chooses .scatterlayer { cursor: pointer; }
-iframe.html { display: block; width: 100%; height: 160px; margin: 10px 0 0; border: 1px solid var(--rule); border-radius: 6px; background: #fff; }
-@media (max-width: 760px) { main { padding: 24px 20px 64px; } .count { display: none; } body { font-size: 16px; } }
-@media print {
-  :root { color-scheme: light; --paper: #fff; --ink: #1f2933; --soft: #66717e; --rule: #d5dae0; --well: #f6f7f9;
-    --comment: #6b7683; --string: #2f6f3e; --number: #a4460f; --keyword: #8a2da5; --type: #17637a;
-    --function: #1b55a8; --macro: #1b55a8; --bad: #b3261e; --bad-well: #fdf3f2; --black: #3b444f; --red: #b3261e;
-    --green: #2b7a3b; --yellow: #8a6100; --blue: #1b55a8; --magenta: #8a2da5; --cyan: #17637a; --white: #66717e; }
-  body { font-size: 11pt; } main { max-width: none; padding: 0 0 0 2em; }
-  pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 9pt; }
-  figure { break-inside: avoid; margin-inline: 0; overflow: visible; } .code { break-inside: avoid; }
-  h1, h2, h3, h4 { break-after: avoid; } a { color: inherit; }
-}
-";
-
-/// Draws each figure, and lets a click on a small picture do what the menu does.
-const DRAW: &str = "
-document.querySelectorAll('figure > .plot').forEach(function (plot) {
-  var about = JSON.parse(plot.parentNode.querySelector('script').textContent);
-  Plotly.newPlot(plot, about.data, about.layout || {}, about.config || {}).then(function () {
-    plot.on('plotly_click', function (event) {
-      var point = event.points[0];
-      var meta = point.data.meta;
-      if (!meta || meta.menu === undefined) return;
-      var args = plot.layout.updatemenus[meta.menu].buttons[point.pointNumber].args;
-      var layout = Object.assign({}, args[1]);
-      layout['updatemenus[' + meta.menu + '].active'] = point.pointNumber;
-      Plotly.update(plot, args[0], layout, args[2]);
-    });
-  });
-});
-";
-
-/// Makes each frame as high as what is in it.
-const FIT: &str = "
-document.querySelectorAll('iframe.html').forEach(function (frame) {
-  function fit() {
-    var page = frame.contentDocument;
-    if (page && page.body) frame.style.height = Math.min(page.documentElement.offsetHeight + 2, 1200) + 'px';
-  }
-  frame.addEventListener('load', fit);
-  fit();
-});
-";
 
 #[cfg(test)]
 mod tests {
@@ -448,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_notebook_hides_is_folded() {
+    fn what_a_notebook_hides_is_fold() {
         let cell = |metadata: Value| {
             page(json!([
                 {"cell_type": "code", "id": "a", "metadata": metadata, "execution_count": 1, "source": "secret",

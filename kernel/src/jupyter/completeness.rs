@@ -3,6 +3,8 @@
 use ra_ap_syntax::{Edition, NodeOrToken, SourceFile, SyntaxKind};
 use serde_json::{Value, json};
 
+use crate::cell::nesting::is_too_deep;
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Completeness {
     Complete,
@@ -20,14 +22,14 @@ impl Completeness {
     }
 }
 
-pub fn of(code: &str) -> Completeness {
+pub fn check(code: &str) -> Completeness {
     // Commands to evcxr are no Rust.
     let rust: String = code
         .lines()
         .map(|line| if line.trim_start().starts_with([':', '!']) { "" } else { line })
         .collect::<Vec<_>>()
         .join("\n");
-    if crate::cell::rewrite::is_too_deep(&rust) {
+    if is_too_deep(&rust) {
         return Completeness::Invalid;
     }
     if rust.trim().is_empty() {
@@ -37,9 +39,9 @@ pub fn of(code: &str) -> Completeness {
     if depth > 0 {
         return Completeness::Incomplete { indent: "    ".repeat(depth) };
     }
-    const OPEN: &str = "fn cell() {";
-    let parsed = SourceFile::parse(&format!("{OPEN}{rust}\n}}"), Edition::Edition2024);
-    let end = OPEN.len() + rust.trim_end().len();
+    const PREFIX: &str = "fn cell() {";
+    let parsed = SourceFile::parse(&format!("{PREFIX}{rust}\n}}"), Edition::Edition2024);
+    let end = PREFIX.len() + rust.trim_end().len();
     let errors = parsed.errors();
     let unfinished = |message: &str| message.contains("Missing trailing") || message.contains("unterminated");
     match errors.iter().map(|error| (usize::from(error.range().start()), error.to_string())).min() {
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_are_told_apart() {
+    fn cells_are_complete_or_not() {
         for code in [
             "",
             "1 + 1",
@@ -92,7 +94,7 @@ mod tests {
             "model.run_with_cache(\"the cat\")?",
             "// a comment (",
         ] {
-            assert_eq!(of(code), Completeness::Complete, "{code}");
+            assert_eq!(check(code), Completeness::Complete, "{code}");
         }
         for (code, indent) in [
             ("fn f() {", 4),
@@ -105,10 +107,10 @@ mod tests {
             ("/* a comment", 0),
             ("model.", 0),
         ] {
-            assert_eq!(of(code), Completeness::Incomplete { indent: " ".repeat(indent) }, "{code}");
+            assert_eq!(check(code), Completeness::Incomplete { indent: " ".repeat(indent) }, "{code}");
         }
         for code in ["}", "let = 3;", "f(]", "fn 3() {}", "let x = );"] {
-            assert_eq!(of(code), Completeness::Invalid, "{code}");
+            assert_eq!(check(code), Completeness::Invalid, "{code}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// As much of the file is read as anybody looks through.
-const READ: u64 = 4 << 20;
+const MAX_READ: u64 = 4 << 20;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -86,7 +86,7 @@ impl History {
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
-        crate::lock(&self.entries)
+        crate::sync::lock(&self.entries)
     }
 }
 
@@ -94,7 +94,7 @@ fn read(file: &PathBuf) -> Vec<Entry> {
     let tail = || -> std::io::Result<String> {
         let mut file = File::open(file)?;
         let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(READ)))?;
+        file.seek(SeekFrom::Start(length.saturating_sub(MAX_READ)))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -14,9 +14,9 @@ use crate::files::write_whole;
 use crate::html::page;
 use crate::notebook::{self, Notebook};
 use crate::run::parameters::{self, Setting};
-use crate::run::runner::{self, Ended, How};
+use crate::run::runner::{self, RunConfig, RunOutcome};
 use crate::run::stop::{STOPPED, Stop};
-use crate::terminal::steps::Steps;
+use crate::terminal::progress::ProgressLine;
 
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
@@ -44,9 +44,9 @@ pub struct RunArgs {
 }
 
 fn seconds(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a number of seconds above 0");
-    let seconds: f64 = text.parse().map_err(|_| wrong())?;
-    Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero()).ok_or_else(wrong)
+    let invalid = || format!("{text:?} is not a number of seconds above 0");
+    let seconds: f64 = text.parse().map_err(|_| invalid())?;
+    Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero()).ok_or_else(invalid)
 }
 
 pub fn run(args: &RunArgs) -> Result<ExitCode> {
@@ -54,22 +54,22 @@ pub fn run(args: &RunArgs) -> Result<ExitCode> {
         check_out(out, &args.notebooks)?;
     }
     match &args.notebooks[..] {
-        [path] => match one(path, args) {
+        [path] => match run_one(path, args) {
             Ok(None) => Ok(ExitCode::SUCCESS),
             Ok(Some(why)) => {
-                note(args, &why);
+                write_summary(args, &why);
                 Ok(ExitCode::FAILURE)
             }
             Err(error) => {
-                note(args, &error.to_string());
+                write_summary(args, &error.to_string());
                 Err(error)
             }
         },
-        several => all(several, args),
+        several => run_each(several, args),
     }
 }
 
-fn note(args: &RunArgs, why: &str) {
+fn write_summary(args: &RunArgs, why: &str) {
     if let Some(file) = &args.summary {
         let _ = std::fs::write(file, why);
     }
@@ -81,7 +81,7 @@ fn check_out(out: &Path, notebooks: &[PathBuf]) -> Result<()> {
     }
     let mut names: BTreeMap<_, &Path> = BTreeMap::new();
     for path in notebooks {
-        if let (Ok(source), Ok(target)) = (path.canonicalize(), out.join(name_of(path)).canonicalize())
+        if let (Ok(source), Ok(target)) = (path.canonicalize(), out.join(file_name(path)).canonicalize())
             && source == target
         {
             return Err(format!(
@@ -91,12 +91,12 @@ fn check_out(out: &Path, notebooks: &[PathBuf]) -> Result<()> {
             )
             .into());
         }
-        if let Some(other) = names.insert(name_of(path), path) {
+        if let Some(other) = names.insert(file_name(path), path) {
             return Err(format!(
                 "{} and {} would both become {}; run them with different folders for --out",
                 other.display(),
                 path.display(),
-                out.join(name_of(path)).display()
+                out.join(file_name(path)).display()
             )
             .into());
         }
@@ -104,16 +104,16 @@ fn check_out(out: &Path, notebooks: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-fn name_of(path: &Path) -> PathBuf {
+fn file_name(path: &Path) -> PathBuf {
     path.file_name().map(PathBuf::from).unwrap_or_default()
 }
 
 /// Each in a process of its own: a session belongs to one process, with its folder and environment.
-fn all(notebooks: &[PathBuf], args: &RunArgs) -> Result<ExitCode> {
+fn run_each(notebooks: &[PathBuf], args: &RunArgs) -> Result<ExitCode> {
     let stop = Stop::listen(None)?;
     let mut failures = Vec::new();
     for path in notebooks {
-        if stop.is_wanted() {
+        if stop.is_requested() {
             return Ok(ExitCode::from(STOPPED));
         }
         let summary = tempfile::NamedTempFile::new()?;
@@ -122,8 +122,8 @@ fn all(notebooks: &[PathBuf], args: &RunArgs) -> Result<ExitCode> {
         if let Some(out) = &args.out {
             command.arg("--out").arg(out);
         }
-        for (wanted, flag) in [(args.html, "--html"), (args.allow_errors, "--allow-errors")] {
-            if wanted {
+        for (is_set, flag) in [(args.html, "--html"), (args.allow_errors, "--allow-errors")] {
+            if is_set {
                 command.arg(flag);
             }
         }
@@ -140,7 +140,7 @@ fn all(notebooks: &[PathBuf], args: &RunArgs) -> Result<ExitCode> {
             failures.push(why);
         }
     }
-    if stop.is_wanted() {
+    if stop.is_requested() {
         return Ok(ExitCode::from(STOPPED));
     }
     if failures.is_empty() {
@@ -152,7 +152,7 @@ fn all(notebooks: &[PathBuf], args: &RunArgs) -> Result<ExitCode> {
 }
 
 /// Runs one notebook; says why it failed, in a line, if a cell did.
-fn one(path: &Path, args: &RunArgs) -> Result<Option<String>> {
+fn run_one(path: &Path, args: &RunArgs) -> Result<Option<String>> {
     let started = Instant::now();
     let mut content = notebook::read(path)?;
     parameters::inject(&mut content, &args.set).map_err(|error| format!("{} {error}", path.display()))?;
@@ -162,7 +162,7 @@ fn one(path: &Path, args: &RunArgs) -> Result<Option<String>> {
         Some(out) => {
             std::fs::create_dir_all(out)
                 .map_err(|error| format!("--out {} cannot be made: {error}", out.display()))?;
-            out.canonicalize()?.join(name_of(path))
+            out.canonicalize()?.join(file_name(path))
         }
         None => source,
     };
@@ -170,47 +170,51 @@ fn one(path: &Path, args: &RunArgs) -> Result<Option<String>> {
     std::env::set_current_dir(&folder)
         .map_err(|error| format!("{} cannot be entered: {error}", folder.display()))?;
 
-    let steps = Steps::new(&path.display().to_string(), content.to_run());
+    let progress = ProgressLine::for_notebook(&path.display().to_string(), content.count_runnable());
     content.prepare();
     // One with nothing to run needs no kernel.
-    let ended = if content.to_run() == 0 { Ended::Done } else { run_cells(&mut content, args, &steps)? };
+    let outcome = if content.count_runnable() == 0 {
+        RunOutcome::Done
+    } else {
+        run_cells(&mut content, args, &progress)?
+    };
 
     let took = format!("{:.1} s", started.elapsed().as_secs_f64());
-    match ended {
-        Ended::Stopped => {
-            steps.end(&format!("stopped after {took}; nothing was written"));
+    match outcome {
+        RunOutcome::Stopped => {
+            progress.end(&format!("stopped after {took}; nothing was written"));
             std::process::exit(i32::from(STOPPED));
         }
-        Ended::Done => {
-            let written = write(&content, &target, &folder, args.html)?;
-            steps.end(&format!("done in {took}; wrote {written}"));
+        RunOutcome::Done => {
+            let names = write(&content, &target, &folder, args.html)?;
+            progress.end(&format!("done in {took}; wrote {names}"));
             Ok(None)
         }
-        Ended::Failed(failed) => {
+        RunOutcome::Failed(failed) => {
             let written = match args.out {
                 Some(_) => format!("wrote {}", write(&content, &target, &folder, args.html)?),
                 None => "the notebook is as it was".to_string(),
             };
-            steps.end(&format!("failed after {took}; {written}"));
-            eprint!("{}", runner::told(path, &failed, std::io::stderr().is_terminal()));
+            progress.end(&format!("failed after {took}; {written}"));
+            eprint!("{}", runner::format_failure(path, &failed, std::io::stderr().is_terminal()));
             let value = failed.failure.value.lines().next().unwrap_or_default();
             Ok(Some(format!("{}: cell {}: {}: {value}", path.display(), failed.number, failed.failure.name)))
         }
     }
 }
 
-fn run_cells(content: &mut Notebook, args: &RunArgs, steps: &Steps) -> Result<Ended> {
+fn run_cells(content: &mut Notebook, args: &RunArgs, progress: &ProgressLine) -> Result<RunOutcome> {
     let engine = Engine::start();
     let stop = Stop::listen(Some(engine.clone()))?;
-    let how = How { timeout: args.timeout, allow_errors: args.allow_errors };
-    let ended = runner::run(content, &engine, &how, &stop, steps);
+    let config = RunConfig { timeout: args.timeout, allow_errors: args.allow_errors };
+    let outcome = runner::run(content, &engine, &config, &stop, progress);
     engine.quit();
-    Ok(ended)
+    Ok(outcome)
 }
 
 /// Writes the notebook, and its page beside it; gives their names.
 fn write(content: &Notebook, target: &Path, folder: &Path, html: bool) -> Result<String> {
-    let text = content.written()?;
+    let text = content.to_json()?;
     let mut names = target.display().to_string();
     if html {
         let name = target.file_stem().unwrap_or_default().to_string_lossy();

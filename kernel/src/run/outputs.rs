@@ -4,26 +4,25 @@ use nbformat::v4::{DisplayData, ErrorOutput, ExecuteResult, MultilineString, Out
 use serde_json::{Map, Value};
 
 use crate::cell::report::Failure;
-use crate::engine::handle::{Event, Stream};
-use crate::engine::output::Bundle;
-use crate::terminal::screen::settled;
+use crate::engine::event::{Event, MimeBundle, Stream};
+use crate::terminal::screen::settle;
 
-enum Shown {
+enum CellOutput {
     Text(Stream, String),
-    Display(Bundle, Option<String>),
-    Result(Bundle, usize),
+    Display(MimeBundle, Option<String>),
+    Result(MimeBundle, usize),
     Error(Failure),
 }
 
 /// The outputs of the cells that have run so far, in their order.
 #[derive(Default)]
-pub struct Collected {
-    cells: Vec<Vec<Shown>>,
+pub struct NotebookOutputs {
+    cells: Vec<Vec<CellOutput>>,
     /// The cell that is to be cleared as soon as it shows something else.
     clears: Option<usize>,
 }
 
-impl Collected {
+impl NotebookOutputs {
     /// A place for the next cell.
     pub fn begin(&mut self) -> usize {
         self.cells.push(Vec::new());
@@ -33,14 +32,14 @@ impl Collected {
     /// Takes what a cell shows. An update may be of what an earlier cell has shown.
     pub fn take(&mut self, cell: usize, event: Event) {
         match event {
-            Event::Text(stream, text) => match self.of(cell).last_mut() {
-                Some(Shown::Text(last, before)) if *last == stream => before.push_str(&text),
-                _ => self.of(cell).push(Shown::Text(stream, text)),
+            Event::Text(stream, text) => match self.cell(cell).last_mut() {
+                Some(CellOutput::Text(last, before)) if *last == stream => before.push_str(&text),
+                _ => self.cell(cell).push(CellOutput::Text(stream, text)),
             },
-            Event::Display(bundle, id) => self.of(cell).push(Shown::Display(bundle, id)),
+            Event::Display(bundle, id) => self.cell(cell).push(CellOutput::Display(bundle, id)),
             Event::Update(bundle, id) => {
-                for shown in self.cells.iter_mut().flatten() {
-                    if let Shown::Display(old, Some(own)) = shown
+                for output in self.cells.iter_mut().flatten() {
+                    if let CellOutput::Display(old, Some(own)) = output
                         && *own == id
                     {
                         old.clone_from(&bundle);
@@ -50,20 +49,20 @@ impl Collected {
             Event::Clear { wait: true } => self.clears = Some(cell),
             Event::Clear { wait: false } => {
                 self.clears = None;
-                self.of(cell).clear();
+                self.cell(cell).clear();
             }
         }
     }
 
-    pub fn end_with_value(&mut self, cell: usize, bundle: Bundle, number: usize) {
-        self.of(cell).push(Shown::Result(bundle, number));
+    pub fn end_with_value(&mut self, cell: usize, bundle: MimeBundle, number: usize) {
+        self.cell(cell).push(CellOutput::Result(bundle, number));
     }
 
     pub fn end_with_error(&mut self, cell: usize, failure: Failure) {
-        self.of(cell).push(Shown::Error(failure));
+        self.cell(cell).push(CellOutput::Error(failure));
     }
 
-    fn of(&mut self, cell: usize) -> &mut Vec<Shown> {
+    fn cell(&mut self, cell: usize) -> &mut Vec<CellOutput> {
         let outputs = &mut self.cells[cell];
         if self.clears == Some(cell) {
             self.clears = None;
@@ -74,17 +73,17 @@ impl Collected {
 
     /// The outputs, cell by cell. What was emptied, as a progress bar that is done, is left out.
     pub fn finish(self) -> Vec<Vec<Value>> {
-        let shown = |cell: Vec<Shown>| merged(cell.into_iter().filter(|shown| !shown.is_empty()));
-        let stored = |shown: Shown| serde_json::to_value(stored(shown)?).ok();
-        self.cells.into_iter().map(|cell| shown(cell).filter_map(stored).collect()).collect()
+        let left = |cell: Vec<CellOutput>| merge_text(cell.into_iter().filter(|output| !output.is_empty()));
+        let to_json = |output: CellOutput| serde_json::to_value(to_nbformat(output)?).ok();
+        self.cells.into_iter().map(|cell| left(cell).filter_map(to_json).collect()).collect()
     }
 }
 
-impl Shown {
+impl CellOutput {
     fn is_empty(&self) -> bool {
         match self {
-            Shown::Text(_, text) => text.is_empty(),
-            Shown::Display(bundle, _) | Shown::Result(bundle, _) => {
+            CellOutput::Text(_, text) => text.is_empty(),
+            CellOutput::Display(bundle, _) | CellOutput::Result(bundle, _) => {
                 bundle.data.values().all(|value| match value {
                     Value::Null => true,
                     Value::String(text) => text.is_empty(),
@@ -93,17 +92,17 @@ impl Shown {
                     _ => false,
                 })
             }
-            Shown::Error(_) => false,
+            CellOutput::Error(_) => false,
         }
     }
 }
 
 /// Texts of one stream that stand together once what was between them is gone.
-fn merged(shown: impl Iterator<Item = Shown>) -> std::vec::IntoIter<Shown> {
-    let mut whole: Vec<Shown> = Vec::new();
-    for next in shown {
+fn merge_text(outputs: impl Iterator<Item = CellOutput>) -> std::vec::IntoIter<CellOutput> {
+    let mut whole: Vec<CellOutput> = Vec::new();
+    for next in outputs {
         match (whole.last_mut(), next) {
-            (Some(Shown::Text(stream, before)), Shown::Text(other, text)) if *stream == other => {
+            (Some(CellOutput::Text(stream, before)), CellOutput::Text(other, text)) if *stream == other => {
                 before.push_str(&text);
             }
             (_, next) => whole.push(next),
@@ -112,28 +111,24 @@ fn merged(shown: impl Iterator<Item = Shown>) -> std::vec::IntoIter<Shown> {
     whole.into_iter()
 }
 
-fn stored(shown: Shown) -> Option<Output> {
-    Some(match shown {
-        Shown::Text(stream, text) => {
-            let text = settled(&text);
+fn to_nbformat(output: CellOutput) -> Option<Output> {
+    Some(match output {
+        CellOutput::Text(stream, text) => {
+            let text = settle(&text);
             if text.is_empty() {
                 return None;
             }
-            let name = match stream {
-                Stream::Out => "stdout",
-                Stream::Err => "stderr",
-            };
-            Output::Stream { name: name.to_string(), text: MultilineString(text) }
+            Output::Stream { name: stream.name().to_string(), text: MultilineString(text) }
         }
-        Shown::Display(bundle, _) => {
+        CellOutput::Display(bundle, _) => {
             Output::DisplayData(DisplayData { data: media(bundle.data)?, metadata: bundle.metadata })
         }
-        Shown::Result(bundle, number) => Output::ExecuteResult(ExecuteResult {
+        CellOutput::Result(bundle, number) => Output::ExecuteResult(ExecuteResult {
             execution_count: number.into(),
             data: media(bundle.data)?,
             metadata: bundle.metadata,
         }),
-        Shown::Error(failure) => Output::Error(ErrorOutput {
+        CellOutput::Error(failure) => Output::Error(ErrorOutput {
             ename: failure.name,
             evalue: failure.value,
             traceback: failure.traceback,
@@ -150,7 +145,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn bundle(text: &str) -> Bundle {
+    fn bundle(text: &str) -> MimeBundle {
         [("text/plain".to_string(), json!(text))].into_iter().collect()
     }
 
@@ -172,7 +167,7 @@ mod tests {
 
     /// One word for each output of a cell.
     fn words(outputs: &[Value]) -> Vec<String> {
-        let text = |value: &Value| crate::notebook::text(value).unwrap();
+        let text = |value: &Value| crate::notebook::join_text(value).unwrap();
         outputs
             .iter()
             .map(|output| match output["output_type"].as_str().unwrap() {
@@ -208,25 +203,25 @@ mod tests {
             (vec![out("a"), wait(), wait(), display("b", "")], vec!["display:b"]),
             (vec![out("a"), wait()], vec!["stdout:a"]),
         ] {
-            let mut collected = Collected::default();
-            let cell = collected.begin();
-            let told = format!("{events:?}");
+            let mut notebook = NotebookOutputs::default();
+            let cell = notebook.begin();
+            let named = format!("{events:?}");
             for event in events {
-                collected.take(cell, event);
+                notebook.take(cell, event);
             }
-            assert_eq!(words(&collected.finish()[0]), outputs, "of {told}");
+            assert_eq!(words(&notebook.finish()[0]), outputs, "of {named}");
         }
     }
 
     #[test]
     fn an_update_reaches_an_earlier_cell() {
-        let mut collected = Collected::default();
-        let first = collected.begin();
-        collected.take(first, display("old", "1"));
-        let second = collected.begin();
-        collected.take(second, update("new", "1"));
-        collected.end_with_value(second, bundle("7"), 2);
-        let cells = collected.finish();
+        let mut outputs = NotebookOutputs::default();
+        let first = outputs.begin();
+        outputs.take(first, display("old", "1"));
+        let second = outputs.begin();
+        outputs.take(second, update("new", "1"));
+        outputs.end_with_value(second, bundle("7"), 2);
+        let cells = outputs.finish();
         assert_eq!(words(&cells[0]), ["display:new"]);
         assert_eq!(words(&cells[1]), ["2:7"]);
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::Result;
-use crate::cell::lex::{Kind, words};
+use crate::cell::lex::{TokenKind, lex, lex_code};
 use crate::notebook::{self, Cell, Notebook, fresh_id};
 
 const TAG: &str = "parameters";
@@ -36,10 +36,10 @@ impl FromStr for Setting {
             .split_once('=')
             .ok_or_else(|| format!("{text:?} has no \"=\"; write name=value, as in --set model=gpt2"))?;
         let (name, value) = (name.trim(), value.trim());
-        if !matches!(words(name)[..], [(Kind::Name | Kind::Type, _)]) {
+        if !matches!(lex(name)[..], [(TokenKind::Name | TokenKind::Type, _)]) {
             return Err(format!("{name:?} is no name of a Rust variable; write name=value"));
         }
-        let literal = Literal::of(value)?;
+        let literal = Literal::parse(value)?;
         Ok(Setting { name: name.to_string(), value: value.to_string(), literal })
     }
 }
@@ -51,13 +51,13 @@ impl fmt::Display for Setting {
 }
 
 impl Literal {
-    fn of(value: &str) -> std::result::Result<Literal, String> {
+    fn parse(value: &str) -> std::result::Result<Literal, String> {
         let unsigned = value.strip_prefix('-').unwrap_or(value);
-        match words(unsigned)[..] {
-            [(Kind::Number, number)] if is_float(number) => Ok(Literal::Rust),
-            [(Kind::Number, number)] if is_integer(number) => Ok(Literal::Integer),
-            [(Kind::Keyword, "true" | "false")] if unsigned == value => Ok(Literal::Rust),
-            [(Kind::Text, text)] if text.starts_with('"') && text.len() > 1 && text.ends_with('"') => {
+        match lex(unsigned)[..] {
+            [(TokenKind::Number, number)] if is_float(number) => Ok(Literal::Rust),
+            [(TokenKind::Number, number)] if is_integer(number) => Ok(Literal::Integer),
+            [(TokenKind::Keyword, "true" | "false")] if unsigned == value => Ok(Literal::Rust),
+            [(TokenKind::Text, text)] if text.starts_with('"') && text.len() > 1 && text.ends_with('"') => {
                 Ok(Literal::Rust)
             }
             _ if value.starts_with('"') => {
@@ -84,8 +84,8 @@ fn is_integer(number: &str) -> bool {
 fn is_float(number: &str) -> bool {
     let plain = ["f32", "f64"].iter().find_map(|suffix| number.strip_suffix(suffix));
     let digits = plain.unwrap_or(number).replace('_', "");
-    let written_so = plain.is_some() || digits.contains(['.', 'e', 'E']);
-    written_so && !number.starts_with("0x") && digits.parse::<f64>().is_ok_and(f64::is_finite)
+    let is_float = plain.is_some() || digits.contains(['.', 'e', 'E']);
+    is_float && !number.starts_with("0x") && digits.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 /// How the cell of parameters defines a name.
@@ -97,21 +97,20 @@ struct Definition {
 }
 
 /// The names that the code defines with `let`.
-fn definitions(code: &str) -> BTreeMap<String, Definition> {
-    let plain: Vec<(Kind, &str)> =
-        words(code).into_iter().filter(|(kind, _)| !matches!(kind, Kind::Space | Kind::Comment)).collect();
-    let mut found = BTreeMap::new();
-    for (at, _) in plain.iter().enumerate().filter(|(_, word)| **word == (Kind::Keyword, "let")) {
-        let mut rest = plain[at + 1..].iter().peekable();
-        let mutable = rest.next_if(|word| **word == (Kind::Keyword, "mut")).is_some();
-        let Some((Kind::Name | Kind::Type, name)) = rest.next() else { continue };
+fn parse_definitions(code: &str) -> BTreeMap<String, Definition> {
+    let tokens: Vec<(TokenKind, &str)> = lex_code(code).collect();
+    let mut definitions = BTreeMap::new();
+    for (at, _) in tokens.iter().enumerate().filter(|(_, word)| **word == (TokenKind::Keyword, "let")) {
+        let mut rest = tokens[at + 1..].iter().peekable();
+        let mutable = rest.next_if(|word| **word == (TokenKind::Keyword, "mut")).is_some();
+        let Some((TokenKind::Name | TokenKind::Type, name)) = rest.next() else { continue };
         let mut definition = Definition { mutable, ..Definition::default() };
         if rest.next_if(|(_, word)| *word == ":").is_some() {
             let mut annotation = String::new();
             while let Some((kind, word)) = rest.next_if(|(_, word)| !["=", ";"].contains(word)) {
                 annotation.push_str(word);
                 // `&'a str`, `dyn Trait`.
-                if matches!(kind, Kind::Lifetime | Kind::Keyword) {
+                if matches!(kind, TokenKind::Lifetime | TokenKind::Keyword) {
                     annotation.push(' ');
                 }
             }
@@ -119,17 +118,17 @@ fn definitions(code: &str) -> BTreeMap<String, Definition> {
         }
         if rest.next_if(|(_, word)| *word == "=").is_some() {
             rest.next_if(|(_, word)| *word == "-");
-            definition.float = matches!(rest.next(), Some((Kind::Number, number)) if is_float(number));
+            definition.float = matches!(rest.next(), Some((TokenKind::Number, number)) if is_float(number));
         }
         if let Some(annotation) = &definition.annotation {
             definition.float = ["f32", "f64"].contains(&annotation.as_str());
         }
-        found.insert(name.to_string(), definition);
+        definitions.insert(name.to_string(), definition);
     }
-    found
+    definitions
 }
 
-fn line(setting: &Setting, definition: &Definition) -> String {
+fn assignment(setting: &Setting, definition: &Definition) -> String {
     let mutable = if definition.mutable { "mut " } else { "" };
     let annotation = definition.annotation.as_ref().map(|kind| format!(": {kind}")).unwrap_or_default();
     let value = match setting.literal {
@@ -156,12 +155,12 @@ pub fn inject(notebook: &mut Notebook, settings: &[Setting]) -> Result<()> {
     let place = notebook
         .cells
         .iter()
-        .position(|cell| cell.kind() == notebook::Kind::Code && cell.has_tag(TAG))
+        .position(|cell| cell.kind() == notebook::CellKind::Code && cell.has_tag(TAG))
         .ok_or(
             "has no code cell tagged \"parameters\", which --set needs; in JupyterLab tags are set in the \
              panel that the gear wheels at the upper right open",
         )?;
-    let known = definitions(&notebook.cells[place].source());
+    let known = parse_definitions(&notebook.cells[place].source());
     let mut code = Vec::new();
     for (at, setting) in settings.iter().enumerate() {
         let definition = known.get(&setting.name).ok_or_else(|| {
@@ -170,7 +169,7 @@ pub fn inject(notebook: &mut Notebook, settings: &[Setting]) -> Result<()> {
             format!("has no parameter {:?}; its parameters: {names}", setting.name)
         })?;
         if !settings[at + 1..].iter().any(|later| later.name == setting.name) {
-            code.push(line(setting, definition));
+            code.push(assignment(setting, definition));
         }
     }
     let source = code.join("\n");
@@ -214,7 +213,7 @@ mod tests {
             (" n = 3 ", "let n = 3;"),
         ] {
             let setting: Setting = text.parse().unwrap();
-            assert_eq!(super::line(&setting, &Definition::default()), line, "of {text:?}");
+            assert_eq!(assignment(&setting, &Definition::default()), line, "of {text:?}");
         }
     }
 
@@ -240,7 +239,7 @@ mod tests {
     fn a_definition_keeps_its_form() {
         let code = "// let no = 1;\nlet model = \"built-in\"; let mut n: usize = 3;\nlet rate = -0.5;\n\
                     let r: f32 = 1.0; let name: String = \"x\".to_string(); let s: &'static str = \"let y = 1\";";
-        let known = definitions(code);
+        let known = parse_definitions(code);
         let names: Vec<&str> = known.keys().map(String::as_str).collect();
         assert_eq!(names, ["model", "n", "name", "r", "rate", "s"]);
         for (setting, expected) in [
@@ -253,7 +252,7 @@ mod tests {
             ("s=y", "let s: &'static str = \"y\";"),
         ] {
             let setting: Setting = setting.parse().unwrap();
-            assert_eq!(line(&setting, &known[&setting.name]), expected);
+            assert_eq!(assignment(&setting, &known[&setting.name]), expected);
         }
     }
 
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_set_is_told() {
+    fn what_cannot_be_set_is_refused() {
         let set = |text: &str| vec![text.parse::<Setting>().unwrap()];
         let said = inject(&mut notebook(&[("x", "let a = 1;")]), &set("a=1")).unwrap_err().to_string();
         assert!(said.contains("tagged \"parameters\""), "{said}");

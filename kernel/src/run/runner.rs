@@ -7,16 +7,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::cell::report::Failure;
-use crate::engine::handle::{Engine, Outcome, Sink};
-use crate::lock;
+use crate::engine::event::EventSink;
+use crate::engine::handle::Engine;
+use crate::engine::worker::Outcome;
 use crate::notebook::Notebook;
-use crate::run::outputs::Collected;
+use crate::run::outputs::NotebookOutputs;
 use crate::run::stop::Stop;
-use crate::terminal::steps::Steps;
+use crate::sync::lock;
+use crate::terminal::escape::strip_escapes;
+use crate::terminal::progress::ProgressLine;
 
 /// How the run of a notebook went.
 #[derive(Debug)]
-pub enum Ended {
+pub enum RunOutcome {
     Done,
     /// A cell failed, and the run stopped there.
     Failed(Box<FailedCell>),
@@ -31,16 +34,22 @@ pub struct FailedCell {
     pub failure: Failure,
 }
 
-pub struct How {
+pub struct RunConfig {
     pub timeout: Option<Duration>,
     pub allow_errors: bool,
 }
 
 /// Runs the notebook. What it shows is in it afterwards, also where a cell failed.
-pub fn run(notebook: &mut Notebook, engine: &Engine, how: &How, stop: &Stop, steps: &Steps) -> Ended {
-    let collected = Arc::new(Mutex::new(Collected::default()));
-    let ready = get_ready(engine, stop, steps);
-    let mut ended = if ready { Ended::Done } else { Ended::Stopped };
+pub fn run(
+    notebook: &mut Notebook,
+    engine: &Engine,
+    config: &RunConfig,
+    stop: &Stop,
+    progress: &ProgressLine,
+) -> RunOutcome {
+    let outputs = Arc::new(Mutex::new(NotebookOutputs::default()));
+    let ready = wait_until_ready(engine, stop, progress);
+    let mut outcome = if ready { RunOutcome::Done } else { RunOutcome::Stopped };
     // The cells of the notebook that ran, in the order of what they showed.
     let mut ran = Vec::new();
     if ready {
@@ -48,52 +57,52 @@ pub fn run(notebook: &mut Notebook, engine: &Engine, how: &How, stop: &Stop, ste
             if !cell.runs() {
                 continue;
             }
-            let may_fail = how.allow_errors || cell.has_tag("raises-exception");
+            let may_fail = config.allow_errors || cell.has_tag("raises-exception");
             let source = cell.source();
             let number = ran.len() + 1;
-            cell.set_count(number);
-            steps.cell(number, &source);
-            let place = lock(&collected).begin();
+            cell.set_execution_count(number);
+            progress.show_cell(number, &source);
+            let place = lock(&outputs).begin();
             ran.push(at);
-            let outcome = execute(engine, &source, number, place, &collected, how.timeout);
-            match outcome {
+            let result = execute(engine, &source, number, place, &outputs, config.timeout);
+            match result {
                 Ok(None) => {}
-                Ok(Some(bundle)) => lock(&collected).end_with_value(place, bundle, number),
+                Ok(Some(bundle)) => lock(&outputs).end_with_value(place, bundle, number),
                 Err(failure) => {
-                    lock(&collected).end_with_error(place, failure.clone());
-                    if !may_fail && !stop.is_wanted() {
-                        ended = Ended::Failed(Box::new(FailedCell { number, source, failure }));
+                    lock(&outputs).end_with_error(place, failure.clone());
+                    if !may_fail && !stop.is_requested() {
+                        outcome = RunOutcome::Failed(Box::new(FailedCell { number, source, failure }));
                         break;
                     }
                 }
             }
-            if stop.is_wanted() {
-                ended = Ended::Stopped;
+            if stop.is_requested() {
+                outcome = RunOutcome::Stopped;
                 break;
             }
         }
     }
-    let shown = std::mem::take(&mut *lock(&collected)).finish();
-    for (at, shown) in ran.into_iter().zip(shown) {
-        notebook.cells[at].set_outputs(shown);
+    let outputs = std::mem::take(&mut *lock(&outputs)).finish();
+    for (at, outputs) in ran.into_iter().zip(outputs) {
+        notebook.cells[at].set_outputs(outputs);
     }
-    ended
+    outcome
 }
 
 /// Waits for the engine, so that no cell's time limit counts the building. False if the user stopped it.
-fn get_ready(engine: &Engine, stop: &Stop, steps: &Steps) -> bool {
-    let mut told = String::new();
+fn wait_until_ready(engine: &Engine, stop: &Stop, progress: &ProgressLine) -> bool {
+    let mut last = String::new();
     while let Some(what) = engine.starting() {
-        if stop.is_wanted() {
+        if stop.is_requested() {
             return false;
         }
-        if what != told {
-            steps.starting(&what);
-            told = what;
+        if what != last {
+            progress.show(&what);
+            last = what;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    !stop.is_wanted()
+    !stop.is_requested()
 }
 
 fn execute(
@@ -101,18 +110,18 @@ fn execute(
     source: &str,
     number: usize,
     place: usize,
-    collected: &Arc<Mutex<Collected>>,
+    outputs: &Arc<Mutex<NotebookOutputs>>,
     timeout: Option<Duration>,
 ) -> Outcome {
-    let sink: Sink = {
-        let collected = collected.clone();
-        Arc::new(move |event| lock(&collected).take(place, event))
+    let sink: EventSink = {
+        let outputs = outputs.clone();
+        Arc::new(move |event| lock(&outputs).take(place, event))
     };
-    let asked = Arc::new(Mutex::new(None));
-    let ask = {
-        let asked = asked.clone();
+    let request = Arc::new(Mutex::new(None));
+    let input = {
+        let request = request.clone();
         Arc::new(move |prompt: &str, _| {
-            *lock(&asked) = Some(prompt.to_string());
+            *lock(&request) = Some(prompt.to_string());
             None
         })
     };
@@ -127,7 +136,7 @@ fn execute(
             }
         })
     });
-    let outcome = engine.execute(source, number, sink, ask);
+    let outcome = engine.execute(source, number, sink, input);
     drop(done);
     if let Some(watch) = watch {
         let _ = watch.join();
@@ -140,7 +149,7 @@ fn execute(
             outcome,
         ));
     }
-    if let Some(prompt) = lock(&asked).take() {
+    if let Some(prompt) = lock(&request).take() {
         let value = format!("the cell asks for input ({prompt:?}), and nobody is there to answer");
         return Err(failure("no input", &value, outcome));
     }
@@ -154,10 +163,10 @@ fn failure(name: &str, value: &str, outcome: Outcome) -> Failure {
     Failure { name: name.to_string(), value: value.to_string(), traceback }
 }
 
-/// The error as a reader in a terminal, or of a log, is told it.
-pub fn told(notebook: &Path, failed: &FailedCell, colours: bool) -> String {
+/// The error, for a terminal or a log.
+pub fn format_failure(notebook: &Path, failed: &FailedCell, colours: bool) -> String {
     let code: String = failed.source.lines().map(|line| format!("    {line}\n")).collect();
     let traceback = failed.failure.traceback.join("\n");
-    let traceback = if colours { traceback } else { crate::cell::report::without_colours(&traceback) };
+    let traceback = if colours { traceback } else { strip_escapes(&traceback) };
     format!("{}: cell {} failed:\n\n{code}\n{traceback}\n", notebook.display(), failed.number)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::engine::handle::Engine;
+use crate::terminal::signals::{Signal, Signals};
 
 /// As shells have it for a program that Ctrl-C ended.
 pub const STOPPED: u8 = 130;
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// Whether the user wants to stop.
 #[derive(Clone, Default)]
 pub struct Stop {
-    wanted: Arc<AtomicBool>,
+    requested: Arc<AtomicBool>,
     /// By a signal to this process alone, where Ctrl-C reaches all of a terminal.
     alone: Arc<AtomicBool>,
 }
@@ -25,7 +26,7 @@ impl Stop {
     /// Begins to listen. The engine's cell is then interrupted; a second signal, or waiting in vain, ends the program.
     pub fn listen(engine: Option<Engine>) -> Result<Stop> {
         let stop = Stop::default();
-        let noted = stop.clone();
+        let listener = stop.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut signals = {
             let _within = runtime.enter();
@@ -34,8 +35,8 @@ impl Stop {
         std::thread::spawn(move || {
             runtime.block_on(async {
                 let alone = signals.next().await == Signal::Terminate;
-                noted.alone.store(alone, SeqCst);
-                noted.wanted.store(true, SeqCst);
+                listener.alone.store(alone, SeqCst);
+                listener.requested.store(true, SeqCst);
                 let Some(engine) = engine else {
                     // The processes of the notebooks end by themselves.
                     return std::future::pending::<()>().await;
@@ -49,20 +50,20 @@ impl Stop {
         Ok(stop)
     }
 
-    pub fn is_wanted(&self) -> bool {
-        self.wanted.load(SeqCst)
+    pub fn is_requested(&self) -> bool {
+        self.requested.load(SeqCst)
     }
 
     /// Waits for a process of ours, and lets it know.
     pub fn wait_for(&self, mut child: Child) -> Result<ExitStatus> {
-        let mut told = false;
+        let mut is_terminated = false;
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status);
             }
-            if self.alone.load(SeqCst) && !told {
+            if self.alone.load(SeqCst) && !is_terminated {
                 terminate(&mut child);
-                told = true;
+                is_terminated = true;
             }
             std::thread::sleep(Duration::from_millis(30));
         }
@@ -80,53 +81,4 @@ fn terminate(child: &mut Child) {
 #[cfg(not(unix))]
 fn terminate(child: &mut Child) {
     let _ = child.kill();
-}
-
-/// What the system asks of the process.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Signal {
-    /// Ctrl-C, which reaches all processes of a terminal.
-    Interrupt,
-    /// To this process alone.
-    Terminate,
-}
-
-#[cfg(unix)]
-pub struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    pub fn new() -> Result<Signals> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Signals {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    /// Waits for the next.
-    pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::Interrupt,
-            _ = self.terminate.recv() => Signal::Terminate,
-        }
-    }
-}
-
-#[cfg(windows)]
-pub struct Signals(tokio::signal::windows::CtrlC);
-
-#[cfg(windows)]
-impl Signals {
-    pub fn new() -> Result<Signals> {
-        Ok(Signals(tokio::signal::windows::ctrl_c()?))
-    }
-
-    pub async fn next(&mut self) -> Signal {
-        self.0.recv().await;
-        Signal::Interrupt
-    }
 }

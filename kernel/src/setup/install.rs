@@ -6,9 +6,11 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::Result;
-use crate::build::template::{self, Source, Template};
+use crate::build::source::CrateSource;
+use crate::build::template::{self, Template};
 use crate::files::write_whole;
-use crate::terminal::progress::Line;
+use crate::process::stdout_of;
+use crate::terminal::progress::ProgressLine;
 
 const NAME: &str = "headlight";
 const LOGO_32: &[u8] = include_bytes!("../../assets/logo-32x32.png");
@@ -16,34 +18,34 @@ const LOGO_64: &[u8] = include_bytes!("../../assets/logo-64x64.png");
 const LOGO_SVG: &[u8] = include_bytes!("../../assets/logo-svg.svg");
 
 /// Where the kernel is put for Jupyter to find.
-pub enum Place {
+pub enum InstallTarget {
     User,
     /// The environment of the `python3` that is first on the path.
     SysPrefix,
     Prefix(PathBuf),
 }
 
-impl Place {
+impl InstallTarget {
     fn folder(&self) -> Result<PathBuf> {
         let jupyter = match self {
-            Place::User => user_folder()?,
-            Place::SysPrefix => python_prefix()?.join("share/jupyter"),
-            Place::Prefix(prefix) => std::path::absolute(prefix)?.join("share/jupyter"),
+            InstallTarget::User => user_folder()?,
+            InstallTarget::SysPrefix => python_prefix()?.join("share/jupyter"),
+            InstallTarget::Prefix(prefix) => std::path::absolute(prefix)?.join("share/jupyter"),
         };
         Ok(jupyter.join("kernels").join(NAME))
     }
 }
 
 /// Builds the template, with progress, and writes the kernelspec.
-pub fn install(place: &Place) -> Result<()> {
-    let folder = place.folder()?;
-    println!("headlight comes from {}", Source::find().describe());
+pub fn install(target: &InstallTarget) -> Result<()> {
+    let folder = target.folder()?;
+    println!("headlight comes from {}", CrateSource::find().describe());
     println!(
         "building what notebooks start from: about four minutes on two cores the first time, none if it is there"
     );
-    let bar = Line::new();
-    let template = Template::prepare(&mut |what| bar.tell(what));
-    bar.end();
+    let progress = ProgressLine::for_build();
+    let template = Template::prepare(&mut |what| progress.show(what));
+    progress.clear();
     let template = template?;
     if !template.toolchain.has_rust_src() {
         println!(
@@ -58,7 +60,7 @@ pub fn install(place: &Place) -> Result<()> {
         "display_name": "Rust (headlight)",
         "language": "rust",
         "interrupt_mode": "message",
-        "metadata": {"headlight": {"crate": Source::find().describe()}},
+        "metadata": {"headlight": {"crate": CrateSource::find().describe()}},
     });
     if let Some(cache) = std::env::var_os("HEADLIGHT_CACHE") {
         // Where it was built is where it must be looked for.
@@ -80,8 +82,8 @@ pub fn install(place: &Place) -> Result<()> {
 }
 
 /// Takes the kernel away, and all that was built for it.
-pub fn uninstall(place: &Place) -> Result<()> {
-    let folder = place.folder()?;
+pub fn uninstall(target: &InstallTarget) -> Result<()> {
+    let folder = target.folder()?;
     let Ok(specification) = std::fs::read(folder.join("kernel.json")) else {
         println!("no kernel in {}", folder.display());
         return Ok(());
@@ -119,10 +121,9 @@ fn user_folder() -> Result<PathBuf> {
 
 fn python_prefix() -> Result<PathBuf> {
     let python = ["python3", "python"].into_iter().find_map(|python| {
-        let output = Command::new(python).args(["-c", "import sys; print(sys.prefix)"]).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+        stdout_of(Command::new(python).args(["-c", "import sys; print(sys.prefix)"])).ok()
     });
     python
-        .map(PathBuf::from)
+        .map(|prefix| PathBuf::from(prefix.trim()))
         .ok_or_else(|| "no Python was found for --sys-prefix; --prefix names a place".into())
 }

@@ -6,10 +6,11 @@ use std::process::{Command, ExitCode, Stdio};
 use clap::Args;
 
 use crate::Result;
-use crate::build::template::{Source, Template};
-use crate::run::command::{self as run, RunArgs};
-use crate::setup::install::{self, Place};
-use crate::shim::tools::become_command;
+use crate::build::source::CrateSource;
+use crate::build::template::Template;
+use crate::process::{become_command, stdout_of};
+use crate::run::command::{RunArgs, run};
+use crate::setup::install::{self, InstallTarget};
 
 /// The versions that this release was tried with.
 const JUPYTERLAB: &str = "jupyterlab==4.6.6";
@@ -17,7 +18,7 @@ const JUPYTERLAB: &str = "jupyterlab==4.6.6";
 const PLOTLY: &str = "plotly==6.9.0";
 const EXTENSION: &str = "labextensions/jupyterlab-plotly";
 /// In the environment that we make, so that we never change one that is somebody's own.
-const MARK: &str = "made-by-headlight";
+const OWN_MARK: &str = "made-by-headlight";
 
 #[derive(Args, Clone, Debug)]
 pub struct LabArgs {
@@ -33,7 +34,7 @@ pub struct LabArgs {
 
 pub fn lab(args: &LabArgs) -> Result<ExitCode> {
     let here = std::env::current_dir()?;
-    let root = root(&here);
+    let root = find_root(&here);
     let place = match &args.path {
         Some(path) if path.exists() => path.clone(),
         Some(path) => {
@@ -51,36 +52,36 @@ pub fn lab(args: &LabArgs) -> Result<ExitCode> {
 }
 
 /// The checkout, if one is in it; else the folder itself.
-fn root(here: &Path) -> PathBuf {
-    match Source::find() {
-        Source::Checkout(checkout) if here.starts_with(&checkout) => checkout,
+fn find_root(here: &Path) -> PathBuf {
+    match CrateSource::find() {
+        CrateSource::Checkout(checkout) if here.starts_with(&checkout) => checkout,
         _ => here.to_path_buf(),
     }
 }
 
 fn headless(place: &Path, args: &LabArgs, root: &Path) -> Result<ExitCode> {
-    let notebooks = notebooks_in(place)?;
+    let notebooks = find_notebooks(place)?;
     let out = args.out.clone().unwrap_or_else(|| root.join("target/notebooks"));
     // Never among the sources: pages are made anew each time.
     std::fs::create_dir_all(&out).map_err(|error| format!("{} cannot be made: {error}", out.display()))?;
-    let built = Template::is_ready()?;
-    let first = if built {
+    let is_ready = Template::is_ready()?;
+    let first = if is_ready {
         "headlight is built already, so that each notebook starts in a few seconds".to_string()
     } else {
         format!(
             "headlight is first built for notebooks, from {}, which takes about four minutes on two cores; \
              later runs start from it in a few seconds",
-            Source::find().describe()
+            CrateSource::find().describe()
         )
     };
     println!(
         "Running {} from {} and writing pages to {}:",
-        counted(&notebooks),
+        count_notebooks(&notebooks),
         place.display(),
         out.display()
     );
     println!("{first}. A notebook then takes as long as its cells do, mostly less than a minute.");
-    let run = RunArgs {
+    let run_args = RunArgs {
         notebooks: notebooks.clone(),
         out: Some(out.clone()),
         html: true,
@@ -89,7 +90,7 @@ fn headless(place: &Path, args: &LabArgs, root: &Path) -> Result<ExitCode> {
         allow_errors: false,
         summary: None,
     };
-    let code = run::run(&run)?;
+    let code = run(&run_args)?;
     println!();
     for page in notebooks.iter().filter_map(|path| Some(out.join(path.file_name()?).with_extension("html"))) {
         if page.exists() {
@@ -99,14 +100,14 @@ fn headless(place: &Path, args: &LabArgs, root: &Path) -> Result<ExitCode> {
     Ok(code)
 }
 
-fn counted(notebooks: &[PathBuf]) -> String {
+fn count_notebooks(notebooks: &[PathBuf]) -> String {
     match notebooks.len() {
         1 => "1 notebook".to_string(),
         n => format!("{n} notebooks"),
     }
 }
 
-fn notebooks_in(place: &Path) -> Result<Vec<PathBuf>> {
+fn find_notebooks(place: &Path) -> Result<Vec<PathBuf>> {
     if place.is_file() {
         return Ok(vec![place.to_path_buf()]);
     }
@@ -140,9 +141,9 @@ fn open(place: &Path, root: &Path) -> Result<ExitCode> {
             lab.how_to_add()
         );
     }
-    let place_of_kernel = lab.place();
+    let target = lab.install_target();
     println!("Making the kernel known to this JupyterLab.");
-    install::install(&place_of_kernel)?;
+    install::install(&target)?;
     println!("Opening {} in JupyterLab; Ctrl-C ends it.", place.display());
     let mut command = Command::new(&lab.jupyter);
     command.arg("lab").arg(place);
@@ -170,7 +171,7 @@ struct Lab {
 fn find_lab(root: &Path) -> Option<Lab> {
     let mut places = vec![PathBuf::from("jupyter")];
     places.extend([Path::new("."), root].map(|folder| in_environment(&folder.join(".venv"), "jupyter")));
-    let lab = places.into_iter().find_map(Lab::at)?;
+    let lab = places.into_iter().find_map(Lab::probe)?;
     println!("Found JupyterLab {} ({}).", lab.version, lab.jupyter.display());
     Some(lab)
 }
@@ -181,10 +182,10 @@ fn in_environment(environment: &Path, program: &str) -> PathBuf {
 }
 
 impl Lab {
-    fn at(jupyter: PathBuf) -> Option<Lab> {
-        let version = said_by(Command::new(&jupyter).args(["lab", "--version"]))?;
-        let paths = said_by(Command::new(&jupyter).args(["--paths", "--json"]))?;
-        Some(Lab { jupyter, version, data: data_paths(&paths) })
+    fn probe(jupyter: PathBuf) -> Option<Lab> {
+        let version = stdout_of(Command::new(&jupyter).args(["lab", "--version"])).ok()?.trim().to_string();
+        let paths = stdout_of(Command::new(&jupyter).args(["--paths", "--json"])).ok()?;
+        Some(Lab { jupyter, version, data: parse_data_paths(&paths) })
     }
 
     fn draws_plotly(&self) -> bool {
@@ -192,10 +193,10 @@ impl Lab {
     }
 
     /// In its own environment, if that can be written; else for this user.
-    fn place(&self) -> Place {
+    fn install_target(&self) -> InstallTarget {
         let prefixes = self.data.iter().filter_map(|folder| folder.parent()?.parent());
         let own = prefixes.into_iter().find(|prefix| is_environment(prefix) && is_writable(prefix));
-        own.map_or(Place::User, |prefix| Place::Prefix(prefix.to_path_buf()))
+        own.map_or(InstallTarget::User, |prefix| InstallTarget::Prefix(prefix.to_path_buf()))
     }
 
     fn how_to_add(&self) -> String {
@@ -207,7 +208,7 @@ impl Lab {
     }
 }
 
-fn data_paths(json: &str) -> Vec<PathBuf> {
+fn parse_data_paths(json: &str) -> Vec<PathBuf> {
     let paths: serde_json::Value = serde_json::from_str(json).unwrap_or_default();
     let data = paths["data"].as_array().into_iter().flatten();
     data.filter_map(|path| path.as_str()).map(PathBuf::from).collect()
@@ -225,16 +226,10 @@ fn is_writable(prefix: &Path) -> bool {
     folder.is_some_and(|folder| tempfile::tempfile_in(folder).is_ok())
 }
 
-/// What the program printed, if it is there and all went well.
-fn said_by(command: &mut Command) -> Option<String> {
-    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
-}
-
 /// An environment of Python with JupyterLab in it.
 fn make_lab(root: &Path) -> Result<Lab> {
     let environment = root.join(".venv");
-    let mark = environment.join(MARK);
+    let mark = environment.join(OWN_MARK);
     if environment.exists() && !mark.exists() {
         return Err(format!(
             "JupyterLab is neither on the path nor in {0}, which is not ours to change; \
@@ -244,18 +239,18 @@ fn make_lab(root: &Path) -> Result<Lab> {
         )
         .into());
     }
-    let uv = said_by(Command::new("uv").arg("--version"));
-    let python = if uv.is_none() { Some(find_python()?) } else { None };
+    let has_uv = stdout_of(Command::new("uv").arg("--version")).is_ok();
+    let python = if !has_uv { Some(find_python()?) } else { None };
     println!(
         "JupyterLab was not found. Making {} with {JUPYTERLAB} and {PLOTLY}, by {}: about {} and 250 MB.",
         environment.display(),
-        if uv.is_some() { "uv" } else { "pip" },
-        if uv.is_some() { "half a minute" } else { "two minutes" },
+        if has_uv { "uv" } else { "pip" },
+        if has_uv { "half a minute" } else { "two minutes" },
     );
     let python_of_environment = in_environment(&environment, "python");
     match &python {
-        None => step(Command::new("uv").args(["venv", "--allow-existing", "--quiet"]).arg(&environment))?,
-        Some(python) => step(Command::new(python).args(["-m", "venv"]).arg(&environment))?,
+        None => run_step(Command::new("uv").args(["venv", "--allow-existing", "--quiet"]).arg(&environment))?,
+        Some(python) => run_step(Command::new(python).args(["-m", "venv"]).arg(&environment))?,
     }
     std::fs::write(&mark, "")?;
     let mut install = match &python {
@@ -278,9 +273,9 @@ fn make_lab(root: &Path) -> Result<Lab> {
             pip
         }
     };
-    step(install.args([JUPYTERLAB, PLOTLY]))?;
+    run_step(install.args([JUPYTERLAB, PLOTLY]))?;
     let jupyter = in_environment(&environment, "jupyter");
-    Lab::at(jupyter.clone()).ok_or_else(|| {
+    Lab::probe(jupyter.clone()).ok_or_else(|| {
         format!(
             "{} does not start JupyterLab; remove {} and try again",
             jupyter.display(),
@@ -323,7 +318,7 @@ fn find_python() -> Result<&'static str> {
     .into())
 }
 
-fn step(command: &mut Command) -> Result<()> {
+fn run_step(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}");
     let status =
         command.stdin(Stdio::null()).status().map_err(|error| format!("{shown} could not run: {error}"))?;
@@ -340,15 +335,15 @@ mod tests {
     #[test]
     fn notebooks_come_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let said = notebooks_in(folder.path()).unwrap_err().to_string();
+        let said = find_notebooks(folder.path()).unwrap_err().to_string();
         assert!(said.starts_with("there are no notebooks"), "{said}");
         for name in ["b.ipynb", "a.ipynb", "c.txt"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         std::fs::create_dir(folder.path().join("d.ipynb")).unwrap();
         let names = ["a.ipynb", "b.ipynb"].map(|name| folder.path().join(name));
-        assert_eq!(notebooks_in(folder.path()).unwrap(), names);
-        assert_eq!(notebooks_in(&names[1]).unwrap(), names[1..]);
+        assert_eq!(find_notebooks(folder.path()).unwrap(), names);
+        assert_eq!(find_notebooks(&names[1]).unwrap(), names[1..]);
     }
 
     #[test]
@@ -362,11 +357,11 @@ mod tests {
         let user = folder.path().join("home/.local/share/jupyter");
         let environment = folder.path().join("env");
         let own = environment.join("share/jupyter");
-        assert!(matches!(lab(&[user.clone(), own.clone()]).place(), Place::User));
+        assert!(matches!(lab(&[user.clone(), own.clone()]).install_target(), InstallTarget::User));
         std::fs::create_dir_all(&environment).unwrap();
         std::fs::write(environment.join("pyvenv.cfg"), "").unwrap();
         let labs = lab(&[user, own.clone()]);
-        assert!(matches!(labs.place(), Place::Prefix(prefix) if prefix == environment));
+        assert!(matches!(labs.install_target(), InstallTarget::Prefix(prefix) if prefix == environment));
         assert!(!labs.draws_plotly());
         std::fs::create_dir_all(own.join(EXTENSION)).unwrap();
         assert!(labs.draws_plotly());
@@ -375,9 +370,9 @@ mod tests {
     #[test]
     fn paths_are_read_from_what_jupyter_says() {
         assert_eq!(
-            data_paths("{\"data\": [\"/a\", \"/b\"], \"config\": [\"/c\"]}"),
+            parse_data_paths("{\"data\": [\"/a\", \"/b\"], \"config\": [\"/c\"]}"),
             ["/a", "/b"].map(PathBuf::from)
         );
-        assert_eq!(data_paths("nonsense"), Vec::<PathBuf>::new());
+        assert_eq!(parse_data_paths("nonsense"), Vec::<PathBuf>::new());
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::shim::tools::Call;
+use crate::shim::protocol::RustcInvocation;
 
 /// Whether it is what rustc makes of a crate for others to use.
 pub fn is_library(path: &Path) -> bool {
@@ -14,40 +14,39 @@ pub fn is_library(path: &Path) -> bool {
 
 const KINDS: [&str; 3] = ["rmeta", "rlib", std::env::consts::DLL_EXTENSION];
 
-/// Links the libraries that a call refers to into folders of its own: a later build, for another kernel, must not change
+/// Links the libraries that a call of rustc refers to into folders of its own: a later build, for another kernel, must not change
 /// them. The call is rewritten accordingly.
-pub fn keep(call: &Path, target: &Path, folder: &Path, which: &dyn Fn(&Path) -> bool) -> Result<()> {
-    let file = call;
-    let mut call = Call::read(file)?;
-    let mut kept: BTreeMap<String, String> = BTreeMap::new();
+pub fn preserve(file: &Path, target: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+    let mut invocation = RustcInvocation::read(file)?;
+    let mut places: BTreeMap<String, String> = BTreeMap::new();
     let under = target.to_string_lossy().into_owned();
-    for word in &mut call.arguments {
+    for word in &mut invocation.arguments {
         let Some(start) = word.find(&under).filter(|at| word[*at..].contains("deps")) else { continue };
         let deps = Path::new(&word[start..]).ancestors().find(|path| path.ends_with("deps"));
         let Some(deps) = deps.map(|path| path.to_string_lossy().into_owned()) else { continue };
-        if !kept.contains_key(&deps) {
-            let place = place(folder, kept.len());
+        if !places.contains_key(&deps) {
+            let place = deps_folder(folder, places.len());
             fs::create_dir_all(&place)?;
             for entry in fs::read_dir(&deps)? {
                 let path = entry?.path();
-                if is_library(&path) && which(&path) {
-                    share(&path, &place.join(path.file_name().unwrap_or_default()))?;
+                if is_library(&path) && is_wanted(&path) {
+                    link_or_copy(&path, &place.join(path.file_name().unwrap_or_default()))?;
                 }
             }
-            kept.insert(deps.clone(), place.to_string_lossy().into_owned());
+            places.insert(deps.clone(), place.to_string_lossy().into_owned());
         }
-        *word = word.replace(&deps, &kept[&deps]);
+        *word = word.replace(&deps, &places[&deps]);
     }
-    call.write(file)
+    invocation.write(file)
 }
 
-/// The folders of `keep`, by number.
-fn place(folder: &Path, number: usize) -> PathBuf {
+/// The folders of `preserve`, by number.
+fn deps_folder(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("deps-{number}"))
 }
 
 /// A file in a second place. What rustc makes it replaces; others, linkers too, may write in place.
-fn share(from: &Path, to: &Path) -> Result<()> {
+fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         fs::remove_file(to)?;
     }
@@ -62,17 +61,17 @@ fn share(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// A copy of a build folder, for cargo to go on in, without what rustc needs to compile step by step.
-pub fn copy(from: &Path, to: &Path, which: &dyn Fn(&Path) -> bool) -> Result<()> {
+pub fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let path = entry?.path();
         let place = to.join(path.file_name().unwrap_or_default());
         if path.is_dir() {
             if !path.ends_with("incremental") {
-                copy(&path, &place, which)?;
+                copy(&path, &place, is_wanted)?;
             }
-        } else if path.is_file() && which(&path) {
-            share(&path, &place)?;
+        } else if path.is_file() && is_wanted(&path) {
+            link_or_copy(&path, &place)?;
         }
     }
     Ok(())
@@ -81,27 +80,27 @@ pub fn copy(from: &Path, to: &Path, which: &dyn Fn(&Path) -> bool) -> Result<()>
 /// Puts what a template keeps of a crate where rustc was asked to make it; false if the template lacks that crate. Cargo may
 /// want to build it again, for a variable or the time of a file has changed; but rustc can make another crate of the same
 /// source, under the same name, to which nothing fits that was linked to the first.
-pub fn take(template: &Path, arguments: &[String]) -> Result<bool> {
+pub fn restore(template: &Path, arguments: &[String]) -> Result<bool> {
     let option = |name: &str| arguments.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
     let hash = arguments.iter().find_map(|word| word.strip_prefix("extra-filename="));
     let (Some(name), Some(hash), Some(out)) = (option("--crate-name"), hash, option("--out-dir")) else {
         return Ok(false);
     };
-    let mut taken = false;
-    for kept in (0..).map(|number| place(template, number)).take_while(|kept| kept.exists()) {
+    let mut is_restored = false;
+    for deps in (0..).map(|number| deps_folder(template, number)).take_while(|deps| deps.exists()) {
         for kind in KINDS {
             let prefix = if kind.starts_with('r') { "lib" } else { std::env::consts::DLL_PREFIX };
             let file = format!("{prefix}{name}{hash}.{kind}");
-            if kept.join(&file).exists() {
+            if deps.join(&file).exists() {
                 // Whole, for others read what is there; with the time of now, at which cargo takes it to be made.
                 let copy = tempfile::Builder::new().tempfile_in(out)?.into_temp_path();
-                fs::copy(kept.join(&file), &copy)?;
+                fs::copy(deps.join(&file), &copy)?;
                 copy.persist(Path::new(out).join(&file))?;
-                taken = true;
+                is_restored = true;
             }
         }
     }
-    Ok(taken)
+    Ok(is_restored)
 }
 
 #[cfg(test)]
@@ -119,8 +118,8 @@ mod tests {
             dynamic(&format!("session-3{}", std::env::consts::DLL_SUFFIX)),
         );
         for (number, file) in [(0, "libserde-1.rmeta"), (0, "libserde-1.rlib"), (0, &library), (1, &derive)] {
-            fs::create_dir_all(place(&template, number))?;
-            fs::write(place(&template, number).join(file), "the template's")?;
+            fs::create_dir_all(deps_folder(&template, number))?;
+            fs::write(deps_folder(&template, number).join(file), "the template's")?;
         }
         for (name, hash, made) in [
             ("serde", "-1", &["libserde-1.rmeta", "libserde-1.rlib"][..]),
@@ -144,14 +143,14 @@ mod tests {
                 &out.to_string_lossy(),
             ]
             .map(str::to_string);
-            assert_eq!(take(&template, &arguments)?, !made.is_empty(), "{name}{hash}");
+            assert_eq!(restore(&template, &arguments)?, !made.is_empty(), "{name}{hash}");
             assert_eq!(fs::read_dir(&out)?.count(), made.len(), "{name}{hash}");
             for file in made {
                 assert_eq!(fs::read_to_string(out.join(file))?, "the template's", "{name}{hash}");
             }
             fs::remove_dir_all(&out)?;
         }
-        assert!(!take(&template, &["-vV".to_string()])?);
+        assert!(!restore(&template, &["-vV".to_string()])?);
         Ok(())
     }
 

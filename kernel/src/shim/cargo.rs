@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
-use crate::shim::tools::RECORD;
+use crate::shim::protocol::RECORD;
 
 /// How the names begin of what cargo, rustup, evcxr and we set for the programs that we start, and of what would have
 /// cargo build in another way.
-const NOT_CARGOS: [&str; 6] = ["CARGO", "__CARGO", "RUST", "EVCXR", "HEADLIGHT", "OUT_DIR"];
+const NOT_FOR_CARGO: [&str; 6] = ["CARGO", "__CARGO", "RUST", "EVCXR", "HEADLIGHT", "OUT_DIR"];
 /// And yet these are what the user means for cargo: where things are and how they are fetched.
-const CARGOS: [&str; 11] = [
+const FOR_CARGO: [&str; 11] = [
     "CARGO_BUILD_JOBS",
     "CARGO_HOME",
     "CARGO_HTTP_",
@@ -28,7 +28,8 @@ const CARGOS: [&str; 11] = [
     "RUST_BACKTRACE",
 ];
 /// Where the system looks for dynamic libraries.
-pub const LIBRARIES: &str = if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
+pub const LIBRARY_PATH: &str =
+    if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
 
 /// Cargo, or another tool of the compiler's folder, with nothing in its environment of what started this process.
 pub fn command(tool: &Path) -> Command {
@@ -36,13 +37,13 @@ pub fn command(tool: &Path) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| !is_for_cargo(name)) {
         command.env_remove(name);
     }
-    if let Some(all) = std::env::var_os(LIBRARIES) {
+    if let Some(all) = std::env::var_os(LIBRARY_PATH) {
         let program = std::env::current_exe().unwrap_or_default();
         let added =
             [program.parent().map(Path::to_path_buf), tool.ancestors().nth(2).map(|root| root.join("lib"))];
-        match others(&all, added.into_iter().flatten()) {
-            Some(folders) => command.env(LIBRARIES, folders),
-            None => command.env_remove(LIBRARIES),
+        match remove_folders(&all, added.into_iter().flatten()) {
+            Some(folders) => command.env(LIBRARY_PATH, folders),
+            None => command.env_remove(LIBRARY_PATH),
         };
     }
     command
@@ -74,21 +75,28 @@ pub fn settings(folder: &Path) -> Vec<Vec<u8>> {
     files.filter_map(|file| std::fs::read(file).ok()).collect()
 }
 
+/// Whether a line that cargo prints says how far it is.
+pub fn is_progress(line: &str) -> bool {
+    ["Compiling ", "Downloading ", "Downloaded ", "Updating ", "Locking ", "Blocking "]
+        .iter()
+        .any(|word| line.trim_start().starts_with(word))
+}
+
 fn is_for_cargo(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     let begins = |beginnings: &[&str]| beginnings.iter().any(|beginning| name.starts_with(beginning));
     // Without the user's linker nothing may be built at all.
     let is_linker = name.starts_with("CARGO_TARGET_") && name.ends_with("_LINKER");
-    !begins(&NOT_CARGOS) || begins(&CARGOS) || is_linker
+    !begins(&NOT_FOR_CARGO) || begins(&FOR_CARGO) || is_linker
 }
 
 /// The folders of a list that are in none of the `added`: cargo and rustup name their own for what they start.
-fn others(list: &OsStr, added: impl Iterator<Item = PathBuf>) -> Option<OsString> {
+fn remove_folders(list: &OsStr, added: impl Iterator<Item = PathBuf>) -> Option<OsString> {
     let real = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     let added: Vec<PathBuf> = added.map(|folder| real(&folder)).collect();
-    let is_other = |folder: &PathBuf| !added.iter().any(|added| real(folder).starts_with(added));
-    let others: Vec<PathBuf> = std::env::split_paths(list).filter(is_other).collect();
-    std::env::join_paths(others).ok().filter(|list| !list.is_empty())
+    let is_left = |folder: &PathBuf| !added.iter().any(|added| real(folder).starts_with(added));
+    let left: Vec<PathBuf> = std::env::split_paths(list).filter(is_left).collect();
+    std::env::join_paths(left).ok().filter(|list| !list.is_empty())
 }
 
 #[cfg(test)]
@@ -151,7 +159,7 @@ mod tests {
     fn folders_of_libraries_are_the_users_own() {
         let list = |folders: &[&str]| std::env::join_paths(folders).unwrap();
         let added = ["/tools/1.95/lib", "/checkout/target/release"].map(PathBuf::from);
-        let left = |folders: &[&str]| others(&list(folders), added.clone().into_iter());
+        let left = |folders: &[&str]| remove_folders(&list(folders), added.clone().into_iter());
         assert_eq!(
             left(&["/tools/1.95/lib", "/opt/lib", "/checkout/target/release/deps", "/tools/1.95/lib64"]),
             Some(list(&["/opt/lib", "/tools/1.95/lib64"]))

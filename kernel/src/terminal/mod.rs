@@ -1,5 +1,6 @@
-//! What a terminal shows.
+//! What a terminal sends, shows and is shown.
 
+pub mod escape;
 pub mod progress;
 pub mod screen;
-pub mod steps;
+pub mod signals;

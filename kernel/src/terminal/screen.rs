@@ -1,5 +1,7 @@
 //! Printed text as a terminal would leave it: what a carriage return or a cursor movement writes over is gone.
 
+use crate::terminal::escape::split_escape;
+
 /// A character, and the colours that were switched on before it.
 #[derive(Clone, Default)]
 struct Glyph {
@@ -16,17 +18,17 @@ struct Screen {
 }
 
 /// No text moves the cursor farther than this: a number in an escape sequence must not cost memory.
-const FARTHEST: usize = 1000;
+const MAX_MOVE: usize = 1000;
 
 /// The text that stays. Colours are kept, movements are carried out.
-pub fn settled(text: &str) -> String {
+pub fn settle(text: &str) -> String {
     if !moves(text) {
         return text.to_string();
     }
     let mut screen = Screen { rows: vec![Vec::new()], ..Screen::default() };
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        if let Some((sequence, after)) = escape(rest) {
+        if let Some((sequence, after)) = split_escape(rest) {
             screen.obey(sequence);
             rest = after;
         } else {
@@ -40,30 +42,12 @@ pub fn settled(text: &str) -> String {
 fn moves(text: &str) -> bool {
     let mut rest = text;
     while let Some(at) = rest.find(['\r', '\u{8}', '\u{1b}']) {
-        match escape(&rest[at..]) {
+        match split_escape(&rest[at..]) {
             Some((sequence, after)) if sequence.ends_with('m') => rest = after,
             _ => return true,
         }
     }
     false
-}
-
-/// The escape sequence that text begins with, and what follows it.
-pub fn escape(text: &str) -> Option<(&str, &str)> {
-    let after = text.strip_prefix('\u{1b}')?;
-    let length = if let Some(parameters) = after.strip_prefix('[') {
-        let end = parameters.find(|c: char| ('\u{40}'..='\u{7e}').contains(&c));
-        // One that was cut off: it ends with the line.
-        let cut = || parameters.find('\n').unwrap_or(parameters.len());
-        1 + end.map_or_else(cut, |end| end + 1)
-    } else if let Some(command) = after.strip_prefix(']') {
-        let bell = command.find('\u{7}').map(|end| end + 1);
-        let string = command.find("\u{1b}\\").map(|end| end + 2);
-        1 + bell.into_iter().chain(string).min().unwrap_or(command.len())
-    } else {
-        after.chars().next().map_or(0, char::len_utf8)
-    };
-    Some(text.split_at(1 + length))
 }
 
 impl Screen {
@@ -102,7 +86,7 @@ impl Screen {
         let Some(kind) = body.chars().last() else { return };
         let parameters = &body[..body.len() - kind.len_utf8()];
         let number: Option<usize> = parameters.split(';').next().and_then(|text| text.parse().ok());
-        let by = number.unwrap_or(1).clamp(1, FARTHEST);
+        let by = number.unwrap_or(1).clamp(1, MAX_MOVE);
         let column = self.column;
         match kind {
             'm' if parameters.is_empty() || parameters == "0" => self.colours.clear(),
@@ -182,12 +166,12 @@ mod tests {
             ("", ""),
             ("é日\r本", "本日"),
         ] {
-            assert_eq!(settled(printed), stays, "of {printed:?}");
+            assert_eq!(settle(printed), stays, "of {printed:?}");
         }
     }
 
     #[test]
     fn a_far_movement_costs_no_memory() {
-        assert!(settled("\u{1b}[99999999999999999999C\u{1b}[999999999Bx\r\n").len() < 3 * FARTHEST);
+        assert!(settle("\u{1b}[99999999999999999999C\u{1b}[999999999Bx\r\n").len() < 3 * MAX_MOVE);
     }
 }
