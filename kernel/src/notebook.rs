@@ -14,6 +14,21 @@ use crate::Result;
 const MINOR: u64 = 5;
 const UPGRADE: &str = "open it in JupyterLab and save it, which writes format 4.5";
 
+/// How Jupyter knows the kernel, and how it shows it.
+pub const KERNEL_NAME: &str = "headlight";
+pub const DISPLAY_NAME: &str = "Rust (headlight)";
+
+/// The language, as notebooks and kernels describe it.
+pub fn language_info() -> Value {
+    json!({
+        "codemirror_mode": "rust",
+        "file_extension": ".rs",
+        "mimetype": "text/rust",
+        "name": "rust",
+        "pygments_lexer": "rust",
+    })
+}
+
 pub struct Notebook {
     pub cells: Vec<Cell>,
     /// All but the cells.
@@ -131,21 +146,21 @@ pub fn join_text(value: &Value) -> Option<String> {
 
 /// Reads a notebook; one of an older format as the current one has it.
 pub fn read(path: &Path) -> Result<Notebook> {
-    let shown = path.display();
+    let name = path.display();
     if path.is_dir() {
         return Err(format!(
-            "{shown} is a folder; name the notebooks in it, as in {}",
+            "{name} is a folder; name the notebooks in it, as in {}",
             path.join("*.ipynb").display()
         )
         .into());
     }
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("{shown} does not exist"),
-        _ => format!("{shown} cannot be read: {error}"),
+        ErrorKind::NotFound => format!("{name} does not exist"),
+        _ => format!("{name} cannot be read: {error}"),
     })?;
     let text =
-        String::from_utf8(bytes).map_err(|_| format!("{shown} is not a notebook: it is not UTF-8 text"))?;
-    parse(text.trim_start_matches('\u{feff}')).map_err(|why| format!("{shown} {why}").into())
+        String::from_utf8(bytes).map_err(|_| format!("{name} is not a notebook: it is not UTF-8 text"))?;
+    parse(text.trim_start_matches('\u{feff}')).map_err(|why| format!("{name} {why}").into())
 }
 
 /// A notebook from its JSON; else what is wrong with it, to follow its name.
@@ -239,13 +254,13 @@ fn check_cell(cell: Value, later_format: bool) -> std::result::Result<Cell, Stri
 
 /// Gives an id to each cell that has none, or one that another has: the same from run to run, so that files can be compared.
 fn assign_ids(notebook: &mut Notebook) {
-    let mut taken = notebook.ids();
+    let mut ids = notebook.ids();
     let mut seen = HashSet::new();
     for (at, cell) in notebook.cells.iter_mut().enumerate() {
         if !is_id(cell.id()) || !seen.insert(cell.id().to_string()) {
-            let fresh = fresh_id(&format!("cell-{}", at + 1), &taken);
+            let fresh = fresh_id(&format!("cell-{}", at + 1), &ids);
             cell.0.insert("id".to_string(), fresh.as_str().into());
-            taken.insert(fresh);
+            ids.insert(fresh);
         }
     }
 }
@@ -256,10 +271,10 @@ fn is_id(id: &str) -> bool {
 }
 
 /// An id that no cell has yet.
-pub fn fresh_id(wish: &str, taken: &HashSet<String>) -> String {
+pub fn fresh_id(wish: &str, ids: &HashSet<String>) -> String {
     let mut id = wish.to_string();
     let mut n = 1;
-    while taken.contains(&id) {
+    while ids.contains(&id) {
         n += 1;
         id = format!("{wish}-{n}");
     }
@@ -284,18 +299,9 @@ impl Notebook {
         if let Some(Value::Object(metadata)) = self.fields.get_mut("metadata") {
             metadata.insert(
                 "kernelspec".to_string(),
-                json!({"display_name": "Rust (headlight)", "language": "rust", "name": "headlight"}),
+                json!({"display_name": DISPLAY_NAME, "language": "rust", "name": KERNEL_NAME}),
             );
-            metadata.insert(
-                "language_info".to_string(),
-                json!({
-                    "codemirror_mode": "rust",
-                    "file_extension": ".rs",
-                    "mimetype": "text/rust",
-                    "name": "rust",
-                    "pygments_lexer": "rust",
-                }),
-            );
+            metadata.insert("language_info".to_string(), language_info());
         }
     }
 
@@ -346,8 +352,8 @@ mod tests {
             ("{\"nbformat\": 4, \"nbformat_minor\": 5, \"cells\": []}", "its \"metadata\" are missing"),
             ("{\"nbformat\": 4, \"cells\": [], \"metadata\": {}}", "its \"nbformat_minor\" is missing"),
         ] {
-            let said = parse(text).err().expect(text);
-            assert!(said.contains(says), "of {text:?} it says {said:?}");
+            let message = parse(text).err().expect(text);
+            assert!(message.contains(says), "of {text:?} it says {message:?}");
         }
         for (cell, says) in [
             ("1", "cell 1 is no object"),
@@ -355,8 +361,11 @@ mod tests {
             ("{\"cell_type\": \"raw\"}", "cell 1 has a \"metadata\" that is missing"),
             ("{\"cell_type\": \"raw\", \"metadata\": {}, \"source\": [1]}", "cell 1 has a \"source\""),
         ] {
-            let said = parse_cells(5, cell).err().expect(cell);
-            assert!(said.contains(says) && said.contains("JupyterLab"), "of {cell:?} it says {said:?}");
+            let message = parse_cells(5, cell).err().expect(cell);
+            assert!(
+                message.contains(says) && message.contains("JupyterLab"),
+                "of {cell:?} it says {message:?}"
+            );
         }
     }
 

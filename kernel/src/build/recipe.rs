@@ -20,13 +20,14 @@ use crate::shim::metadata::packages;
 use crate::shim::protocol::{INVOCATION, METADATA, RustcInvocation, TARGET};
 use crate::shim::{artifacts, cargo};
 
-/// A template that is made in another way is another template.
-const RECIPE: [&str; 5] = [
+/// A template that is made in another way, or of other files, is another template.
+const RECIPE: [&str; 6] = [
     include_str!("recipe.rs"),
     include_str!("std_stub.rs"),
     include_str!("completion_filter.rs"),
     include_str!("../shim/cargo.rs"),
     include_str!("../shim/artifacts.rs"),
+    include_str!("../shim/protocol.rs"),
 ];
 const SESSION_SOURCE: &str = include_str!("../../session/lib.rs");
 /// This one is the session's own, in the version that evcxr speaks with.
@@ -40,7 +41,7 @@ pub const SESSIONS: &str = "sessions";
 /// In a template: where headlight came from.
 pub const SOURCE_NOTE: &str = "source";
 /// In a template: the standard library's source, as rust-analyzer is to read it.
-pub const STD_SOURCE: &str = "library";
+pub const STD_STUB: &str = "library";
 /// In a template: the names that completion is not to offer.
 pub const PRIVATE_NAMES: &str = "hidden.json";
 
@@ -59,7 +60,7 @@ pub fn key(toolchain: &Toolchain, source: &CrateSource, templates: &Path) -> Res
     let mut hasher = DefaultHasher::new();
     (&toolchain.version, &toolchain.rustc, &toolchain.cargo_version).hash(&mut hasher);
     (cargo::settings(templates), SESSION_SOURCE, INPUT_SOURCE, RECIPE).hash(&mut hasher);
-    (env!("CARGO_PKG_VERSION"), source.describe(), source.lock()).hash(&mut hasher);
+    (env!("CARGO_PKG_VERSION"), source.describe(), source.dependency(), source.lock()).hash(&mut hasher);
     for file in source.files()? {
         file.hash(&mut hasher);
         fs::read(&file)?.hash(&mut hasher);
@@ -168,7 +169,7 @@ pub fn keep_libraries(folder: &Path, target: &Path, mut built: BTreeSet<PathBuf>
 
 /// Writes what completion and rust-analyzer are to know of the crates.
 pub fn write_index(folder: &Path, toolchain: &Toolchain, metadata: &Value) -> Result<()> {
-    std_stub::write(&toolchain.std_source(), &folder.join(STD_SOURCE))?;
+    std_stub::write(&toolchain.std_source(), &folder.join(STD_STUB))?;
     let private = find_private_names(metadata, toolchain);
     fs::write(folder.join(PRIVATE_NAMES), serde_json::to_vec(&private)?)?;
     Ok(fs::write(folder.join(METADATA), serde_json::to_vec(metadata)?)?)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::Result;
 use crate::build::alive::any_is_alive;
 use crate::build::compile::compile;
-use crate::build::recipe::{self, PRIVATE_NAMES, SESSIONS, STD_SOURCE};
+use crate::build::recipe::{self, PRIVATE_NAMES, SESSIONS, STD_STUB};
 use crate::build::source::CrateSource;
 use crate::build::toolchain::Toolchain;
 use crate::shim::metadata::packages;
@@ -90,9 +90,9 @@ impl Template {
     }
 
     /// The standard library's source, as rust-analyzer is to read it; none if it is not installed.
-    pub fn std_source(&self) -> Option<PathBuf> {
-        let source = self.folder.join(STD_SOURCE);
-        source.join("core/src/lib.rs").exists().then_some(source)
+    pub fn std_stub(&self) -> Option<PathBuf> {
+        let stub = self.folder.join(STD_STUB);
+        stub.join("core/src/lib.rs").exists().then_some(stub)
     }
 
     /// The names that completion is not to offer.

@@ -131,7 +131,7 @@ impl Items {
                 let (file, line) =
                     (span["file_name"].as_str()?, usize::try_from(span["line_start"].as_u64()?).ok()?);
                 let cell = cell.get_or_insert_with(|| CellItems::parse(code));
-                let generated = sources.generated(cell_number(file)?)?;
+                let generated = sources.read_generated(cell_number(file)?)?;
                 match item_at(&generated, line) {
                     Some((ItemId::Block(mark), header))
                         if self.blocks.iter().any(|block| block.mark == mark) =>

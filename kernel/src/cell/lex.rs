@@ -140,9 +140,9 @@ mod tests {
         ] {
             let is_seen =
                 |(kind, _): &(TokenKind, &str)| !matches!(kind, TokenKind::Space | TokenKind::Punctuation);
-            let found: Vec<_> =
+            let tokens: Vec<_> =
                 lex(code).into_iter().filter(is_seen).map(|(kind, text)| (text, kind)).collect();
-            assert_eq!(found, kinds, "of {code:?}");
+            assert_eq!(tokens, kinds, "of {code:?}");
         }
     }
 

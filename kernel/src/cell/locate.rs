@@ -78,14 +78,14 @@ impl CellSources {
     }
 
     /// What was last compiled for a cell.
-    pub fn generated(&self, number: usize) -> Option<String> {
+    pub fn read_generated(&self, number: usize) -> Option<String> {
         fs::read_to_string(self.folder.join(generated_file(number))).ok()
     }
 
     /// The user's line behind a line of what was compiled: a cell is compiled together with the items of earlier ones.
     pub fn locate(&self, file: &str, line: usize) -> Option<CellLine> {
         let number = cell_number(file)?;
-        let generated = self.generated(number)?;
+        let generated = self.read_generated(number)?;
         let text = generated.lines().nth(line.checked_sub(1)?)?;
         if text.trim().is_empty() {
             return None;

@@ -157,7 +157,7 @@ fn find_stored_type_error(
         Some((file, usize::try_from(span["line_start"].as_u64()?).ok()?))
     });
     for (file, at) in lines {
-        let generated = sources.generated(cell_number(file)?)?;
+        let generated = sources.read_generated(cell_number(file)?)?;
         let line = generated.lines().nth(at.checked_sub(1)?)?;
         let annotated = || types::parse_annotation(line).filter(|_| sources.locate(file, at).is_none());
         if let Some(variable) = types::parse_store_call(line).or_else(annotated) {

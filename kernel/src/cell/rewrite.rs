@@ -66,12 +66,12 @@ fn with_macro_imports(source: &str) -> String {
             match token {
                 (TokenKind::Macro, DEFINES) => {
                     // One that is exported is known everywhere.
-                    let needs_use = depth == 0 && !std::mem::take(&mut is_exported);
+                    let needs_use = !std::mem::take(&mut is_exported) && depth == 0;
                     if let Some((_, name)) = tokens.next().filter(|_| needs_use) {
                         uses += &format!(" pub(crate) use {name};");
                     }
                 }
-                (TokenKind::Name, "macro_export") => is_exported = true,
+                (TokenKind::Name | TokenKind::Function, "macro_export") => is_exported = true,
                 (TokenKind::Punctuation, "(" | "[" | "{") => depth += 1,
                 (TokenKind::Punctuation, ")" | "]" | "}") => depth = depth.saturating_sub(1),
                 _ => {}
@@ -124,12 +124,12 @@ mod tests {
     fn a_value_that_takes_a_variable_with_it_is_shown_as_any() {
         let source =
             "let t = 1;\nevcxr_send_text_plain(&format!(\"{:?}\",&(\nf(g(h(t\n)))\n)));\nOk(())})();\n";
-        let shown = with_value_display(source);
+        let rewritten = with_value_display(source);
         assert_eq!(
-            shown,
+            rewritten,
             "let t = 1;\n{ use ::headlight::EvcxrDisplay as _; (&(\nf(g(h(t\n)))\n)).evcxr_display(); }\nOk(())})();\n"
         );
-        assert_eq!(shown.lines().count(), source.lines().count());
+        assert_eq!(rewritten.lines().count(), source.lines().count());
         for other in ["", "evcxr_send_text_plain(&format!(\"{:#?}\",&(\nx\n)));\n"] {
             assert_eq!(with_value_display(other), other);
         }
@@ -153,6 +153,11 @@ mod tests {
             ),
             (
                 "#[macro_export]\nmacro_rules! m { () => {} }\nmacro_rules! n { () => {} }",
+                " pub(crate) use n;",
+            ),
+            ("#[macro_export(local_inner_macros)]\nmacro_rules! m { () => {} }", ""),
+            (
+                "mod a { #[macro_export] macro_rules! m { () => {} } }\nmacro_rules! n { () => {} }",
                 " pub(crate) use n;",
             ),
             ("mod a { macro_rules! m { () => {} } }", ""),

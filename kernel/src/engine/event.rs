@@ -61,5 +61,11 @@ pub enum Event {
     Clear { wait: bool },
 }
 
+/// An id for a display of the kernel's own.
+pub fn notice_id() -> String {
+    // No secret: at the worst two notices share a place.
+    format!("headlight-notice-{:x}", getrandom::u64().unwrap_or_default())
+}
+
 /// Who is told of events.
 pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;

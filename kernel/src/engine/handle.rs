@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::build::compile;
 use crate::cell::nesting::is_too_deep;
 use crate::cell::report;
-use crate::engine::event::{Event, EventSink, MimeBundle};
+use crate::engine::event::{Event, EventSink, MimeBundle, notice_id};
 use crate::engine::state::{EngineState, Phase};
 use crate::engine::worker::{Completions, InputReader, Inspection, Outcome, Request, Worker, refuse};
 
@@ -87,7 +87,7 @@ impl Engine {
     fn announce(&self, sink: EventSink, ended: Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
         let state = self.state.clone();
         std::thread::spawn(move || {
-            let id = format!("headlight-notice-{:x}", getrandom::u64().unwrap_or_default());
+            let id = notice_id();
             let mut last = String::new();
             // Most cells are done before there is anything to say.
             std::thread::park_timeout(Duration::from_millis(300));

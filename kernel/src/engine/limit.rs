@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::engine::event::{Event, EventSink, MimeBundle, Stream};
+use crate::engine::event::{Event, EventSink, MimeBundle, Stream, notice_id};
 
 /// So many bytes of text are kept of the beginning, and as many of the end; of figures likewise.
 const MAX_TEXT: usize = 1 << 20;
@@ -132,7 +132,7 @@ impl OutputLimit {
 
 impl HeldOutput {
     fn begin(sink: &EventSink) -> HeldOutput {
-        let notice = format!("headlight-notice-{:x}", getrandom::u64().unwrap_or_default());
+        let notice = notice_id();
         let text = "the cell shows much: what follows appears when it ends";
         sink(Event::Display(MimeBundle::text(text), Some(notice.clone())));
         HeldOutput {
@@ -187,7 +187,7 @@ impl HeldOutput {
         while self.text > MAX_TEXT + more {
             let Some(at) = self.events.iter().position(is_text) else { break };
             let over = self.text - MAX_TEXT;
-            let gone = match &mut self.events[at] {
+            let removed = match &mut self.events[at] {
                 Event::Text(_, text) if text.len() > over => {
                     let from = text.ceil_char_boundary(over);
                     // A line that is cut through goes whole, if it ends soon.
@@ -198,13 +198,13 @@ impl HeldOutput {
                     from
                 }
                 event => {
-                    let gone = size(event);
+                    let removed = size(event);
                     self.events.remove(at);
-                    gone
+                    removed
                 }
             };
-            self.text -= gone;
-            self.missing_text += gone;
+            self.text -= removed;
+            self.missing_text += removed;
         }
         while self.figures > MAX_FIGURES {
             let Some(at) = self.events.iter().position(|event| !is_text(event)) else { break };
@@ -212,8 +212,8 @@ impl HeldOutput {
             if self.figures == size(&self.events[at]) {
                 break;
             }
-            let gone = self.events.remove(at).map_or(0, |event| size(&event));
-            self.figures -= gone;
+            let removed = self.events.remove(at).map_or(0, |event| size(&event));
+            self.figures -= removed;
             self.missing_figures += 1;
         }
     }
@@ -313,8 +313,8 @@ mod tests {
 
     /// What is handed on of these events, without what is said meanwhile.
     fn limit(events: impl IntoIterator<Item = Event>) -> Vec<Event> {
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let sink = seen.clone();
+        let passed = Arc::new(Mutex::new(Vec::new()));
+        let sink = passed.clone();
         let mut limited = OutputLimit::new(Arc::new(move |event| crate::sync::lock(&sink).push(event)));
         events.into_iter().for_each(|event| limited.take(event));
         limited.finish();
@@ -322,8 +322,8 @@ mod tests {
             Event::Display(_, Some(id)) | Event::Update(_, id) => id.starts_with("headlight-notice-"),
             _ => false,
         };
-        let seen = std::mem::take(&mut *crate::sync::lock(&seen));
-        seen.into_iter().filter(|event| !is_notice(event)).collect()
+        let passed = std::mem::take(&mut *crate::sync::lock(&passed));
+        passed.into_iter().filter(|event| !is_notice(event)).collect()
     }
 
     fn text_of(events: &[Event]) -> String {
@@ -347,13 +347,13 @@ mod tests {
         ] {
             let pieces = (0..total).map(|n| if piece.starts_with("line") { line(n) } else { piece.clone() });
             let whole: String = pieces.clone().collect();
-            let kept = text_of(&limit(pieces.map(|piece| out(&piece))));
+            let output = text_of(&limit(pieces.map(|piece| out(&piece))));
             if whole.len() <= 2 * MAX_TEXT - 2 * line(0).len() {
-                assert_eq!(kept, whole, "of {name}");
+                assert_eq!(output, whole, "of {name}");
                 continue;
             }
             let (first, rest) =
-                kept.split_once("[… ").unwrap_or_else(|| panic!("of {name} nothing is missing"));
+                output.split_once("[… ").unwrap_or_else(|| panic!("of {name} nothing is missing"));
             let (note, last) = rest.split_once(" left out here …]\n").unwrap();
             assert!(whole.starts_with(first.trim_end_matches('\n')) && whole.ends_with(last), "of {name}");
             for end in [first, last] {
@@ -365,10 +365,10 @@ mod tests {
             }
             assert!(first.ends_with('\n'));
             let missing = whole.len() - first.len() - last.len();
-            let (said, unit) = note.split_once(' ').unwrap();
+            let (amount, unit) = note.split_once(' ').unwrap();
             let unit = if unit.starts_with("kB") { 1e3 } else { 1e6 };
-            let said = said.parse::<f64>().unwrap() * unit;
-            assert!((said - missing as f64).abs() < unit, "of {name}: {note} for {missing}");
+            let amount = amount.parse::<f64>().unwrap() * unit;
+            assert!((amount - missing as f64).abs() < unit, "of {name}: {note} for {missing}");
             if name == "lines" {
                 assert!(last.starts_with("line ") && first.ends_with("longer\n"));
             }
@@ -386,13 +386,13 @@ mod tests {
             .into_iter()
             .chain(figure)
         });
-        let kept = limit(events);
-        let last: Vec<String> = kept[kept.len() - 3..].iter().map(|event| format!("{event:?}")).collect();
+        let output = limit(events);
+        let last: Vec<String> = output[output.len() - 3..].iter().map(|event| format!("{event:?}")).collect();
         assert!(
             last[0].contains("39999 of") && last[1].contains("39999 err") && last[2].contains("figure"),
             "{last:?}"
         );
-        assert_eq!(kept.iter().filter(|event| matches!(event, Event::Display(..))).count(), 4);
+        assert_eq!(output.iter().filter(|event| matches!(event, Event::Display(..))).count(), 4);
     }
 
     #[test]
@@ -401,7 +401,7 @@ mod tests {
         let figures = (0..50).map(|n| display(&large, &n.to_string()));
         // One of the first is still updated, and so is one of the last.
         let updates = ["0", "49", "25"].map(|id| Event::Update(MimeBundle::text("new"), id.to_string()));
-        let kept = limit(figures.chain([out("done\n")]).chain(updates));
+        let output = limit(figures.chain([out("done\n")]).chain(updates));
         let named = |event: &Event| match event {
             Event::Display(bundle, Some(id)) if bundle.data["text/plain"] == "new" => format!("{id} new"),
             Event::Display(_, Some(id)) => id.clone(),
@@ -409,12 +409,12 @@ mod tests {
             Event::Text(_, text) => text.trim().to_string(),
             _ => String::new(),
         };
-        let names: Vec<String> = kept.iter().map(named).collect();
+        let names: Vec<String> = output.iter().map(named).collect();
         let first: Vec<String> = (0..9).map(|n| n.to_string()).collect();
         let last: Vec<String> = (41..49).map(|n| n.to_string()).collect();
-        let said = ["update 0", "update 25", "[… 32 figures left out here …]"].map(str::to_string);
+        let between = ["update 0", "update 25", "[… 32 figures left out here …]"].map(str::to_string);
         let end = ["49 new", "done"].map(str::to_string);
-        assert_eq!(names, [&first[..], &said, &last, &end].concat());
+        assert_eq!(names, [&first[..], &between, &last, &end].concat());
     }
 
     #[test]
@@ -422,20 +422,20 @@ mod tests {
         let much = "y".repeat(MAX_TEXT - 10);
         for wait in [false, true] {
             let events = (0..10).flat_map(|n| [Event::Clear { wait }, out(&format!("{n}{much}"))]);
-            let kept = limit(events);
-            assert_eq!(kept.len(), 20, "with wait {wait}");
-            assert!(text_of(&kept).len() > 9 * MAX_TEXT);
+            let output = limit(events);
+            assert_eq!(output.len(), 20, "with wait {wait}");
+            assert!(text_of(&output).len() > 9 * MAX_TEXT);
             // After the limit too.
             let events = (0..9).map(|_| out(&much)).chain([Event::Clear { wait }, out("last")]);
-            let kept = limit(events);
+            let output = limit(events);
             assert!(
-                matches!(&kept[kept.len() - 2..], [Event::Clear { .. }, Event::Text(_, text)] if text == "last")
+                matches!(&output[output.len() - 2..], [Event::Clear { .. }, Event::Text(_, text)] if text == "last")
             );
-            assert!(!text_of(&kept).contains("left out"));
+            assert!(!text_of(&output).contains("left out"));
         }
         // Nothing follows that would be shown instead.
-        let kept = limit((0..9).map(|_| out(&much)).chain([Event::Clear { wait: true }]));
-        assert!(text_of(&kept).contains("left out"));
-        assert!(matches!(kept.last(), Some(Event::Clear { wait: true })));
+        let output = limit((0..9).map(|_| out(&much)).chain([Event::Clear { wait: true }]));
+        assert!(text_of(&output).contains("left out"));
+        assert!(matches!(output.last(), Some(Event::Clear { wait: true })));
     }
 }

@@ -187,13 +187,13 @@ impl OutputParser {
             let n = rest.len().min(marker.len());
             rest[..n] == marker.as_bytes()[..n]
         };
-        let held = (0..text.len())
+        let end = (0..text.len())
             .find(|at| matches!(text[*at], 1 | b'E') && self.markers().any(|marker| begins(&marker, *at)))
             .unwrap_or(text.len());
         // A character of several bytes may be on its way.
-        match std::str::from_utf8(&text[..held]) {
+        match std::str::from_utf8(&text[..end]) {
             Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            _ => held,
+            _ => end,
         }
     }
 }

@@ -59,8 +59,8 @@ impl Session {
             std::env::set_var("CARGO_HOME", folder.join("tools"));
             std::env::set_var(protocol::SESSION, &folder);
             std::env::set_var("RUSTC", &toolchain.rustc);
-            if let Some(source) = template.std_source() {
-                std::env::set_var("RUST_SRC_PATH", source);
+            if let Some(stub) = template.std_stub() {
+                std::env::set_var("RUST_SRC_PATH", stub);
             }
             std::env::set_var("EVCXR_TMPDIR", &folder);
             // The user's own settings are for evcxr's own kernel.

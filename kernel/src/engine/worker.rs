@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use evcxr::{CommandContext, EvalCallbacks, EvalOutputs};
+use evcxr::{CommandContext, EvalCallbacks, EvalContext, EvalContextOutputs, EvalOutputs};
 
 use crate::Result;
 use crate::build::completion_filter;
@@ -73,6 +73,7 @@ pub struct Inspection {
     pub html: String,
 }
 
+/// What the thread is asked for.
 pub enum Request {
     Execute {
         code: String,
@@ -127,15 +128,7 @@ impl Worker {
         let pipes = [out_end.try_clone()?, err_end.try_clone()?];
         let mut command = Command::new(std::env::current_exe()?);
         child::prepare(&mut command, &template, &session, &token, (out_end, err_end, control_end))?;
-        // evcxr reads an evcxr.toml of the folder that it is in; that is for its own kernel.
-        let here = std::env::current_dir()?;
-        command.current_dir(&here);
-        std::env::set_current_dir(session.folder.join("config"))?;
-        let evaluation = evcxr::EvalContext::with_subprocess_command(command);
-        std::env::set_current_dir(here)?;
-        let (mut evaluation, outputs) = evaluation.map_err(|error| error.to_string())?;
-        evaluation.set_opt_level("0").map_err(|error| error.to_string())?;
-        let mut context = CommandContext::with_eval_context(evaluation);
+        let (mut context, outputs) = start_evcxr(command, &session)?;
         let _ = state.child.set(context.process_handle());
         let [mut out, mut err] = [pipes[0].try_clone()?, pipes[1].try_clone()?];
         std::thread::spawn(move || outputs.stdout.iter().for_each(|line| child::forward(&line, &mut out)));
@@ -208,6 +201,12 @@ impl Worker {
         if let Err(evcxr::Error::SubprocessTerminated(_)) = result {
             self.wait_for_output();
         }
+        self.end_cell(result, &lost)
+    }
+
+    /// What the cell has come to, by evcxr and by its output.
+    fn end_cell(&self, result: std::result::Result<EvalOutputs, evcxr::Error>, lost: &[String]) -> Outcome {
+        let state = &self.state;
         let mut cell = state.cell();
         let panic = cell.panic.take();
         let failure = match result {
@@ -221,12 +220,10 @@ impl Worker {
                 Some(report::process_end(&how, state.killed.load(SeqCst)))
             }
             Err(error) => Some(report::evcxr_error(&error.to_string())),
-            Ok(_) if cell.panicked => Some(report::panic(&panic.unwrap_or_default(), &self.sources, &lost)),
-            Ok(_) if cell.returned_early => Some(report::early_return(
-                &cell.early_return.take().unwrap_or_default(),
-                &self.sources,
-                &lost,
-            )),
+            Ok(_) if cell.panicked => Some(report::panic(&panic.unwrap_or_default(), &self.sources, lost)),
+            Ok(_) if cell.returned_early => {
+                Some(report::early_return(&cell.early_return.take().unwrap_or_default(), &self.sources, lost))
+            }
             Ok(outputs) => {
                 if let Some(panic) = panic {
                     let last = cell.last.take();
@@ -302,7 +299,7 @@ impl Worker {
                 continue;
             }
             if types.is_none() {
-                let generated = self.sources.generated(number).unwrap_or_default();
+                let generated = self.sources.read_generated(number).unwrap_or_default();
                 types = UnresolvedTypes::find(&errors, &generated);
             } else if !errors.iter().any(|error| error.code() == Some("E0308")) {
                 // Not that this way to write a type does not fit.
@@ -336,11 +333,11 @@ impl Worker {
     }
 
     fn complete(&mut self, code: &str, at: usize) -> Completions {
-        let Ok(found) = self.context.completions(code, at) else {
+        let Ok(completions) = self.context.completions(code, at) else {
             return Completions::none(at);
         };
         let mut items: Vec<Completion> = Vec::new();
-        for item in found.completions {
+        for item in completions.completions {
             // What is more than a name is a piece of code to fill in, which Jupyter cannot.
             let name = item.code.split(['(', ' ', '\n', '{', ';']).next().unwrap_or_default().to_string();
             let is_name = item.kind == "magic" || !item.code[name.len()..].starts_with([' ', '\n', '{']);
@@ -358,7 +355,7 @@ impl Worker {
                 items.push(Completion { text: name, kind: item.kind, signature });
             }
         }
-        Completions { range: found.start_offset..found.end_offset, items }
+        Completions { range: completions.start_offset..completions.end_offset, items }
     }
 
     /// Looks for the name under the cursor: with all that stands before it in the cell, then by itself.
@@ -367,13 +364,27 @@ impl Worker {
         let (all, alone) = (&code[..end], &code[start..end]);
         let candidates = [all.to_string(), format!("{all}("), alone.to_string(), format!("{alone}(")];
         let (text, html) = candidates.iter().find_map(|candidate| {
-            let found = self.context.hover_at(candidate, candidate.len()).ok();
-            found.filter(|(text, _)| text != "No documentation found")
+            let hover = self.context.hover_at(candidate, candidate.len()).ok();
+            hover.filter(|(text, _)| text != "No documentation found")
         })?;
         Some(Inspection { text: without_hidden_lines(&text), html: without_hidden_lines(&html) })
     }
 }
 
+/// Has evcxr start the process that runs the cells.
+fn start_evcxr(mut command: Command, session: &Session) -> Result<(CommandContext, EvalContextOutputs)> {
+    // evcxr reads an evcxr.toml of the folder that it is in; that is for its own kernel.
+    let here = std::env::current_dir()?;
+    command.current_dir(&here);
+    std::env::set_current_dir(session.folder.join("config"))?;
+    let evaluation = EvalContext::with_subprocess_command(command);
+    std::env::set_current_dir(here)?;
+    let (mut evaluation, outputs) = evaluation.map_err(|error| error.to_string())?;
+    evaluation.set_opt_level("0").map_err(|error| error.to_string())?;
+    Ok((CommandContext::with_eval_context(evaluation), outputs))
+}
+
+/// Hands on what comes out of a pipe.
 fn relay(state: &Arc<EngineState>, stream: Stream, mut pipe: PipeReader, token: &str) {
     let (state, mut parser) = (state.clone(), OutputParser::new(token));
     std::thread::spawn(move || {

@@ -117,7 +117,7 @@ impl Page<'_> {
         match output["output_type"].as_str() {
             Some("stream") => {
                 let class = if output["name"] == "stderr" { "out stderr" } else { "out" };
-                self.body += &preformatted(class, &text("text"));
+                self.body += &render_pre(class, &text("text"));
             }
             Some("error") => {
                 let lines: Vec<&str> =
@@ -126,7 +126,7 @@ impl Page<'_> {
                     true => format!("{}: {}", text("ename"), text("evalue")),
                     false => lines.join("\n"),
                 };
-                self.body += &preformatted("out error", &text);
+                self.body += &render_pre("out error", &text);
             }
             _ => {
                 if let Some(bundle) = output["data"].as_object() {
@@ -142,19 +142,19 @@ impl Page<'_> {
         let picture = picture_address(bundle);
         if let Some(figure) = bundle.get(PLOTLY).filter(|figure| figure["data"].is_array()) {
             self.figures = true;
-            self.body += &plotly(figure, picture.as_deref());
+            self.body += &render_plotly(figure, picture.as_deref());
         } else if let Some(html) =
             text("text/html").filter(|html| picture.is_none() || !html.contains("<script"))
         {
             self.frames = true;
-            self.body += &frame(&html);
+            self.body += &render_frame(&html);
         } else if let Some(picture) = picture {
             self.body += &format!("<figure><img alt=\"\" src=\"{picture}\"></figure>\n");
         } else if let Some(text) = text("text/markdown") {
             let html = markdown::html(&text, &PictureSources { folder: None, attachments: None });
             self.body += &format!("<div class=\"text\">{html}</div>\n");
         } else if let Some(text) = text("text/plain").or_else(|| text("text/latex")) {
-            self.body += &preformatted("out", &text);
+            self.body += &render_pre("out", &text);
         }
     }
 }
@@ -163,7 +163,7 @@ fn form_text(bundle: &Map<String, Value>, mime: &str) -> Option<String> {
     bundle.get(mime).and_then(notebook::join_text).filter(|text| !text.is_empty())
 }
 
-fn preformatted(class: &str, text: &str) -> String {
+fn render_pre(class: &str, text: &str) -> String {
     format!("<pre class=\"{class}\">{}</pre>\n", ansi::html(text.trim_end_matches('\n')))
 }
 
@@ -178,7 +178,7 @@ fn picture_address(bundle: &Map<String, Value>) -> Option<String> {
     })
 }
 
-fn plotly(figure: &Value, picture: Option<&str>) -> String {
+fn render_plotly(figure: &Value, picture: Option<&str>) -> String {
     let layout = &figure["layout"];
     let size =
         |key: &str, usual: u64| layout[key].as_f64().map_or(usual, |size| size.clamp(10.0, 10_000.0) as u64);
@@ -204,7 +204,7 @@ fn json_for_script(json: &str) -> String {
 }
 
 /// HTML that a cell has made. The frame may be measured from without, but runs and fetches nothing.
-fn frame(html: &str) -> String {
+fn render_frame(html: &str) -> String {
     let page = format!(
         "<!DOCTYPE html><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" \
          content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:\">\
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_notebook_hides_is_fold() {
+    fn what_a_notebook_hides_is_folded() {
         let cell = |metadata: Value| {
             page(json!([
                 {"cell_type": "code", "id": "a", "metadata": metadata, "execution_count": 1, "source": "secret",
@@ -342,7 +342,7 @@ mod tests {
             ]))
         };
         // What is left out, and what is folded.
-        for (metadata, gone, folded) in [
+        for (metadata, absent, folds) in [
             (json!({}), &[][..], &[][..]),
             (json!({"jupyter": {"source_hidden": true}}), &[], &["Code"]),
             (json!({"jupyter": {"outputs_hidden": true}}), &[], &["Output"]),
@@ -357,11 +357,11 @@ mod tests {
         ] {
             let page = cell(metadata.clone());
             for text in ["secret", "seen", "told"] {
-                assert_eq!(page.contains(text), !gone.contains(&text), "{text} of {metadata}");
+                assert_eq!(page.contains(text), !absent.contains(&text), "{text} of {metadata}");
             }
             for name in ["Code", "Output"] {
-                let found = page.contains(&format!("<summary>{name}</summary>"));
-                assert_eq!(found, folded.contains(&name), "{name} of {metadata}");
+                let folds_it = page.contains(&format!("<summary>{name}</summary>"));
+                assert_eq!(folds_it, folds.contains(&name), "{name} of {metadata}");
             }
         }
     }

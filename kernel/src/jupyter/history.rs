@@ -30,14 +30,14 @@ impl History {
         let folder = std::env::var_os("HEADLIGHT_DATA")
             .map(PathBuf::from)
             .or_else(|| dirs::data_dir().map(|folder| folder.join("headlight")));
-        History::at(
+        History::load(
             folder
                 .filter(|folder| fs::create_dir_all(folder).is_ok())
                 .map(|folder| folder.join("history.jsonl")),
         )
     }
 
-    fn at(file: Option<PathBuf>) -> History {
+    fn load(file: Option<PathBuf>) -> History {
         let entries: Vec<Entry> = file.as_ref().map(read).unwrap_or_default();
         let session = entries.iter().map(|entry| entry.session).max().unwrap_or(0) + 1;
         History { file, session, entries: Mutex::new(entries) }
@@ -63,26 +63,26 @@ impl History {
     pub fn range(&self, session: i32, start: usize, stop: i32) -> Vec<Entry> {
         let session = if session > 0 { session } else { self.session + session };
         let stop = usize::try_from(stop).ok().filter(|stop| *stop > 0).unwrap_or(usize::MAX);
-        let wanted = |entry: &&Entry| entry.session == session && (start..stop).contains(&entry.line);
-        self.entries().iter().filter(wanted).cloned().collect()
+        let is_in_range = |entry: &&Entry| entry.session == session && (start..stop).contains(&entry.line);
+        self.entries().iter().filter(is_in_range).cloned().collect()
     }
 
     /// The last `n` cells that match a pattern with `*` and `?`.
     pub fn search(&self, pattern: &str, unique: bool, n: usize) -> Vec<Entry> {
         let pattern: Vec<char> = pattern.chars().collect();
-        let mut found: Vec<Entry> = Vec::new();
+        let mut matching: Vec<Entry> = Vec::new();
         for entry in self.entries().iter().rev() {
             let input: Vec<char> = entry.input.chars().collect();
-            let known = unique && found.iter().any(|other| other.input == entry.input);
-            if !known && matches(&pattern, &input) {
-                found.push(entry.clone());
+            let is_known = unique && matching.iter().any(|other| other.input == entry.input);
+            if !is_known && matches(&pattern, &input) {
+                matching.push(entry.clone());
             }
-            if n > 0 && found.len() == n {
+            if n > 0 && matching.len() == n {
                 break;
             }
         }
-        found.reverse();
-        found
+        matching.reverse();
+        matching
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Vec<Entry>> {
@@ -135,7 +135,7 @@ mod tests {
     fn it_is_kept_over_sessions() {
         let folder = tempfile::tempdir().unwrap();
         let file = Some(folder.path().join("history.jsonl"));
-        let first = History::at(file.clone());
+        let first = History::load(file.clone());
         first.add(1, "let a = 1;", None);
         first.add(2, "a", Some("1".to_string()));
         fs::write(
@@ -143,7 +143,7 @@ mod tests {
             [fs::read(file.clone().unwrap()).unwrap(), b"{broken\n".to_vec()].concat(),
         )
         .unwrap();
-        let second = History::at(file);
+        let second = History::load(file);
         second.add(1, "let b = 2;", None);
         second.add(2, "a", Some("1".to_string()));
         let inputs = |entries: Vec<Entry>| -> Vec<(i32, usize)> {

@@ -15,6 +15,7 @@ use crate::engine::worker::{Completions, Inspection};
 use crate::jupyter::completeness;
 use crate::jupyter::history::History;
 use crate::jupyter::message::reply;
+use crate::notebook::{KERNEL_NAME, language_info};
 use crate::sync::lock;
 
 /// So many messages may wait to be sent.
@@ -287,29 +288,19 @@ impl Kernel {
 }
 
 pub fn kernel_info() -> Value {
+    let mut language = language_info();
+    language["version"] = "".into();
     json!({
         "status": "ok",
         "protocol_version": "5.3",
-        "implementation": "headlight",
+        "implementation": KERNEL_NAME,
         "implementation_version": env!("CARGO_PKG_VERSION"),
         "banner": format!("headlight {}: look inside transformers, in Rust", env!("CARGO_PKG_VERSION")),
         "help_links": [
             {"text": "Rust by example", "url": "https://doc.rust-lang.org/rust-by-example/"},
             {"text": "The standard library", "url": "https://doc.rust-lang.org/std/"},
         ],
-        "language_info": language_info(),
-    })
-}
-
-/// The language, as notebooks note it.
-fn language_info() -> Value {
-    json!({
-        "name": "rust",
-        "version": "",
-        "mimetype": "text/rust",
-        "file_extension": ".rs",
-        "pygments_lexer": "rust",
-        "codemirror_mode": "rust",
+        "language_info": language,
     })
 }
 

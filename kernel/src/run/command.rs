@@ -191,11 +191,11 @@ fn run_one(path: &Path, args: &RunArgs) -> Result<Option<String>> {
             Ok(None)
         }
         RunOutcome::Failed(failed) => {
-            let written = match args.out {
+            let note = match args.out {
                 Some(_) => format!("wrote {}", write(&content, &target, &folder, args.html)?),
                 None => "the notebook is as it was".to_string(),
             };
-            progress.end(&format!("failed after {took}; {written}"));
+            progress.end(&format!("failed after {took}; {note}"));
             eprint!("{}", runner::format_failure(path, &failed, std::io::stderr().is_terminal()));
             let value = failed.failure.value.lines().next().unwrap_or_default();
             Ok(Some(format!("{}: cell {}: {}: {value}", path.display(), failed.number, failed.failure.name)))

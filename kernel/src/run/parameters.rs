@@ -230,8 +230,8 @@ mod tests {
             ("n=\"open", "in quotes"),
             ("n=\"a\" b \"c\"", "in quotes"),
         ] {
-            let said = text.parse::<Setting>().expect_err(text);
-            assert!(said.contains(says), "of {text:?} it says {said:?}");
+            let message = text.parse::<Setting>().expect_err(text);
+            assert!(message.contains(says), "of {text:?} it says {message:?}");
         }
     }
 
@@ -289,13 +289,13 @@ mod tests {
     #[test]
     fn what_cannot_be_set_is_refused() {
         let set = |text: &str| vec![text.parse::<Setting>().unwrap()];
-        let said = inject(&mut notebook(&[("x", "let a = 1;")]), &set("a=1")).unwrap_err().to_string();
-        assert!(said.contains("tagged \"parameters\""), "{said}");
+        let message = inject(&mut notebook(&[("x", "let a = 1;")]), &set("a=1")).unwrap_err().to_string();
+        assert!(message.contains("tagged \"parameters\""), "{message}");
         let mut defines = notebook(&[("parameters", "let a = 1; let c = 2;")]);
-        let said = inject(&mut defines, &set("b=1")).unwrap_err().to_string();
-        assert!(said.contains("no parameter \"b\"; its parameters: a, c"), "{said}");
+        let message = inject(&mut defines, &set("b=1")).unwrap_err().to_string();
+        assert!(message.contains("no parameter \"b\"; its parameters: a, c"), "{message}");
         let mut empty = notebook(&[("parameters", "")]);
-        let said = inject(&mut empty, &set("b=1")).unwrap_err().to_string();
-        assert!(said.ends_with("its parameters: none"), "{said}");
+        let message = inject(&mut empty, &set("b=1")).unwrap_err().to_string();
+        assert!(message.ends_with("its parameters: none"), "{message}");
     }
 }

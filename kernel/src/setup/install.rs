@@ -9,10 +9,10 @@ use crate::Result;
 use crate::build::source::CrateSource;
 use crate::build::template::{self, Template};
 use crate::files::write_whole;
+use crate::notebook::{DISPLAY_NAME, KERNEL_NAME};
 use crate::process::stdout_of;
 use crate::terminal::progress::ProgressLine;
 
-const NAME: &str = "headlight";
 const LOGO_32: &[u8] = include_bytes!("../../assets/logo-32x32.png");
 const LOGO_64: &[u8] = include_bytes!("../../assets/logo-64x64.png");
 const LOGO_SVG: &[u8] = include_bytes!("../../assets/logo-svg.svg");
@@ -32,7 +32,7 @@ impl InstallTarget {
             InstallTarget::SysPrefix => python_prefix()?.join("share/jupyter"),
             InstallTarget::Prefix(prefix) => std::path::absolute(prefix)?.join("share/jupyter"),
         };
-        Ok(jupyter.join("kernels").join(NAME))
+        Ok(jupyter.join("kernels").join(KERNEL_NAME))
     }
 }
 
@@ -57,7 +57,7 @@ pub fn install(target: &InstallTarget) -> Result<()> {
     let program = program.to_str().ok_or_else(|| format!("the path {} is not UTF-8", program.display()))?;
     let mut specification = json!({
         "argv": [program, "start", "{connection_file}"],
-        "display_name": "Rust (headlight)",
+        "display_name": DISPLAY_NAME,
         "language": "rust",
         "interrupt_mode": "message",
         "metadata": {"headlight": {"crate": CrateSource::find().describe()}},
@@ -77,7 +77,7 @@ pub fn install(target: &InstallTarget) -> Result<()> {
     let mut text = serde_json::to_string_pretty(&specification)?;
     text.push('\n');
     write_whole(&folder.join("kernel.json"), text.as_bytes())?;
-    println!("installed the kernel \"Rust (headlight)\" in {}", folder.display());
+    println!("installed the kernel \"{DISPLAY_NAME}\" in {}", folder.display());
     Ok(())
 }
 

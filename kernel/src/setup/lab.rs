@@ -170,13 +170,13 @@ struct Lab {
 /// JupyterLab on the path, else in `.venv` of the current folder or of the checkout.
 fn find_lab(root: &Path) -> Option<Lab> {
     let mut places = vec![PathBuf::from("jupyter")];
-    places.extend([Path::new("."), root].map(|folder| in_environment(&folder.join(".venv"), "jupyter")));
+    places.extend([Path::new("."), root].map(|folder| environment_program(&folder.join(".venv"), "jupyter")));
     let lab = places.into_iter().find_map(Lab::probe)?;
     println!("Found JupyterLab {} ({}).", lab.version, lab.jupyter.display());
     Some(lab)
 }
 
-fn in_environment(environment: &Path, program: &str) -> PathBuf {
+fn environment_program(environment: &Path, program: &str) -> PathBuf {
     let folder = if cfg!(windows) { "Scripts" } else { "bin" };
     environment.join(folder).join(format!("{program}{}", std::env::consts::EXE_SUFFIX))
 }
@@ -201,7 +201,7 @@ impl Lab {
 
     fn how_to_add(&self) -> String {
         let python = self.data.iter().filter_map(|folder| folder.parent()?.parent()).find_map(|prefix| {
-            let python = in_environment(prefix, "python");
+            let python = environment_program(prefix, "python");
             python.exists().then(|| python.display().to_string())
         });
         format!("{} -m pip install {PLOTLY}", python.unwrap_or_else(|| "python3".to_string()))
@@ -216,7 +216,7 @@ fn parse_data_paths(json: &str) -> Vec<PathBuf> {
 
 fn is_environment(prefix: &Path) -> bool {
     prefix.join("pyvenv.cfg").exists()
-        || in_environment(prefix, "python3").exists()
+        || environment_program(prefix, "python3").exists()
         || prefix.join(format!("python{}", std::env::consts::EXE_SUFFIX)).is_file()
 }
 
@@ -235,7 +235,7 @@ fn make_lab(root: &Path) -> Result<Lab> {
             "JupyterLab is neither on the path nor in {0}, which is not ours to change; \
              add it yourself: {1} -m pip install {JUPYTERLAB} {PLOTLY}. Or move {0} away.",
             environment.display(),
-            in_environment(&environment, "python").display()
+            environment_program(&environment, "python").display()
         )
         .into());
     }
@@ -247,7 +247,7 @@ fn make_lab(root: &Path) -> Result<Lab> {
         if has_uv { "uv" } else { "pip" },
         if has_uv { "half a minute" } else { "two minutes" },
     );
-    let python_of_environment = in_environment(&environment, "python");
+    let python_of_environment = environment_program(&environment, "python");
     match &python {
         None => run_step(Command::new("uv").args(["venv", "--allow-existing", "--quiet"]).arg(&environment))?,
         Some(python) => run_step(Command::new(python).args(["-m", "venv"]).arg(&environment))?,
@@ -274,7 +274,7 @@ fn make_lab(root: &Path) -> Result<Lab> {
         }
     };
     run_step(install.args([JUPYTERLAB, PLOTLY]))?;
-    let jupyter = in_environment(&environment, "jupyter");
+    let jupyter = environment_program(&environment, "jupyter");
     Lab::probe(jupyter.clone()).ok_or_else(|| {
         format!(
             "{} does not start JupyterLab; remove {} and try again",
@@ -287,14 +287,14 @@ fn make_lab(root: &Path) -> Result<Lab> {
 
 /// A Python that can make environments.
 fn find_python() -> Result<&'static str> {
-    let tried = "import sys; print(sys.version_info >= (3, 10)); import venv, ensurepip; print('venv')";
+    let script = "import sys; print(sys.version_info >= (3, 10)); import venv, ensurepip; print('venv')";
     let mut old = None;
     for python in ["python3", "python"] {
-        let Ok(output) = Command::new(python).args(["-c", tried]).stdin(Stdio::null()).output() else {
+        let Ok(output) = Command::new(python).args(["-c", script]).stdin(Stdio::null()).output() else {
             continue;
         };
-        let said = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-        match said.as_str() {
+        let answer = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+        match answer.as_str() {
             "True venv" => return Ok(python),
             "True" => {
                 return Err(format!(
@@ -303,7 +303,7 @@ fn find_python() -> Result<&'static str> {
                 )
                 .into());
             }
-            said if said.starts_with("False") => old = Some(python),
+            answer if answer.starts_with("False") => old = Some(python),
             _ => {}
         }
     }
@@ -319,11 +319,11 @@ fn find_python() -> Result<&'static str> {
 }
 
 fn run_step(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}");
+    let line = format!("{command:?}");
     let status =
-        command.stdin(Stdio::null()).status().map_err(|error| format!("{shown} could not run: {error}"))?;
+        command.stdin(Stdio::null()).status().map_err(|error| format!("{line} could not run: {error}"))?;
     if !status.success() {
-        return Err(format!("{shown} failed ({status}); is there a network? What it said is above").into());
+        return Err(format!("{line} failed ({status}); is there a network? What it said is above").into());
     }
     Ok(())
 }
@@ -335,8 +335,8 @@ mod tests {
     #[test]
     fn notebooks_come_in_order() {
         let folder = tempfile::tempdir().unwrap();
-        let said = find_notebooks(folder.path()).unwrap_err().to_string();
-        assert!(said.starts_with("there are no notebooks"), "{said}");
+        let message = find_notebooks(folder.path()).unwrap_err().to_string();
+        assert!(message.starts_with("there are no notebooks"), "{message}");
         for name in ["b.ipynb", "a.ipynb", "c.txt"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }

@@ -121,7 +121,7 @@ mod tests {
             fs::create_dir_all(deps_folder(&template, number))?;
             fs::write(deps_folder(&template, number).join(file), "the template's")?;
         }
-        for (name, hash, made) in [
+        for (name, hash, files) in [
             ("serde", "-1", &["libserde-1.rmeta", "libserde-1.rlib"][..]),
             ("derive", "-2", &[&derive]),
             ("session", "-3", &[&library]),
@@ -130,7 +130,7 @@ mod tests {
             ("build_script_build", "-1", &[]),
         ] {
             fs::create_dir_all(&out)?;
-            for file in made {
+            for file in files {
                 fs::write(out.join(file), "an earlier one")?;
             }
             let arguments = [
@@ -143,9 +143,9 @@ mod tests {
                 &out.to_string_lossy(),
             ]
             .map(str::to_string);
-            assert_eq!(restore(&template, &arguments)?, !made.is_empty(), "{name}{hash}");
-            assert_eq!(fs::read_dir(&out)?.count(), made.len(), "{name}{hash}");
-            for file in made {
+            assert_eq!(restore(&template, &arguments)?, !files.is_empty(), "{name}{hash}");
+            assert_eq!(fs::read_dir(&out)?.count(), files.len(), "{name}{hash}");
+            for file in files {
                 assert_eq!(fs::read_to_string(out.join(file))?, "the template's", "{name}{hash}");
             }
             fs::remove_dir_all(&out)?;

@@ -18,17 +18,17 @@ pub fn prune(mut metadata: Value, template: &Value, requested: &BTreeMap<String,
         let new = !below.contains(package["id"].as_str().unwrap_or_default());
         always.contains(&name) || requested.contains_key(name) || new
     };
-    let kept: Vec<Value> = packages(&metadata).filter(keep).map(|package| package["id"].clone()).collect();
+    let ids: Vec<Value> = packages(&metadata).filter(keep).map(|package| package["id"].clone()).collect();
     if let Some(packages) = metadata["packages"].as_array_mut() {
-        packages.retain(|package| kept.contains(&package["id"]));
+        packages.retain(|package| ids.contains(&package["id"]));
     }
     if let Some(nodes) = metadata["resolve"]["nodes"].as_array_mut() {
-        nodes.retain(|node| kept.contains(&node["id"]));
+        nodes.retain(|node| ids.contains(&node["id"]));
         for node in nodes {
             for (list, id) in [("deps", "pkg"), ("dependencies", "")] {
                 if let Some(dependencies) = node[list].as_array_mut() {
                     dependencies.retain(|dependency| {
-                        kept.contains(if id.is_empty() { dependency } else { &dependency[id] })
+                        ids.contains(if id.is_empty() { dependency } else { &dependency[id] })
                     });
                 }
             }

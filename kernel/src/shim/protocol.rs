@@ -91,6 +91,7 @@ pub fn read_ready(template: &Path) -> Option<BTreeMap<String, String>> {
     serde_json::from_slice(&std::fs::read(template.join(READY)).ok()?).ok()
 }
 
+/// Says that a template is built to its end.
 pub fn mark_ready(template: &Path, dependencies: &BTreeMap<String, String>) -> Result<()> {
     crate::files::write_whole(&template.join(READY), &serde_json::to_vec(dependencies)?)
 }
@@ -100,6 +101,7 @@ pub fn mark_outdated(template: &Path) -> Result<()> {
     Ok(std::fs::remove_file(template.join(READY))?)
 }
 
+/// A number that stands for these parts in names of files.
 pub fn fingerprint(parts: &[&dyn AsRef<[u8]>]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for part in parts {
