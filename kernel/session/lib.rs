@@ -15,7 +15,7 @@ static RUNNING: AtomicBool = AtomicBool::new(false);
 pub extern "C" fn headlight_session_begin() {
     READY.call_once(|| {
         if let Ok(token) = std::env::var("HEADLIGHT_KERNEL") {
-            std::panic::set_hook(Box::new(move |panic| tell(&token, panic)));
+            std::panic::set_hook(Box::new(move |panic| report_panic(&token, panic)));
         }
         std::thread::spawn(flush_regularly);
     });
@@ -55,7 +55,7 @@ fn flush() {
 pub fn headlight_early_return<E>(_: &E, message: &str) {
     let Ok(token) = std::env::var("HEADLIGHT_KERNEL") else { return };
     let at = std::panic::Location::caller();
-    let told = serde_json::json!({
+    let fields = serde_json::json!({
         "op": "early_return",
         "message": message,
         "error": std::any::type_name::<E>(),
@@ -63,17 +63,17 @@ pub fn headlight_early_return<E>(_: &E, message: &str) {
         "line": at.line(),
         "column": at.column(),
     });
-    say(&token, &told);
+    write_message(&token, &fields);
 }
 
 /// Called where a cell has caught its own panic.
 pub fn headlight_panicked() {
     if let Ok(token) = std::env::var("HEADLIGHT_KERNEL") {
-        say(&token, &serde_json::json!({"op": "panicked"}));
+        write_message(&token, &serde_json::json!({"op": "panicked"}));
     }
 }
 
-fn tell(token: &str, panic: &std::panic::PanicHookInfo) {
+fn report_panic(token: &str, panic: &std::panic::PanicHookInfo) {
     let payload = panic.payload();
     let message = payload
         .downcast_ref::<&str>()
@@ -82,7 +82,7 @@ fn tell(token: &str, panic: &std::panic::PanicHookInfo) {
         .unwrap_or_else(|| "a value that is no text".to_string());
     let thread = std::thread::current();
     let at = panic.location();
-    let told = serde_json::json!({
+    let fields = serde_json::json!({
         "op": "panic",
         "message": message,
         "thread": thread.name().unwrap_or("unnamed"),
@@ -90,13 +90,13 @@ fn tell(token: &str, panic: &std::panic::PanicHookInfo) {
         "line": at.map(|at| at.line()),
         "column": at.map(|at| at.column()),
     });
-    say(token, &told);
+    write_message(token, &fields);
 }
 
 /// One marked line on the standard output.
-fn say(token: &str, told: &serde_json::Value) {
+fn write_message(token: &str, message: &serde_json::Value) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(format!("\u{1}{token} {told}\n").as_bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(format!("\u{1}{token} {message}\n").as_bytes()).and_then(|()| out.flush());
 }
 
 /// Keeps the variables of cells from one to the next. Each cell would bring its own copy of this and compile it; here it
@@ -117,7 +117,7 @@ pub mod variables {
         }
 
         pub fn check_variable<T: 'static>(&self, name: &str) -> bool {
-            self.get(name).is_none_or(|value| value.is::<T>() || told_lost(name))
+            self.get(name).is_none_or(|value| value.is::<T>() || report_lost(name))
         }
 
         pub fn take_variable<T: 'static>(&mut self, name: &str) -> T {
@@ -128,8 +128,8 @@ pub mod variables {
         }
 
         pub fn lazy_arc<T: 'static, F: FnOnce() -> T>(&mut self, name: &str, create: F) -> Arc<T> {
-            let made = self.by_name.entry(name.to_string()).or_insert_with(|| Box::new(Arc::new(create())));
-            match made.downcast_ref() {
+            let entry = self.by_name.entry(name.to_string()).or_insert_with(|| Box::new(Arc::new(create())));
+            match entry.downcast_ref() {
                 Some(shared) => Arc::clone(shared),
                 None => panic!("{name} has another type than before"),
             }
@@ -152,10 +152,10 @@ pub mod variables {
         }
     }
 
-    fn told_lost(name: &str) -> bool {
+    fn report_lost(name: &str) -> bool {
         eprintln!("The type of the variable {name} was redefined, so its value is lost.");
         if let Ok(token) = std::env::var("HEADLIGHT_KERNEL") {
-            super::say(&token, &serde_json::json!({"op": "changed", "name": name}));
+            super::write_message(&token, &serde_json::json!({"op": "changed", "name": name}));
         }
         false
     }

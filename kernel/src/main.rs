@@ -1,127 +1,58 @@
 //! A Jupyter kernel for Rust in which headlight is ready at once.
 
-mod ansi;
-mod artifacts;
-mod cargo;
-#[cfg_attr(not(unix), path = "child_elsewhere.rs")]
-mod child;
-mod collect;
-mod completeness;
+mod build;
+mod cell;
+mod cli;
 mod engine;
 mod files;
-mod highlight;
-mod history;
-mod install;
-mod items;
-mod kernel;
-mod lab;
-mod library;
-mod limit;
-mod markdown;
-mod names;
+mod html;
+mod jupyter;
 mod notebook;
-mod output;
-mod page;
-mod parameters;
-mod progress;
-mod report;
+mod process;
 mod run;
-mod runner;
-mod session;
-mod source;
-mod steps;
-mod stop;
-mod template;
+mod setup;
+mod shim;
+mod sync;
 mod terminal;
-mod tools;
-mod types;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Mutex, MutexGuard};
 
-use clap::{Args, Parser, Subcommand};
-use install::Place;
+use engine::child;
+use shim::{rustc, tools};
 
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// A Jupyter kernel for Rust in which headlight is ready at once.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
+/// What this process is for: one program is all of these.
+enum Role {
+    /// Called by evcxr or rust-analyzer as `cargo` or `rustup`.
+    Tool(&'static str),
+    /// Called by cargo in rustc's place.
+    Rustc,
+    /// Started by evcxr to run cells.
+    Cells,
+    /// Called by a user, or by Jupyter.
+    CommandLine,
 }
 
-#[derive(Subcommand)]
-enum Verb {
-    /// Build what notebooks start from, and tell Jupyter of the kernel
-    Install(Where),
-    /// Take the kernel away again, and what was built for it
-    Uninstall(Where),
-    /// Run notebooks, without Jupyter, and write them with what their cells show
-    Run(run::RunArgs),
-    /// Open JupyterLab on the notebooks, made ready for them where it is not
-    Lab(lab::LabArgs),
-    /// Run a kernel, as Jupyter does
-    #[command(hide = true)]
-    Start { connection_file: PathBuf },
-}
-
-#[derive(Args)]
-struct Where {
-    /// For this user (the default)
-    #[arg(long, conflicts_with_all = ["sys_prefix", "prefix"])]
-    user: bool,
-    /// In the environment of the python3 that is first on the path
-    #[arg(long, conflicts_with = "prefix")]
-    sys_prefix: bool,
-    /// Under FOLDER/share/jupyter
-    #[arg(long, value_name = "FOLDER")]
-    prefix: Option<PathBuf>,
-}
-
-impl From<Where> for Place {
-    fn from(place: Where) -> Place {
-        match place {
-            Where { prefix: Some(prefix), .. } => Place::Prefix(prefix),
-            Where { sys_prefix: true, .. } => Place::SysPrefix,
-            _ => Place::User,
+impl Role {
+    fn of_process() -> Role {
+        if let Some(tool) = tools::tool_name(std::env::args_os().next().as_ref()) {
+            Role::Tool(tool)
+        } else if rustc::is_called() {
+            Role::Rustc
+        } else if child::is_called() {
+            Role::Cells
+        } else {
+            Role::CommandLine
         }
     }
 }
 
 fn main() -> ExitCode {
-    // This program also stands in for cargo and rustup, and is the process that runs the cells.
-    if let Some(tool) = tools::called_as(std::env::args_os().next().as_ref()) {
-        return tools::stand_in(tool);
+    match Role::of_process() {
+        Role::Tool(tool) => tools::run(tool),
+        Role::Rustc => rustc::run(),
+        Role::Cells => child::run(),
+        Role::CommandLine => cli::run(),
     }
-    if tools::is_rustc_wrapper() {
-        return tools::wrap_rustc();
-    }
-    if std::env::var_os(child::IS_CHILD).is_some() {
-        child::run();
-    }
-    let done = match Cli::parse().verb {
-        Verb::Install(place) => install::install(&place.into()).map(|()| ExitCode::SUCCESS),
-        Verb::Uninstall(place) => install::uninstall(&place.into()).map(|()| ExitCode::SUCCESS),
-        Verb::Run(args) => run::run(&args),
-        Verb::Lab(args) => lab::lab(&args),
-        Verb::Start { connection_file } => kernel::serve(&connection_file).map(|()| ExitCode::SUCCESS),
-    };
-    done.unwrap_or_else(|error| {
-        eprintln!("error: {error}");
-        ExitCode::FAILURE
-    })
-}
-
-/// What is behind a mutex, also after a thread that held it has panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-/// A number that nobody can guess.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

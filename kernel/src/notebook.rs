@@ -14,14 +14,29 @@ use crate::Result;
 const MINOR: u64 = 5;
 const UPGRADE: &str = "open it in JupyterLab and save it, which writes format 4.5";
 
+/// How Jupyter knows the kernel, and how it shows it.
+pub const KERNEL_NAME: &str = "headlight";
+pub const DISPLAY_NAME: &str = "Rust (headlight)";
+
+/// The language, as notebooks and kernels describe it.
+pub fn language_info() -> Value {
+    json!({
+        "codemirror_mode": "rust",
+        "file_extension": ".rs",
+        "mimetype": "text/rust",
+        "name": "rust",
+        "pygments_lexer": "rust",
+    })
+}
+
 pub struct Notebook {
     pub cells: Vec<Cell>,
     /// All but the cells.
-    about: Map<String, Value>,
+    fields: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum CellKind {
     Code,
     Markdown,
     Raw,
@@ -44,12 +59,12 @@ impl Cell {
         cell
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CellKind {
         match self.0.get("cell_type").and_then(Value::as_str) {
-            Some("code") => Kind::Code,
-            Some("markdown") => Kind::Markdown,
-            Some("raw") => Kind::Raw,
-            _ => Kind::Other,
+            Some("code") => CellKind::Code,
+            Some("markdown") => CellKind::Markdown,
+            Some("raw") => CellKind::Raw,
+            _ => CellKind::Other,
         }
     }
 
@@ -58,7 +73,7 @@ impl Cell {
     }
 
     pub fn source(&self) -> String {
-        self.0.get("source").and_then(text).unwrap_or_default()
+        self.0.get("source").and_then(join_text).unwrap_or_default()
     }
 
     pub fn set_source(&mut self, source: &str) {
@@ -84,7 +99,7 @@ impl Cell {
         self.0.get("attachments")
     }
 
-    pub fn count(&self) -> Option<u64> {
+    pub fn execution_count(&self) -> Option<u64> {
         self.0.get("execution_count")?.as_u64()
     }
 
@@ -94,14 +109,14 @@ impl Cell {
 
     /// Whether a run of the notebook runs it.
     pub fn runs(&self) -> bool {
-        self.kind() == Kind::Code && !self.is_skipped() && !self.source().trim().is_empty()
+        self.kind() == CellKind::Code && !self.is_skipped() && !self.source().trim().is_empty()
     }
 
     fn is_skipped(&self) -> bool {
         self.has_tag("skip-execution")
     }
 
-    pub fn set_count(&mut self, number: usize) {
+    pub fn set_execution_count(&mut self, number: usize) {
         self.0.insert("execution_count".to_string(), number.into());
     }
 
@@ -121,7 +136,7 @@ impl Cell {
 }
 
 /// A text, which a notebook may keep in pieces.
-pub fn text(value: &Value) -> Option<String> {
+pub fn join_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Array(lines) => lines.iter().map(Value::as_str).collect::<Option<String>>(),
@@ -131,21 +146,21 @@ pub fn text(value: &Value) -> Option<String> {
 
 /// Reads a notebook; one of an older format as the current one has it.
 pub fn read(path: &Path) -> Result<Notebook> {
-    let shown = path.display();
+    let name = path.display();
     if path.is_dir() {
         return Err(format!(
-            "{shown} is a folder; name the notebooks in it, as in {}",
+            "{name} is a folder; name the notebooks in it, as in {}",
             path.join("*.ipynb").display()
         )
         .into());
     }
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => format!("{shown} does not exist"),
-        _ => format!("{shown} cannot be read: {error}"),
+        ErrorKind::NotFound => format!("{name} does not exist"),
+        _ => format!("{name} cannot be read: {error}"),
     })?;
     let text =
-        String::from_utf8(bytes).map_err(|_| format!("{shown} is not a notebook: it is not UTF-8 text"))?;
-    parse(text.trim_start_matches('\u{feff}')).map_err(|why| format!("{shown} {why}").into())
+        String::from_utf8(bytes).map_err(|_| format!("{name} is not a notebook: it is not UTF-8 text"))?;
+    parse(text.trim_start_matches('\u{feff}')).map_err(|why| format!("{name} {why}").into())
 }
 
 /// A notebook from its JSON; else what is wrong with it, to follow its name.
@@ -157,94 +172,95 @@ pub fn parse(text: &str) -> std::result::Result<Notebook, String> {
     };
     let value = match format.as_u64() {
         Some(4) => value,
-        Some(3) => upgraded(text)?,
+        Some(3) => upgrade(text)?,
         _ => {
             let minor = value.get("nbformat_minor").unwrap_or(&Value::Null);
             let version = if minor.is_null() { format.to_string() } else { format!("{format}.{minor}") };
             return Err(format!("has the format {version}, where 3 and 4 can be read; {UPGRADE}"));
         }
     };
-    let Value::Object(mut about) = value else { return Err("is not a notebook".to_string()) };
-    let Some(Value::Array(cells)) = about.remove("cells") else {
+    let Value::Object(mut fields) = value else { return Err("is not a notebook".to_string()) };
+    let Some(Value::Array(cells)) = fields.remove("cells") else {
         return Err("is not a notebook: it has no list of \"cells\"".to_string());
     };
     let damaged = |what: &str| format!("is damaged: {what}; {UPGRADE}");
-    if !about.get("metadata").is_some_and(Value::is_object) {
+    if !fields.get("metadata").is_some_and(Value::is_object) {
         return Err(damaged("its \"metadata\" are missing, or no object"));
     }
-    let minor = about.get("nbformat_minor").and_then(Value::as_u64);
+    let minor = fields.get("nbformat_minor").and_then(Value::as_u64);
     let minor = minor.ok_or_else(|| damaged("its \"nbformat_minor\" is missing, or no number"))?;
     let cells = cells
         .into_iter()
         .enumerate()
         .map(|(at, cell)| {
-            checked(cell, minor > MINOR).map_err(|what| damaged(&format!("cell {} {what}", at + 1)))
+            check_cell(cell, minor > MINOR).map_err(|what| damaged(&format!("cell {} {what}", at + 1)))
         })
         .collect::<std::result::Result<_, String>>()?;
-    about.insert("nbformat_minor".to_string(), minor.max(MINOR).into());
-    let mut notebook = Notebook { cells, about };
-    name_cells(&mut notebook);
+    fields.insert("nbformat_minor".to_string(), minor.max(MINOR).into());
+    let mut notebook = Notebook { cells, fields };
+    assign_ids(&mut notebook);
     Ok(notebook)
 }
 
 /// A notebook of format 3 in the current one.
-fn upgraded(text: &str) -> std::result::Result<Value, String> {
-    let told = |error: String| format!("has the format 3, and cannot be converted: {error}; {UPGRADE}");
+fn upgrade(text: &str) -> std::result::Result<Value, String> {
+    let refuse = |error: String| format!("has the format 3, and cannot be converted: {error}; {UPGRADE}");
     match nbformat::parse_notebook(text) {
         Ok(nbformat::Notebook::V3(old)) => {
-            let new = nbformat::upgrade_v3_notebook(old).map_err(|error| told(error.to_string()))?;
-            let mut new = serde_json::to_value(new).map_err(|error| told(error.to_string()))?;
+            let new = nbformat::upgrade_v3_notebook(old).map_err(|error| refuse(error.to_string()))?;
+            let mut new = serde_json::to_value(new).map_err(|error| refuse(error.to_string()))?;
             // Random ones, other ones each time.
             for cell in new["cells"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
                 cell.remove("id");
             }
             Ok(new)
         }
-        Ok(_) => Err(told("it is of another".to_string())),
-        Err(error) => Err(told(error.to_string())),
+        Ok(_) => Err(refuse("it is of another".to_string())),
+        Err(error) => Err(refuse(error.to_string())),
     }
 }
 
 /// A cell in which all is as the rest of the program expects it; else what is wrong.
-fn checked(cell: Value, later_format: bool) -> std::result::Result<Cell, String> {
+fn check_cell(cell: Value, later_format: bool) -> std::result::Result<Cell, String> {
     let Value::Object(fields) = cell else { return Err("is no object".to_string()) };
     let mut cell = Cell(fields);
-    let wrong = |field: &str, wanted: &str| Err(format!("has a {field:?} that is missing, or no {wanted}"));
-    if cell.kind() == Kind::Other && !(later_format && cell.0.get("cell_type").is_some_and(Value::is_string))
+    let invalid = |field: &str, wanted: &str| Err(format!("has a {field:?} that is missing, or no {wanted}"));
+    if cell.kind() == CellKind::Other
+        && !(later_format && cell.0.get("cell_type").is_some_and(Value::is_string))
     {
         let kind = cell.0.get("cell_type").unwrap_or(&Value::Null);
         return Err(format!("has the \"cell_type\" {kind}, where code, markdown and raw are known"));
     }
     if !cell.0.get("metadata").is_some_and(Value::is_object) {
-        return wrong("metadata", "object");
+        return invalid("metadata", "object");
     }
-    if cell.kind() == Kind::Other {
+    if cell.kind() == CellKind::Other {
         return Ok(cell);
     }
-    let Some(source) = cell.0.get("source").and_then(text) else { return wrong("source", "text") };
+    let Some(source) = cell.0.get("source").and_then(join_text) else { return invalid("source", "text") };
     cell.set_source(&source);
-    if cell.kind() == Kind::Code {
+    if cell.kind() == CellKind::Code {
         let count = cell.0.entry("execution_count").or_insert(Value::Null);
         if !(count.is_null() || count.is_u64()) {
-            return wrong("execution_count", "number");
+            return invalid("execution_count", "number");
         }
         let outputs = cell.0.entry("outputs").or_insert_with(|| json!([]));
         if !outputs.as_array().is_some_and(|outputs| outputs.iter().all(Value::is_object)) {
-            return wrong("outputs", "list of objects");
+            return invalid("outputs", "list of objects");
         }
     }
     Ok(cell)
 }
 
 /// Gives an id to each cell that has none, or one that another has: the same from run to run, so that files can be compared.
-fn name_cells(notebook: &mut Notebook) {
-    let mut taken = notebook.ids();
+fn assign_ids(notebook: &mut Notebook) {
+    let mut ids = notebook.ids();
     let mut seen = HashSet::new();
     for (at, cell) in notebook.cells.iter_mut().enumerate() {
         if !is_id(cell.id()) || !seen.insert(cell.id().to_string()) {
-            let fresh = fresh_id(&format!("cell-{}", at + 1), &taken);
+            let fresh = fresh_id(&format!("cell-{}", at + 1), &ids);
             cell.0.insert("id".to_string(), fresh.as_str().into());
-            taken.insert(fresh);
+            ids.insert(fresh);
         }
     }
 }
@@ -255,10 +271,10 @@ fn is_id(id: &str) -> bool {
 }
 
 /// An id that no cell has yet.
-pub fn fresh_id(wish: &str, taken: &HashSet<String>) -> String {
+pub fn fresh_id(wish: &str, ids: &HashSet<String>) -> String {
     let mut id = wish.to_string();
     let mut n = 1;
-    while taken.contains(&id) {
+    while ids.contains(&id) {
         n += 1;
         id = format!("{wish}-{n}");
     }
@@ -271,36 +287,27 @@ impl Notebook {
     }
 
     /// How many cells a run of it runs.
-    pub fn to_run(&self) -> usize {
+    pub fn count_runnable(&self) -> usize {
         self.cells.iter().filter(|cell| cell.runs()).count()
     }
 
     /// Makes it one of this kernel, without what an earlier run has left. No versions: they would change without need.
     pub fn prepare(&mut self) {
-        for cell in self.cells.iter_mut().filter(|cell| cell.kind() == Kind::Code && !cell.is_skipped()) {
+        for cell in self.cells.iter_mut().filter(|cell| cell.kind() == CellKind::Code && !cell.is_skipped()) {
             cell.clear();
         }
-        if let Some(Value::Object(metadata)) = self.about.get_mut("metadata") {
+        if let Some(Value::Object(metadata)) = self.fields.get_mut("metadata") {
             metadata.insert(
                 "kernelspec".to_string(),
-                json!({"display_name": "Rust (headlight)", "language": "rust", "name": "headlight"}),
+                json!({"display_name": DISPLAY_NAME, "language": "rust", "name": KERNEL_NAME}),
             );
-            metadata.insert(
-                "language_info".to_string(),
-                json!({
-                    "codemirror_mode": "rust",
-                    "file_extension": ".rs",
-                    "mimetype": "text/rust",
-                    "name": "rust",
-                    "pygments_lexer": "rust",
-                }),
-            );
+            metadata.insert("language_info".to_string(), language_info());
         }
     }
 
     /// As Jupyter writes it: sorted keys, one space for each level, a line end.
-    pub fn written(&self) -> Result<String> {
-        let mut whole = self.about.clone();
+    pub fn to_json(&self) -> Result<String> {
+        let mut whole = self.fields.clone();
         let cells = self.cells.iter().map(|cell| Value::Object(cell.0.clone())).collect();
         whole.insert("cells".to_string(), cells);
         let mut whole = Value::Object(whole);
@@ -329,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_notebook_is_told() {
+    fn what_is_no_notebook_is_refused() {
         for (text, says) in [
             ("", "is not JSON"),
             ("{", "is not JSON"),
@@ -345,8 +352,8 @@ mod tests {
             ("{\"nbformat\": 4, \"nbformat_minor\": 5, \"cells\": []}", "its \"metadata\" are missing"),
             ("{\"nbformat\": 4, \"cells\": [], \"metadata\": {}}", "its \"nbformat_minor\" is missing"),
         ] {
-            let said = parse(text).err().expect(text);
-            assert!(said.contains(says), "of {text:?} it says {said:?}");
+            let message = parse(text).err().expect(text);
+            assert!(message.contains(says), "of {text:?} it says {message:?}");
         }
         for (cell, says) in [
             ("1", "cell 1 is no object"),
@@ -354,8 +361,11 @@ mod tests {
             ("{\"cell_type\": \"raw\"}", "cell 1 has a \"metadata\" that is missing"),
             ("{\"cell_type\": \"raw\", \"metadata\": {}, \"source\": [1]}", "cell 1 has a \"source\""),
         ] {
-            let said = parse_cells(5, cell).err().expect(cell);
-            assert!(said.contains(says) && said.contains("JupyterLab"), "of {cell:?} it says {said:?}");
+            let message = parse_cells(5, cell).err().expect(cell);
+            assert!(
+                message.contains(says) && message.contains("JupyterLab"),
+                "of {cell:?} it says {message:?}"
+            );
         }
     }
 
@@ -366,7 +376,7 @@ mod tests {
             let notebook = parse_cells(minor, &format!("{cell}, {cell}")).unwrap();
             assert_eq!(ids(&notebook), ["cell-1", "cell-2"], "in format 4.{minor}");
             assert_eq!(notebook.cells[0].source(), "a\nb");
-            assert!(notebook.written().unwrap().contains("\"nbformat_minor\": 5"));
+            assert!(notebook.to_json().unwrap().contains("\"nbformat_minor\": 5"));
         }
         let named = |id: &str| cell.replacen('{', &format!("{{\"id\": {id}, "), 1);
         for (given, expected) in [
@@ -393,8 +403,8 @@ mod tests {
         )
         .unwrap();
         notebook.prepare();
-        let text = notebook.written().unwrap();
-        assert_eq!(parse(&text).unwrap().written().unwrap(), text);
+        let text = notebook.to_json().unwrap();
+        assert_eq!(parse(&text).unwrap().to_json().unwrap(), text);
         assert!(text.ends_with("}\n") && text.starts_with("{\n \"cells\": [\n  {\n   \"cell_type\""));
         assert!(!text.contains("execution\":") && !text.contains("version\":"), "{text}");
         assert!(text.find("alpha").unwrap() < text.find("zeta").unwrap());
@@ -411,7 +421,8 @@ mod tests {
         };
         let mut notebook = parse_cells(5, &format!("{}, {}", cell("skip-execution"), cell("other"))).unwrap();
         notebook.prepare();
-        let left: Vec<_> = notebook.cells.iter().map(|cell| (cell.count(), cell.outputs().len())).collect();
-        assert_eq!((left, notebook.to_run()), (vec![(Some(3), 1), (None, 0)], 1));
+        let left: Vec<_> =
+            notebook.cells.iter().map(|cell| (cell.execution_count(), cell.outputs().len())).collect();
+        assert_eq!((left, notebook.count_runnable()), (vec![(Some(3), 1), (None, 0)], 1));
     }
 }

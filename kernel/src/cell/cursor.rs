@@ -1,0 +1,77 @@
+//! What stands at the cursor, and what is told of it.
+
+/// Documentation without the lines of its examples that rustdoc hides.
+pub fn without_hidden_lines(documentation: &str) -> String {
+    // A heading is of words.
+    let is_code = |text: &str| text.contains([';', '(', '{', '}', ':']);
+    let hidden = |line: &str| line == "#" || line.strip_prefix("# ").is_some_and(is_code);
+    let lines: Vec<&str> = documentation.lines().filter(|line| !hidden(line)).collect();
+    lines.join("\n")
+}
+
+/// The name at a byte of the code, with the path or the calls that lead to it: where they start and where it ends.
+pub fn name_around(code: &str, at: usize) -> Option<(usize, usize)> {
+    let bytes = code.as_bytes();
+    let in_name = |at: usize| bytes.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let mut end = at.min(bytes.len());
+    while in_name(end) {
+        end += 1;
+    }
+    // Behind an opening bracket it is the function that is asked for.
+    while end > 0 && matches!(bytes[end - 1], b'(' | b'!' | b'?' | b';' | b' ') {
+        end -= 1;
+    }
+    if end == 0 || !in_name(end - 1) {
+        return None;
+    }
+    let mut start = end;
+    let mut depth = 0;
+    while start > 0 {
+        match bytes[start - 1] {
+            b')' | b']' | b'>' => depth += 1,
+            b'(' | b'[' | b'<' if depth > 0 => depth -= 1,
+            _ if depth > 0 => {}
+            b':' | b'.' | b'?' => {}
+            _ if in_name(start - 1) => {}
+            _ => break,
+        }
+        start -= 1;
+    }
+    code.is_char_boundary(start).then_some((start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_lines_of_examples_are_left_out() {
+        let docs = "Opens.\n# Errors\nNone.\n# use a::b;\nlet x = 1;\n# Ok::<(), E>(())\n#\n";
+        assert_eq!(without_hidden_lines(docs), "Opens.\n# Errors\nNone.\nlet x = 1;");
+    }
+
+    #[test]
+    fn a_name_is_found_around_the_cursor() {
+        for (code, at, name) in [
+            ("Model::open", 9, "Model::open"),
+            ("Model::open", 2, "Model"),
+            ("let r = model.run_with_cache(\"a b\")?;", 20, "model.run_with_cache"),
+            (
+                "let p = model.run_with_cache(\"a b\")?.pattern(1)?;",
+                43,
+                "model.run_with_cache(\"a b\")?.pattern",
+            ),
+            ("show(", 5, "show"),
+            ("Vec::<i32>::new()", 13, "Vec::<i32>::new"),
+            ("f(model)", 4, "model"),
+        ] {
+            assert_eq!(
+                name_around(code, at).map(|(start, end)| &code[start..end]),
+                Some(name),
+                "{code} at {at}"
+            );
+        }
+        assert_eq!(name_around("1 + é", 6), None);
+        assert_eq!(name_around("", 0), None);
+    }
+}

@@ -1,0 +1,6 @@
+//! Notebooks as pages of HTML.
+
+pub mod ansi;
+pub mod highlight;
+pub mod markdown;
+pub mod page;

@@ -1,0 +1,184 @@
+//! What cargo has built, kept where no later build changes it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+use crate::shim::protocol::RustcInvocation;
+
+/// Whether it is what rustc makes of a crate for others to use.
+pub fn is_library(path: &Path) -> bool {
+    path.extension().and_then(|kind| kind.to_str()).is_some_and(|kind| KINDS.contains(&kind))
+}
+
+const KINDS: [&str; 3] = ["rmeta", "rlib", std::env::consts::DLL_EXTENSION];
+
+/// Links the libraries that a call of rustc refers to into folders of its own: a later build, for another kernel, must not change
+/// them. The call is rewritten accordingly.
+pub fn preserve(file: &Path, target: &Path, folder: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+    let mut invocation = RustcInvocation::read(file)?;
+    let mut places: BTreeMap<String, String> = BTreeMap::new();
+    let under = target.to_string_lossy().into_owned();
+    for word in &mut invocation.arguments {
+        let Some(start) = word.find(&under).filter(|at| word[*at..].contains("deps")) else { continue };
+        let deps = Path::new(&word[start..]).ancestors().find(|path| path.ends_with("deps"));
+        let Some(deps) = deps.map(|path| path.to_string_lossy().into_owned()) else { continue };
+        if !places.contains_key(&deps) {
+            let place = deps_folder(folder, places.len());
+            fs::create_dir_all(&place)?;
+            for entry in fs::read_dir(&deps)? {
+                let path = entry?.path();
+                if is_library(&path) && is_wanted(&path) {
+                    link_or_copy(&path, &place.join(path.file_name().unwrap_or_default()))?;
+                }
+            }
+            places.insert(deps.clone(), place.to_string_lossy().into_owned());
+        }
+        *word = word.replace(&deps, &places[&deps]);
+    }
+    invocation.write(file)
+}
+
+/// The folders of `preserve`, by number.
+fn deps_folder(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("deps-{number}"))
+}
+
+/// A file in a second place. What rustc makes it replaces; others, linkers too, may write in place.
+fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_file(to)?;
+    }
+    let is_replaced = from.extension().is_some_and(|kind| kind == "rlib" || kind == "rmeta");
+    if is_replaced && fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    fs::copy(from, to)?;
+    // By times cargo tells what is to be built again.
+    let file = File::options().append(true).open(to).or_else(|_| File::open(to))?;
+    Ok(file.set_modified(fs::metadata(from)?.modified()?)?)
+}
+
+/// A copy of a build folder, for cargo to go on in, without what rustc needs to compile step by step.
+pub fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        let place = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            if !path.ends_with("incremental") {
+                copy(&path, &place, is_wanted)?;
+            }
+        } else if path.is_file() && is_wanted(&path) {
+            link_or_copy(&path, &place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts what a template keeps of a crate where rustc was asked to make it; false if the template lacks that crate. Cargo may
+/// want to build it again, for a variable or the time of a file has changed; but rustc can make another crate of the same
+/// source, under the same name, to which nothing fits that was linked to the first.
+pub fn restore(template: &Path, arguments: &[String]) -> Result<bool> {
+    let option = |name: &str| arguments.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
+    let hash = arguments.iter().find_map(|word| word.strip_prefix("extra-filename="));
+    let (Some(name), Some(hash), Some(out)) = (option("--crate-name"), hash, option("--out-dir")) else {
+        return Ok(false);
+    };
+    let mut is_restored = false;
+    for deps in (0..).map(|number| deps_folder(template, number)).take_while(|deps| deps.exists()) {
+        for kind in KINDS {
+            let prefix = if kind.starts_with('r') { "lib" } else { std::env::consts::DLL_PREFIX };
+            let file = format!("{prefix}{name}{hash}.{kind}");
+            if deps.join(&file).exists() {
+                // Whole, for others read what is there; with the time of now, at which cargo takes it to be made.
+                let copy = tempfile::Builder::new().tempfile_in(out)?.into_temp_path();
+                fs::copy(deps.join(&file), &copy)?;
+                copy.persist(Path::new(out).join(&file))?;
+                is_restored = true;
+            }
+        }
+    }
+    Ok(is_restored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kind of change that has cargo build again (variables, times, its own version) comes to the same calls of rustc.
+    #[test]
+    fn what_the_template_has_is_never_made_anew() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (template, out) = (folder.path().join("template"), folder.path().join("out"));
+        let dynamic = |name: &str| format!("{}{name}", std::env::consts::DLL_PREFIX);
+        let (derive, library) = (
+            dynamic(&format!("derive-2{}", std::env::consts::DLL_SUFFIX)),
+            dynamic(&format!("session-3{}", std::env::consts::DLL_SUFFIX)),
+        );
+        for (number, file) in [(0, "libserde-1.rmeta"), (0, "libserde-1.rlib"), (0, &library), (1, &derive)] {
+            fs::create_dir_all(deps_folder(&template, number))?;
+            fs::write(deps_folder(&template, number).join(file), "the template's")?;
+        }
+        for (name, hash, files) in [
+            ("serde", "-1", &["libserde-1.rmeta", "libserde-1.rlib"][..]),
+            ("derive", "-2", &[&derive]),
+            ("session", "-3", &[&library]),
+            // With other features or of another version; not for others to link to.
+            ("serde", "-9", &[]),
+            ("build_script_build", "-1", &[]),
+        ] {
+            fs::create_dir_all(&out)?;
+            for file in files {
+                fs::write(out.join(file), "an earlier one")?;
+            }
+            let arguments = [
+                "--crate-name",
+                name,
+                "src/lib.rs",
+                "-C",
+                &format!("extra-filename={hash}"),
+                "--out-dir",
+                &out.to_string_lossy(),
+            ]
+            .map(str::to_string);
+            assert_eq!(restore(&template, &arguments)?, !files.is_empty(), "{name}{hash}");
+            assert_eq!(fs::read_dir(&out)?.count(), files.len(), "{name}{hash}");
+            for file in files {
+                assert_eq!(fs::read_to_string(out.join(file))?, "the template's", "{name}{hash}");
+            }
+            fs::remove_dir_all(&out)?;
+        }
+        assert!(!restore(&template, &["-vV".to_string()])?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_copy_of_a_build_is_as_old_and_changes_nothing_there() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        let files =
+            ["deps/liba-1.rlib", "deps/libb-1.rlib", "deps/a-1.d", ".fingerprint/a-1/invoked.timestamp"];
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        for file in files.iter().chain(&["incremental/a/x"]) {
+            fs::create_dir_all(from.join(file).parent().unwrap_or(&from))?;
+            fs::write(from.join(file), "first")?;
+            File::options().append(true).open(from.join(file))?.set_modified(old)?;
+        }
+        copy(&from, &to, &|path| !path.ends_with("libb-1.rlib"))?;
+        let there: Vec<bool> = files.iter().map(|file| to.join(file).exists()).collect();
+        assert_eq!(there, [true, false, true, true]);
+        assert!(!to.join("incremental").exists());
+        for file in [files[0], files[2], files[3]] {
+            assert_eq!(fs::metadata(to.join(file))?.modified()?, old, "{file}");
+        }
+        // As cargo writes.
+        fs::write(to.join(files[3]), "second")?;
+        assert_eq!(fs::read_to_string(from.join(files[3]))?, "first");
+        // Done again, as after a build that was cut short.
+        copy(&from, &to, &|_| true)?;
+        assert!(files.iter().all(|file| fs::read_to_string(to.join(file)).is_ok_and(|text| text == "first")));
+        Ok(())
+    }
+}
