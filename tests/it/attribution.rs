@@ -332,7 +332,7 @@ fn what_cannot_be_attributed_is_refused() -> Result<()> {
             "a wrong token out of range",
             nothing(logit_bias(&model, 1, 9999)),
             ErrorKind::Input,
-            &["9999", "to_single_token"],
+            &["9999", "ids are 0 to 159"],
         ),
         (
             "a run of another model",
