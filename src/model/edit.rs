@@ -28,7 +28,7 @@ impl Edit {
     }
 
     /// Says that positions before this one stay as they are.
-    pub(crate) fn from_position(self, first_position: usize) -> Edit {
+    pub(crate) fn starting_at(self, first_position: usize) -> Edit {
         Edit { first_position, ..self }
     }
 

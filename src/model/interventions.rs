@@ -161,7 +161,7 @@ impl Model {
                 &activation.contiguous()?,
             )?)
         };
-        Ok(self.with_edit(Edit::new(what, vec![(hook, Arc::new(change))]).from_position(first)))
+        Ok(self.with_edit(Edit::new(what, vec![(hook, Arc::new(change))]).starting_at(first)))
     }
 
     /// The model with a direction added to an activation at every position: steering (Turner et al. 2023).

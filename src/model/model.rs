@@ -124,7 +124,7 @@ impl Model {
         self.bos.as_ref().ok().copied()
     }
 
-    /// Whether [`bos`](Model::bos) is put before text unless [`no_bos`] or [`with_bos`] says otherwise: TransformerLens's
+    /// Whether [`bos`](Model::bos) is put before text unless [`no_bos`](crate::no_bos) or [`with_bos`](crate::with_bos) says otherwise: TransformerLens's
     /// `default_prepend_bos`, true but for families that were trained without one (GPT-NeoX, and so Pythia, and Qwen).
     pub fn prepends_bos(&self) -> bool {
         self.network.prepends_bos()

@@ -159,7 +159,7 @@ impl Model {
     /// - a folder: `config.json`, `model.safetensors` (or the shards of `model.safetensors.index.json`, or
     ///   `pytorch_model.bin`), and `tokenizer.json` or `vocab.json` with `merges.txt`
     /// - a GGUF file, whose weights become f32
-    /// - a name that [`known_models`] lists, as `"gpt2"`, or any `owner/name` of the Hugging Face hub, with `@revision`
+    /// - a name that [`known_models`](crate::known_models) lists, as `"gpt2"`, or any `owner/name` of the Hugging Face hub, with `@revision`
     ///   after it if one wants. What is not in the cache that Python's libraries share is fetched into it.
     ///
     /// What is a path that exists goes before a name. The hub is asked only for files that the cache does not hold;

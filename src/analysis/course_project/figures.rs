@@ -45,7 +45,7 @@ pub fn published_attention() -> Result<Vec<NamedTensor>> {
 }
 
 /// The published "QK interaction" of layer 11 of each of the four sequences, under tokens' names although its rows and
-/// columns are heads: [`qk_as_published`](crate::analysis::qk_as_published) computes it.
+/// columns are heads: [`qk_as_published`](crate::analysis::course_project::qk_as_published) computes it.
 ///
 /// ```
 /// use headlight::analysis::course_project::published_qk;

@@ -1,7 +1,7 @@
 //! Which heads are of a kind: scores against thresholds, and thresholds from the variance of attention.
 //!
 //! The original project's idea is a threshold that follows the variance of attention. Its code compared one number a
-//! sequence with half the mean variance of attention rows; see [`as_published`](crate::analysis::as_published).
+//! sequence with half the mean variance of attention rows; see [`as_published`](crate::analysis::course_project::as_published).
 //! Here every head is compared with itself.
 
 use std::fmt;
