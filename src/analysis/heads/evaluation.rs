@@ -29,7 +29,7 @@ impl Evaluation {
     /// be nothing by nothing, as in scikit-learn.
     ///
     /// ```
-    /// use headlight::prelude::*;
+    /// use headlight::analysis::Evaluation;
     /// let evaluation = Evaluation::of(&[true, true, true, true], &[false, true, false, true], 1.0)?;
     /// assert_eq!((evaluation.precision(), evaluation.recall()), (0.5, 1.0));
     /// # Ok::<(), headlight::Error>(())
