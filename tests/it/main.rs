@@ -1,5 +1,5 @@
-//! All that can share a process. `tests/memory.rs` counts its allocations, and `tests/stopping.rs` asks work to stop, so each has one
-//! to itself.
+//! All that can share a process. `tests/memory.rs` and `tests/fuzz_opening.rs` have allocators of their own, and `tests/stopping.rs`
+//! asks work to stop, so each has one to itself.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -13,7 +13,6 @@ mod detection;
 mod documents;
 mod errors;
 mod figure;
-mod fuzz_opening;
 mod gguf;
 mod goldens;
 mod hub;

@@ -3,7 +3,9 @@
 //! HEADLIGHT_FUZZ_CASES sets how many (2,000 by default), HEADLIGHT_FUZZ_SEED where drawing begins (0). Every case
 //! has a seed of its own, so that one alone can be run again: HEADLIGHT_FUZZ_CASES=1 with the seed that is printed.
 
-use crate::common::gguf_file;
+mod common;
+
+use common::gguf_file;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::common::folder::{Folder, Weight, Weights, small_bpe, tokenizer_json, with_header};
+use common::folder::{Folder, Weight, Weights, small_bpe, tokenizer_json, with_header};
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 use rand::seq::{IndexedRandom, IteratorRandom};
