@@ -34,15 +34,26 @@ fn obeyed(c: char) -> bool {
 
 /// Text for XML and HTML, in content and in quoted attributes.
 pub(crate) fn for_markup(text: &str) -> String {
+    escaped(text, &[('"', "&quot;"), ('\'', "&#39;")])
+}
+
+/// Text for Plotly, which would otherwise read tags, `$math$` and `%{templates}` in it.
+pub(crate) fn for_plotly(text: &str) -> String {
+    escaped(text, &[('$', "&#36;"), ('%', "&#37;")])
+}
+
+/// Text on one line without tags and entities, and without what else a reader would obey.
+fn escaped(text: &str, others: &[(char, &str)]) -> String {
     let mut out = String::with_capacity(text.len());
     for c in plain(text).chars() {
         match c {
             '&' => out.push_str("&amp;"),
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
+            c => match others.iter().find(|(other, _)| *other == c) {
+                Some((_, entity)) => out.push_str(entity),
+                None => out.push(c),
+            },
         }
     }
     out

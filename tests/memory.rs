@@ -62,6 +62,19 @@ fn peak_of<T>(work: impl FnOnce() -> Result<T>) -> Result<usize> {
     Ok(PEAK.load(Ordering::Relaxed) - before)
 }
 
+/// What analyses of the stream read.
+const STREAM: [Site; 9] = [
+    Site::Embed,
+    Site::PosEmbed,
+    Site::ResidPre,
+    Site::Ln1Scale,
+    Site::Ln1Normalized,
+    Site::Z,
+    Site::MlpOut,
+    Site::ResidPost,
+    Site::LnFinalScale,
+];
+
 const MIB: usize = 1 << 20;
 /// What the documentation states.
 const BUDGET: usize = 512 * MIB;
@@ -246,17 +259,6 @@ fn works<'a>(model: &'a Model, folder: &'a Folder) -> Vec<Work<'a>> {
     // A square for each head, and one alone.
     let pattern = move || kept(1500, &[Site::Pattern])?.pattern(0);
     let head = move || pattern()?.select("head", 0);
-    let stream = [
-        Site::Embed,
-        Site::PosEmbed,
-        Site::ResidPre,
-        Site::Ln1Scale,
-        Site::Ln1Normalized,
-        Site::Z,
-        Site::MlpOut,
-        Site::ResidPost,
-        Site::LnFinalScale,
-    ];
     let qk = move || qk_circuit(model, head_of(1, 0));
     let ov = move || ov_circuit(model, head_of(1, 0));
     let metric = Metric::LogProb { token: 5, position: None };
@@ -295,11 +297,11 @@ fn works<'a>(model: &'a Model, folder: &'a Folder) -> Vec<Work<'a>> {
         "paths": path_patching(model, ids(300), ids(300), PathReceiver::Logits, &of_paths);
         "slopes": attribution_patching(model, ids(600), ids(600), Site::Pattern, &of_slopes);
         "head scores": head_scores(model, &HeadKind::ALL, &RepeatedTokens { length: 400, batch: 4, seed: 0 });
-        "a lens": logit_lens(model, &kept(1500, &stream)?);
-        "scores by component": decompose_attn_scores(model, &kept(300, &stream)?, head_of(1, 0));
-        "their spread": attn_score_spread(model, &kept(700, &stream)?, head_of(1, 0));
-        "a stack": apply_ln_to_stack(model, &full_resid_decomposition(model, &kept(2500, &stream)?)?, &kept(2500, &stream)?);
-        "a head from its weights": qk()?.pattern(&kept(1500, &stream)?);
+        "a lens": logit_lens(model, &kept(1500, &STREAM)?);
+        "scores by component": decompose_attn_scores(model, &kept(300, &STREAM)?, head_of(1, 0));
+        "their spread": attn_score_spread(model, &kept(700, &STREAM)?, head_of(1, 0));
+        "a stack": apply_ln_to_stack(model, &full_resid_decomposition(model, &kept(2500, &STREAM)?)?, &kept(2500, &STREAM)?);
+        "a head from its weights": qk()?.pattern(&kept(1500, &STREAM)?);
         "positions": qk()?.previous_token_mass();
         "positions alone": qk()?.position_pattern(2500);
         "a full circuit": ov()?.between_tokens(ids(2500));
@@ -326,17 +328,7 @@ fn an_analysis_takes_what_it_asked_for() -> Result<()> {
     let (model, folder) = (small(2, 8, vocab, 3000).open()?, Folder::new());
     let ids = tokens(1, len, vocab).remove(0);
     let of = |sites: &[Site]| model.run_with_options(ids.clone(), &RunOptions::only(sites.iter().copied()));
-    let stream = of(&[
-        Site::Embed,
-        Site::PosEmbed,
-        Site::ResidPre,
-        Site::Ln1Scale,
-        Site::Ln1Normalized,
-        Site::Z,
-        Site::MlpOut,
-        Site::ResidPost,
-        Site::LnFinalScale,
-    ])?;
+    let stream = of(&STREAM)?;
     let short = model.run_with_cache(ids[..300].to_vec())?;
     let (logits, patterns) = (of(&[Site::UnembedOut])?, of(&[Site::Pattern, Site::AttnScores])?);
     let pattern = patterns.pattern(0)?;

@@ -17,13 +17,14 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::figure::label::{cut, for_plotly};
+use crate::figure::label::cut;
 use crate::figure::pixels;
 use crate::figure::scale::{CHOSEN, FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
 use crate::figure::scene::{
     Area, AxisScale, CHIP_FONT, Cells, Chip, Grid, Item, Marks, Panel, Scene, Series, Side, TABLE_FONT,
     TABLE_ROW, Text, Thumbnails, TokenChips, cell_text,
 };
+use crate::markup::for_plotly;
 
 const MONO: &str = "Hack, 'DejaVu Sans Mono', Menlo, Consolas, monospace";
 const SANS: &str = "Ubuntu, 'Helvetica Neue', Arial, sans-serif";

@@ -118,22 +118,6 @@ pub(super) fn padded(text: &str, columns: usize, right: bool) -> String {
     if right { space + text } else { text.to_string() + &space }
 }
 
-/// Text for Plotly, which would otherwise read tags, `$math$` and `%{templates}` in it.
-pub(super) fn for_plotly(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in plain(text).chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '$' => out.push_str("&#36;"),
-            '%' => out.push_str("&#37;"),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

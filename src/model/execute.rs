@@ -77,7 +77,7 @@ impl Model {
     }
 
     /// Fails if what such a run takes at once, with what its tap keeps, is more than what is free.
-    pub(super) fn has_room(&self, start: &Start, past: Option<&Past>, tap: &Edited) -> Result<()> {
+    fn has_room(&self, start: &Start, past: Option<&Past>, tap: &Edited) -> Result<()> {
         let dims = match start {
             Start::Tokens(ids) => ids.dims(),
             Start::Residual { stream, .. } => stream.dims(),
@@ -143,7 +143,7 @@ impl Model {
 }
 
 /// Applies edits, then shows the outcome to another tap.
-pub(super) struct Edited<'a> {
+struct Edited<'a> {
     edits: &'a [Edit],
     offset: usize,
     inner: &'a mut dyn Tap,
@@ -151,7 +151,7 @@ pub(super) struct Edited<'a> {
 
 impl Edited<'_> {
     /// The most that a change takes of an activation that is kept as well, where each has such a size.
-    pub(super) fn beside_what_is_kept(&self, size: impl Fn(&Hook) -> u64) -> u64 {
+    fn beside_what_is_kept(&self, size: impl Fn(&Hook) -> u64) -> u64 {
         let kept = self.edits.iter().flat_map(Edit::hooks).filter(|hook| self.keeps(*hook));
         kept.map(|hook| size(&hook).saturating_mul(CHANGING)).max().unwrap_or(0)
     }

@@ -144,7 +144,7 @@ impl Model {
 
     /// The heads of an activation: those of keys are not named as query heads are, where they are fewer.
     pub(crate) fn head_axis_at(&self, site: Site) -> Axis {
-        let prefix = if site.is_kv() && self.spec().queries_per_kv_head > 1 { "KV" } else { "H" };
+        let prefix = if site.is_kv() && self.spec().shares_kv() { "KV" } else { "H" };
         Axis::labelled("head", numbered(prefix, self.heads_at(site)))
     }
 }

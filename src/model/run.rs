@@ -140,7 +140,7 @@ impl Run {
                     Axis::labelled(kind.name(), self.tokens[0].shared_labels())
                 }
                 (AxisKind::Head | AxisKind::KvHead, Some(layer)) => {
-                    let shared = *kind == AxisKind::KvHead && self.spec.queries_per_kv_head > 1;
+                    let shared = *kind == AxisKind::KvHead && self.spec.shares_kv();
                     let prefix = format!("L{layer}{}", if shared { "KV" } else { "H" });
                     Axis::labelled(kind.name(), numbered(&prefix, len))
                 }

@@ -29,7 +29,7 @@ impl Model {
     /// ```
     pub fn weight(&self, name: &str) -> Result<NamedTensor> {
         let n_layers = self.dims().n_layers;
-        let shared = self.network.shares_kv();
+        let shared = self.spec().shares_kv();
         let (layer, path) = match name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) {
             Some((layer, path)) => match layer.parse::<usize>() {
                 Ok(number) if number < n_layers && number.to_string() == layer => (Some(number), path),
@@ -42,7 +42,7 @@ impl Model {
         if let Some(param) = Param::all().filter(has).find(|param| param.path(shared) == path)
             && let Some(tensor) = self.network.param(param, layer.unwrap_or(0))?
         {
-            return NamedTensor::new(name, tensor.clone(), self.weight_axes(param, &tensor, layer, shared));
+            return named_weight(name, param, tensor, layer, shared);
         }
         // A weight that query heads share has TransformerLens's mark; without the mark it is each head's.
         if let Some(param) = Param::all().find(|param| shared && param.is_kv() && param.path(false) == path)
@@ -50,12 +50,7 @@ impl Model {
         {
             let kept = self.required_param(param, layer)?;
             self.has_room_for_copies(name, &kept, self.spec().queries_per_kv_head)?;
-            let tensor = self.head_param(param, layer)?;
-            return NamedTensor::new(
-                name,
-                tensor.clone(),
-                self.weight_axes(param, &tensor, Some(layer), false),
-            );
+            return named_weight(name, param, self.head_param(param, layer)?, Some(layer), false);
         }
         // By its last part: one of the model, or one of every layer.
         let by_short = |marked: bool| {
@@ -66,12 +61,7 @@ impl Model {
         match found.as_slice() {
             [param] if param.is_in_block() => self.weight_of_all_layers(name, *param, shared),
             [param] => {
-                let tensor = self.required_param(*param, 0)?;
-                NamedTensor::new(
-                    param.path(shared),
-                    tensor.clone(),
-                    self.weight_axes(*param, &tensor, None, shared),
-                )
+                named_weight(param.path(shared), *param, self.required_param(*param, 0)?, None, shared)
             }
             [] => match by_short(false).find(|param| shared && param.is_kv()) {
                 Some(param) => self.weight_of_all_layers(name, param, false),
@@ -102,7 +92,7 @@ impl Model {
             |layer| if shared { self.required_param(param, layer) } else { self.head_param(param, layer) };
         let tensors = (0..n_layers).map(tensor).collect::<Result<Vec<_>>>()?;
         let mut axes = vec![self.layer_axis()];
-        axes.extend(self.weight_axes(param, &tensors[0], None, shared));
+        axes.extend(weight_axes(param, &tensors[0], None, shared));
         NamedTensor::new(name, Tensor::stack(&tensors, 0)?, axes)
     }
 
@@ -114,7 +104,7 @@ impl Model {
     /// As [`param`](Model::param), of what every model has.
     pub(crate) fn required_param(&self, param: Param, layer: usize) -> Result<Tensor> {
         self.network.param(param, layer)?.ok_or_else(|| {
-            let name = param.path(self.network.shares_kv());
+            let name = param.path(self.spec().shares_kv());
             Error::new(ErrorKind::Address, format!("there is no weight `{name}` in layer {layer}"))
         })
     }
@@ -152,16 +142,6 @@ impl Model {
             Some(guess) => error.help(format!("did you mean `{guess}`?")),
             None => error.help("names are TransformerLens's: W_E, W_pos, W_Q, blocks.0.attn.W_O, ln_final.w"),
         })
-    }
-
-    fn weight_axes(&self, param: Param, tensor: &Tensor, layer: Option<usize>, shared: bool) -> Vec<Axis> {
-        let prefix = if shared && param.is_kv() { "KV" } else { "H" };
-        let prefix = layer.map_or(prefix.to_string(), |layer| format!("L{layer}{prefix}"));
-        let axis = |(&name, &len): (&&'static str, &usize)| match name {
-            "head" => Axis::labelled(name, numbered(&prefix, len)),
-            _ => Axis::unlabelled(name, len),
-        };
-        param.axes().iter().zip(tensor.dims()).map(axis).collect()
     }
 
     /// The same model with its layer norms folded into the weights, writing weights and unembedding centred and
@@ -226,4 +206,26 @@ fn repeated(x: &Tensor, dim: usize, times: usize) -> Result<Tensor> {
     let mut joined = x.dims().to_vec();
     joined[dim] *= times;
     Ok(x.unsqueeze(dim + 1)?.broadcast_as(copies)?.reshape(joined)?)
+}
+
+/// A weight of one layer, or of the model; `shared` where its heads are those of keys and values, which query heads share.
+fn named_weight(
+    name: &str,
+    param: Param,
+    tensor: Tensor,
+    layer: Option<usize>,
+    shared: bool,
+) -> Result<NamedTensor> {
+    let axes = weight_axes(param, &tensor, layer, shared);
+    NamedTensor::new(name, tensor, axes)
+}
+
+fn weight_axes(param: Param, tensor: &Tensor, layer: Option<usize>, shared: bool) -> Vec<Axis> {
+    let prefix = if shared && param.is_kv() { "KV" } else { "H" };
+    let prefix = layer.map_or(prefix.to_string(), |layer| format!("L{layer}{prefix}"));
+    let axis = |(&name, &len): (&&'static str, &usize)| match name {
+        "head" => Axis::labelled(name, numbered(&prefix, len)),
+        _ => Axis::unlabelled(name, len),
+    };
+    param.axes().iter().zip(tensor.dims()).map(axis).collect()
 }

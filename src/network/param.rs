@@ -213,11 +213,6 @@ impl Network {
         })
     }
 
-    /// Whether several query heads share keys and values.
-    pub(crate) fn shares_kv(&self) -> bool {
-        self.dims.n_key_value_heads < self.dims.n_heads
-    }
-
     /// Every weight under TransformerLens's name for it, in TransformerLens's shape.
     pub(crate) fn weights(&self) -> Result<Vec<(String, Tensor)>> {
         let mut all = Vec::new();
@@ -225,7 +220,7 @@ impl Network {
             all.extend(self.param(param, layer)?.map(|tensor| (name, tensor)));
             Ok(())
         };
-        let shared = self.shares_kv();
+        let shared = self.spec().shares_kv();
         for param in FIRST {
             push(param.path(shared).into(), param, 0)?;
         }

@@ -100,6 +100,11 @@ impl ArchSpec {
         }
     }
 
+    /// Whether several query heads share keys and values.
+    pub(crate) fn shares_kv(&self) -> bool {
+        self.queries_per_kv_head > 1
+    }
+
     /// Whether a model of this spec has such an activation.
     pub fn has(&self, site: Site) -> bool {
         self.missing_reason(site).is_none()
