@@ -28,7 +28,7 @@ enum Shape {
 }
 
 /// A weight that is drawn when it is written, so that one at a time is in memory.
-struct Visualize {
+struct RandomWeight {
     shape: Vec<usize>,
     seed: u64,
     /// Where it is not random.
@@ -38,7 +38,7 @@ struct Visualize {
 /// The standard deviation of weights, as GPT-2 begins.
 const DEVIATION: f32 = 0.02;
 
-impl View for &Visualize {
+impl View for &RandomWeight {
     fn dtype(&self) -> Dtype {
         Dtype::BF16
     }
@@ -68,7 +68,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Shape::Gpt2Medium => gpt2_medium(),
         Shape::Llama1b => llama_1b(),
     };
-    let drawn: Vec<(String, Visualize)> = shapes
+    let drawn: Vec<(String, RandomWeight)> = shapes
         .into_iter()
         .enumerate()
         .map(|(seed, (name, shape))| {
@@ -77,7 +77,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 (false, 1) => Some(1.0),
                 _ => None,
             };
-            (name, Visualize { shape, seed: seed as u64, fill })
+            (name, RandomWeight { shape, seed: seed as u64, fill })
         })
         .collect();
     let numbers: usize = drawn.iter().map(|(_, weight)| weight.shape.iter().product::<usize>()).sum();

@@ -52,20 +52,20 @@ pub(super) struct Scale {
 impl Scale {
     /// The scale that suits the numbers: symmetric for signed ones, from zero for the others. Probabilities
     /// end at 1, or at a round number below where the largest is under a half.
-    pub fn of(values: &[f32], meaning: ValueKind) -> Scale {
+    pub fn of(values: &[f32], value_kind: ValueKind) -> Scale {
         let finite = values.iter().map(|v| f64::from(*v)).filter(|v| v.is_finite());
-        let largest = finite.fold(0.0_f64, |most, v| match meaning {
+        let largest = finite.fold(0.0_f64, |most, v| match value_kind {
             ValueKind::Signed => most.max(v.abs()),
             _ => most.max(v),
         });
-        let high = match meaning {
+        let high = match value_kind {
             ValueKind::Score => 1.0,
             ValueKind::Probability if largest >= 0.5 || largest == 0.0 => 1.0,
             _ if largest == 0.0 => 1.0,
             ValueKind::Probability | ValueKind::Magnitude => round_up(largest),
             ValueKind::Signed => rounded(largest),
         };
-        match meaning {
+        match value_kind {
             ValueKind::Signed => Scale { low: -high, high, title: "value", diverging: true },
             ValueKind::Probability => Scale { low: 0.0, high, title: "probability", diverging: false },
             ValueKind::Score => Scale { low: 0.0, high, title: "score", diverging: false },
@@ -74,16 +74,20 @@ impl Scale {
     }
 
     /// The scale of a matrix by itself.
-    pub fn of_matrix(values: &[f32], meaning: ValueKind) -> Scale {
-        if values.len() > PIXELS { Scale::of_pixels(values, meaning) } else { Scale::of(values, meaning) }
+    pub fn of_matrix(values: &[f32], value_kind: ValueKind) -> Scale {
+        if values.len() > PIXELS {
+            Scale::of_pixels(values, value_kind)
+        } else {
+            Scale::of(values, value_kind)
+        }
     }
 
     /// The scale of so many numbers that each is a pixel: of probabilities it ends where one in 500 is larger. A long text's first
     /// queries have few keys, and so more attention for each than any other.
-    fn of_pixels(values: &[f32], meaning: ValueKind) -> Scale {
+    fn of_pixels(values: &[f32], value_kind: ValueKind) -> Scale {
         const LARGER: usize = 500;
-        if meaning != ValueKind::Probability {
-            return Scale::of(values, meaning);
+        if value_kind != ValueKind::Probability {
+            return Scale::of(values, value_kind);
         }
         let mut finite: Vec<f32> = values.iter().copied().filter(|value| value.is_finite()).collect();
         let place = finite.len() - finite.len().div_ceil(LARGER);
@@ -91,7 +95,7 @@ impl Scale {
             true => 0.0,
             false => *finite.select_nth_unstable_by(place, f32::total_cmp).1,
         };
-        Scale::of(&[end], meaning)
+        Scale::of(&[end], value_kind)
     }
 
     /// Whether the scale has two sides.

@@ -138,7 +138,7 @@ fn multiples(named: &NamedTensor) -> Result<String> {
     let matrices: Vec<&[f32]> = values.chunks(size).collect();
     let telling = most_telling(&matrices, columns.len());
     let mut order: Vec<usize> = (0..facets.len()).collect();
-    // The one that the picture enlarges comes first.
+    // The most telling one comes first, whichever a picture enlarges.
     order.retain(|i| *i != telling);
     order.insert(0, telling);
     let whole = if size <= 400 { WHOLE } else { 1 };

@@ -16,7 +16,7 @@ use header::Header;
 pub(crate) struct Gguf {
     pub config: String,
     pub weights: Weights,
-    pub tokenizer: Option<tokenizer::TensorInfo>,
+    pub tokenizer: Option<tokenizer::UnreadTokenizer>,
 }
 
 pub(crate) fn read(path: &Path, device: &Device) -> Result<Gguf> {

@@ -12,14 +12,14 @@ const CONTROL: f64 = 3.0;
 const USER_DEFINED: f64 = 4.0;
 
 /// A file's tokenizer, as far as it was made: reading it takes as long as reading the weights.
-pub(crate) struct TensorInfo {
+pub(crate) struct UnreadTokenizer {
     origin: String,
     /// The text of a `tokenizer.json`.
     json: String,
     pieces: Option<Pieces>,
 }
 
-impl TensorInfo {
+impl UnreadTokenizer {
     pub(crate) fn read(self) -> Result<Tokenizer> {
         let tokenizer = Tokenizer::from_bytes(&self.origin, self.json.as_bytes())?;
         Ok(match self.pieces {
@@ -30,7 +30,7 @@ impl TensorInfo {
 }
 
 /// The tokenizer; nothing for a file without one.
-pub(crate) fn translate(header: &Header) -> Result<Option<TensorInfo>> {
+pub(crate) fn translate(header: &Header) -> Result<Option<UnreadTokenizer>> {
     if !header.contains_key("tokenizer.ggml.model") {
         return Ok(None);
     }
@@ -69,7 +69,7 @@ pub(crate) fn translate(header: &Header) -> Result<Option<TensorInfo>> {
     json["version"] = json!("1.0");
     json["added_tokens"] = json!(added);
     let origin = format!("the tokenizer of {}", header.path);
-    Ok(Some(TensorInfo { origin, json: json.to_string(), pieces }))
+    Ok(Some(UnreadTokenizer { origin, json: json.to_string(), pieces }))
 }
 
 fn refused(what: String, help: &str) -> Error {

@@ -98,8 +98,10 @@ impl Run {
         // Files from before there were other architectures say nothing.
         let spec: ArchSpec = match metadata.and_then(|all| all.get("anatomy")) {
             None => ArchSpec::GPT2,
-            Some(text) => serde_json::from_str(text)
-                .map_err(|error| failed("has metadata that does not say its spec").caused_by(error))?,
+            Some(text) => serde_json::from_str(text).map_err(|error| {
+                failed("has metadata that does not say what the model is built of (`anatomy`)")
+                    .caused_by(error)
+            })?,
         };
         let len = ids.first().map_or(0, Vec::len);
         let fits = ids.len() == labels.len() && ids.len() == bos.len() && len > 0;
@@ -114,6 +116,7 @@ impl Run {
         let tokens: Vec<Tokens> = (ids.into_iter().zip(labels).zip(bos))
             .map(|((ids, labels), has_bos)| Tokens::new(ids, labels, has_bos))
             .collect();
+        let largest = tokens.iter().flat_map(|tokens| tokens.ids()).max().map_or(0, |&id| id as usize);
         let mut activations = Vec::new();
         for hook in spec.hooks(n_layers) {
             let Ok(view) = file.tensor(&hook.to_string()) else { continue };
@@ -125,7 +128,6 @@ impl Run {
             let axes = hook.site().axes();
             let wanted = |axis: &AxisKind| axis.is_of_tokens().then_some(len);
             let lens = std::iter::once(Some(tokens.len())).chain(axes.iter().map(wanted));
-            let largest = tokens.iter().flat_map(|tokens| tokens.ids()).max().map_or(0, |&id| id as usize);
             if hook.site() == Site::UnembedOut && tensor.dims().last().is_some_and(|&len| len <= largest) {
                 return Err(failed(&format!(
                     "has `{hook}` in shape {:?}, but its tokens have ids up to {largest}",

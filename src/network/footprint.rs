@@ -11,7 +11,7 @@ use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Activation;
 use crate::network::spec::{MlpKind, NormKind};
 use crate::network::start::{Past, Start};
-use crate::network::tap::Tap;
+use crate::network::tap::{Tap, hook};
 
 impl Dims {
     /// How many numbers an activation has, of `batch` inputs of `len` positions that see `seen` keys.
@@ -61,7 +61,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn hook(&self, site: Site) -> Hook {
-        self.layer.map_or_else(|| site.into(), |layer| site.at(layer))
+        hook(site, self.layer)
     }
 
     fn wants(&self, site: Site) -> bool {
@@ -218,8 +218,8 @@ impl Walk<'_> {
                 }
             }
         }
-        if let Some(past) = self.past {
-            let before = self.layer.map_or(0, |layer| past.len_at(layer));
+        if self.past.is_some() {
+            let before = self.before();
             if before == 0 {
                 // Keys and values stay as they were made, in what they are views of.
                 inside -= both;

@@ -7,7 +7,7 @@
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Hook, Site};
+use crate::hook::Site;
 use crate::network::dims::Dims;
 use crate::network::parts::attention::ScoreSpec;
 use crate::network::parts::block::{Block, BlockKind};
@@ -126,11 +126,7 @@ impl Network {
     fn first_needed_position(&self, tap: &TapCtx) -> Option<usize> {
         let last = self.blocks.len().checked_sub(1)?;
         let first = tap.0.unembed_positions()?.iter().copied().min()?;
-        let seen = Hook::all(last + 1)
-            .into_iter()
-            .filter(|hook| hook.layer() == Some(last))
-            .map(|hook| hook.site())
-            .any(|site| tap.wants(site, Some(last)));
+        let seen = Site::ALL.into_iter().any(|site| site.in_block() && tap.wants(site, Some(last)));
         let normed = [Site::LnFinalScale, Site::LnFinalNormalized].iter().any(|&site| tap.wants(site, None));
         (first > 0 && !seen && !normed).then_some(first)
     }

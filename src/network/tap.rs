@@ -64,7 +64,8 @@ impl TapCtx<'_> {
     }
 }
 
-fn hook(site: Site, layer: Option<usize>) -> Hook {
+/// The hook of a site: in a layer, or of the model.
+pub(crate) fn hook(site: Site, layer: Option<usize>) -> Hook {
     match layer {
         Some(layer) => site.at(layer),
         None => site.into(),

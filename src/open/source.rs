@@ -305,11 +305,10 @@ fn assemble(
         )
     })?;
     memory::keep_between_runs();
-    let family = said;
     let config = ConfigFile { architecture: said.into(), path: config_path.into(), text: config.into() };
     // Reading a tokenizer takes one thread about as long as reading the weights takes the others.
     let (network, tokenizer) = std::thread::scope(|scope| {
-        let tokenizer = scope.spawn(|| tokenizer(family));
+        let tokenizer = scope.spawn(|| tokenizer(said));
         (config.network(weights), tokenizer.join())
     });
     let network = Arc::new(network?);
@@ -325,6 +324,11 @@ fn assemble(
     Ok(Model { name, network, config, tokenizer, bos, eos, edits })
 }
 
+/// A token id that a file names, if the vocabulary has it.
+fn in_vocabulary(id: i64, d_vocab: usize) -> Option<u32> {
+    u32::try_from(id).ok().filter(|&id| (id as usize) < d_vocab)
+}
+
 /// The token that begins a text, by the first file that names one of the vocabulary, or why there is none.
 fn bos(
     config_path: &str,
@@ -333,7 +337,7 @@ fn bos(
     default: Option<u32>,
     d_vocab: usize,
 ) -> std::result::Result<u32, Arc<str>> {
-    let known = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < d_vocab);
+    let known = |id| in_vocabulary(id, d_vocab);
     let token = beside.tokens.bos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
     let said = [header.bos_token_id.flatten(), beside.generation.bos_token_id];
     let by_tokenizer = [token, tokenizer.end_of_text()].map(|id| id.map(i64::from));
@@ -363,7 +367,7 @@ fn eos(
         Some(said) => said.ids(),
         None => by_tokenizer.or(default).map(i64::from).into_iter().collect(),
     };
-    let known = |id: i64| u32::try_from(id).ok().filter(|&id| (id as usize) < d_vocab);
+    let known = |id| in_vocabulary(id, d_vocab);
     ids.into_iter().filter_map(known).collect()
 }
 

@@ -28,7 +28,7 @@ pub enum Fault {
     /// A range is asked for and all is sent.
     All,
     /// Another ETag, another commit.
-    NamedTensor(&'static str, &'static str),
+    Named(&'static str, &'static str),
 }
 
 #[derive(Clone, Debug)]
@@ -181,7 +181,7 @@ impl State {
             return send(404, "X-Error-Code: EntryNotFound\r\n", b"");
         };
         let (name, commit) = match fault {
-            Some(Fault::NamedTensor(name, commit)) => (name.to_string(), commit),
+            Some(Fault::Named(name, commit)) => (name.to_string(), commit),
             _ => (etag(bytes, is_large), COMMIT),
         };
         if !is_elsewhere {

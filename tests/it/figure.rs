@@ -26,9 +26,9 @@ fn labels(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| text.to_string()).collect()
 }
 
-fn square(tokens: &[&str], values: Vec<f32>, meaning: ValueKind) -> NamedTensor {
+fn square(tokens: &[&str], values: Vec<f32>, value_kind: ValueKind) -> NamedTensor {
     let axes = vec![Axis::labelled("query", labels(tokens)), Axis::labelled("key", labels(tokens))];
-    NamedTensor::from_vec("pattern", values, axes).unwrap().with_value_kind(meaning)
+    NamedTensor::from_vec("pattern", values, axes).unwrap().with_value_kind(value_kind)
 }
 
 fn counted(lens: &[usize]) -> NamedTensor {
@@ -136,10 +136,14 @@ fn colours_follow_the_meaning() {
         (ValueKind::Signed, [0.0; 4], -1.0, 1.0),
         (ValueKind::Signed, [f32::NEG_INFINITY, 2.0, f32::NAN, -1.0], -2.0, 2.0),
     ];
-    for (meaning, values, low, high) in table {
-        let json = check(View::Heatmap(square(&["a", "b"], values.to_vec(), meaning)));
+    for (value_kind, values, low, high) in table {
+        let json = check(View::Heatmap(square(&["a", "b"], values.to_vec(), value_kind)));
         let trace = &json["data"][0];
-        assert_eq!((trace["zmin"].as_f64(), trace["zmax"].as_f64()), (Some(low), Some(high)), "{meaning:?}");
+        assert_eq!(
+            (trace["zmin"].as_f64(), trace["zmax"].as_f64()),
+            (Some(low), Some(high)),
+            "{value_kind:?}"
+        );
         let stops = trace["colorscale"].as_array().unwrap();
         assert_eq!((stops[0][0].as_f64(), stops[stops.len() - 1][0].as_f64()), (Some(0.0), Some(1.0)));
     }

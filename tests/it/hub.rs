@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::folder::{Folder, small_bpe};
 use crate::common::hub_server::{COMMIT, Fault, Server, etag};
-use Fault::{All, Cut, Flip, NamedTensor, Silent, Stall, Status};
+use Fault::{All, Cut, Flip, Named, Silent, Stall, Status};
 use headlight::{ErrorKind, Model, request_stop};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -296,8 +296,8 @@ fn refusals() {
             &[],
             &["names no commit", "HF_ENDPOINT"],
         ),
-        ("a strange ETag", vec![NamedTensor("../../../x", COMMIT)], &[], &["names no ETag"]),
-        ("a strange commit", vec![NamedTensor("abc", "../../x")], &[], &["names no commit"]),
+        ("a strange ETag", vec![Named("../../../x", COMMIT)], &[], &["names no ETag"]),
+        ("a strange commit", vec![Named("abc", "../../x")], &[], &["names no commit"]),
         (
             "silence",
             vec![Silent(3000)],

@@ -21,13 +21,14 @@ use crate::shim::protocol::{INVOCATION, METADATA, RustcInvocation, TARGET};
 use crate::shim::{artifacts, cargo};
 
 /// A template that is made in another way, or of other files, is another template.
-const RECIPE: [&str; 6] = [
+const RECIPE: [&str; 7] = [
     include_str!("recipe.rs"),
     include_str!("std_stub.rs"),
     include_str!("completion_filter.rs"),
     include_str!("../shim/cargo.rs"),
     include_str!("../shim/artifacts.rs"),
     include_str!("../shim/protocol.rs"),
+    include_str!("../shim/rustc.rs"),
 ];
 const SESSION_SOURCE: &str = include_str!("../../session/lib.rs");
 /// This one is the session's own, in the version that evcxr speaks with.

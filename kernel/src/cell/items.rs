@@ -234,7 +234,8 @@ fn mark_number(name: &str) -> Option<usize> {
 
 /// A line as the user wrote it.
 pub fn strip_marks(line: &str) -> String {
-    let mut parts = line.split("type HeadlightImpl");
+    let mark = format!("type {MARK}");
+    let mut parts = line.split(&mark);
     let first = parts.next().unwrap_or_default().to_string();
     parts.fold(first, |line, part| line + part.split_once(" = (); ").map_or(part, |(_, rest)| rest))
 }

@@ -35,7 +35,7 @@ pub fn lex(code: &str) -> Vec<(TokenKind, &str)> {
     while start < code.len() {
         let rest = &code[start..];
         let begins_line = start == 0 || code[..start].ends_with('\n');
-        let command = command_length(rest).filter(|_| begins_line);
+        let command = if begins_line { command_length(rest) } else { None };
         let (kind, length) = command.map_or_else(|| token(rest), |length| (TokenKind::Command, length));
         tokens.push((kind, &rest[..length]));
         start += length;

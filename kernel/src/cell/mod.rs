@@ -1,5 +1,5 @@
 //! The code of a cell: what evcxr is given of it, what evcxr made of it, and how its errors are told. The stand-in for cargo
-//! uses `rewrite`, the engine the rest.
+//! uses `rewrite`; the engine, the runner and the pages use the rest.
 
 pub mod cursor;
 pub mod dependencies;

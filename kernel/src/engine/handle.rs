@@ -12,6 +12,7 @@ use crate::cell::report;
 use crate::engine::event::{Event, EventSink, MimeBundle, notice_id};
 use crate::engine::state::{EngineState, Phase};
 use crate::engine::worker::{Completions, InputReader, Inspection, Outcome, Request, Worker, refuse};
+use crate::html::ansi::escape_html;
 
 /// How long code that does not listen may go on after an interrupt.
 const GRACE: Duration = Duration::from_secs(4);
@@ -64,12 +65,13 @@ impl Engine {
         self.state.waiting.fetch_add(1, SeqCst);
         let ended = Arc::new(AtomicBool::new(false));
         let announcer = self.announce(sink, ended.clone());
-        let mut sent = self.requests.send(request).map_err(|_| RecvTimeoutError::Disconnected);
+        // If nobody takes it, its reply is let go with it, and there is no outcome to wait for.
+        let _ = self.requests.send(request);
         let outcome = loop {
-            match sent.and_then(|()| outcome.recv_timeout(Duration::from_millis(50))) {
+            match outcome.recv_timeout(Duration::from_millis(50)) {
                 Ok(outcome) => break outcome,
                 Err(RecvTimeoutError::Disconnected) => break Err(report::kernel_fault()),
-                Err(RecvTimeoutError::Timeout) => sent = Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
             }
             if self.is_interrupted() && matches!(*self.state.phase(), Phase::Starting(_)) {
                 cancelled.store(true, SeqCst);
@@ -149,7 +151,7 @@ impl Engine {
             Phase::Broken => return None,
         };
         if let Some(busy) = busy {
-            return Some(Inspection { html: busy.clone(), text: busy });
+            return Some(Inspection { html: escape_html(&busy), text: busy });
         }
         if is_too_deep(code) {
             return None;

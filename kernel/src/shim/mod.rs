@@ -1,5 +1,5 @@
 //! What runs in the place of `cargo`, `rustup` and `rustc`, in processes of its own; and how the real ones are called. Nothing
-//! here knows of the engine or of templates, which both call what is here.
+//! here imports anything of the engine or of the building of templates, which both call what is here.
 
 pub mod artifacts;
 pub mod cargo;

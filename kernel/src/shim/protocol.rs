@@ -39,7 +39,7 @@ pub struct SessionConfig {
     pub template: PathBuf,
     pub cargo: PathBuf,
     pub rustc: PathBuf,
-    /// The real folder of rustup's and cargo's own tools.
+    /// The real `rustup`, where there is one.
     pub rustup: Option<PathBuf>,
     /// As it was before the stand-ins were put first.
     pub path: OsString,
@@ -48,7 +48,7 @@ pub struct SessionConfig {
     pub host: String,
     /// As `rustc --print cfg` has it.
     pub target_settings: String,
-    /// The dependencies that the template was built with, as lines of Cargo.toml.
+    /// The dependencies that the template was built with, as values of Cargo.toml.
     pub dependencies: BTreeMap<String, String>,
 }
 

@@ -9,7 +9,7 @@ use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::sweep::engine::sweep;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Hook, IntoHook, Site};
+use crate::hook::{Head, Hook, Site};
 use crate::memory::floats;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
@@ -301,10 +301,7 @@ pub fn path_patching(
             Some(dims.check_head(to)?)
         }
     };
-    let sharing = match receiver {
-        PathReceiver::Key(_) | PathReceiver::Value(_) => dims.n_heads / dims.n_key_value_heads,
-        PathReceiver::Logits | PathReceiver::Query(_) => 1,
-    };
+    let sharing = if put_at.site().is_kv() { model.spec().queries_per_kv_head } else { 1 };
     let reach = to.map_or(dims.n_layers, |to| to.layer);
     let progress = Progress::new("tracing paths", reach * dims.n_heads);
     memory::check(model.device(), floats([reach * dims.n_heads, pair.len(), dims.d_model]), || {
@@ -320,7 +317,7 @@ pub fn path_patching(
         }
         let sent = frozen.patch(Site::Z.at(sender.layer), Some(sender.head), None, &pair.clean)?;
         let kept = RunOptions::matching(read_at.to_string());
-        let stream = sent.run_with_options(&pair.corrupted, &kept)?.whole(read_at.into_hook()?)?;
+        let stream = sent.run_with_options(&pair.corrupted, &kept)?.whole(read_at)?;
         variants.push(model.edit_with(
             put_at,
             format!("{sender} to {receiver}"),

@@ -10,7 +10,7 @@ use crate::hook::{Head, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, NamedTensor, ValueKind};
+use crate::named::{Axis, NamedTensor, ValueKind, numbered};
 use crate::network::param::Param;
 use crate::network::parts::attention::Projection;
 use crate::progress::Progress;
@@ -155,7 +155,7 @@ impl<'a> Parts<'a> {
         let mut labels: Vec<String> =
             Stream::embeddings(model).into_iter().map(|(label, _)| label.to_string()).collect();
         for layer in 0..head.layer {
-            labels.extend((0..dims.n_heads).map(|index| format!("L{layer}H{index}")));
+            labels.extend(numbered(&format!("L{layer}H"), dims.n_heads));
             if model.spec().has(Site::MlpOut) {
                 labels.push(format!("{layer}_mlp_out"));
             }

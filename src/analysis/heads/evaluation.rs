@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::heads::detection::Detection;
 use crate::analysis::heads::ground_truth::GroundTruth;
 use crate::analysis::heads::scores::HeadScores;
@@ -110,13 +111,9 @@ impl Detection {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn evaluate(&self, truth: &GroundTruth) -> Result<Evaluation> {
-        let all = truth.all();
-        let predicted: Vec<bool> = all.iter().map(|head| self.heads().contains(head)).collect();
-        let scored: Vec<Head> = self.scores().heads().collect();
-        if all != scored {
-            return Err(other_model(scored.len(), all.len()));
-        }
-        Evaluation::of(&predicted, &labels(truth), 0.0)
+        let labels = labels(truth, self.scores())?;
+        let predicted: Vec<bool> = truth.all().iter().map(|head| self.heads().contains(head)).collect();
+        Evaluation::of(&predicted, &labels, 0.0)
     }
 }
 
@@ -134,10 +131,7 @@ impl HeadScores {
     /// ```
     pub fn precision_recall(&self, truth: &GroundTruth) -> Result<NamedTensor> {
         let scores = self.values().to_vec()?;
-        let labels = labels(truth);
-        if truth.all() != self.grid().heads().collect::<Vec<_>>() {
-            return Err(other_model(scores.len(), labels.len()));
-        }
+        let labels = labels(truth, self.grid())?;
         let mut thresholds = scores.clone();
         thresholds.sort_by(f32::total_cmp);
         thresholds.dedup();
@@ -157,11 +151,12 @@ impl HeadScores {
     }
 }
 
-fn labels(truth: &GroundTruth) -> Vec<bool> {
-    truth.all().iter().map(|head: &Head| truth.contains(*head)).collect()
-}
-
-fn other_model(scored: usize, judged: usize) -> Error {
-    Error::new(ErrorKind::Input, format!("{scored} heads were scored, but the truth is of {judged}"))
-        .help("take the truth from the same model")
+/// Whether each head is truly of the kind, layer by layer. Fails unless the truth is of the model that was scored.
+fn labels(truth: &GroundTruth, scored: &HeadGrid) -> Result<Vec<bool>> {
+    let (all, scored) = (truth.all(), scored.heads().collect::<Vec<Head>>());
+    if all != scored {
+        let what = format!("{} heads were scored, but the truth is of {}", scored.len(), all.len());
+        return Err(Error::new(ErrorKind::Input, what).help("take the truth from the same model"));
+    }
+    Ok(all.iter().map(|head| truth.contains(*head)).collect())
 }

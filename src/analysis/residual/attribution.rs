@@ -10,7 +10,7 @@ use candle_core::{D, Tensor};
 use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::residual::stream::{Stream, as_normed, through_all};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Hook, Site};
+use crate::hook::{Head, Hook, Site};
 use crate::memory;
 use crate::memory::floats;
 use crate::model::model::Model;
@@ -145,9 +145,7 @@ pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<NamedTensor>
 }
 
 fn head_labels(model: &Model) -> Vec<String> {
-    let dims = *model.dims();
-    let of_layer = |layer| (0..dims.n_heads).map(move |head| format!("L{layer}H{head}"));
-    (0..dims.n_layers).flat_map(of_layer).collect()
+    Head::all(model.dims().n_layers, model.dims().n_heads).map(|head| head.to_string()).collect()
 }
 
 /// Fails where there is no memory for so many components, first one by one and then together.

@@ -6,7 +6,6 @@ use crate::figure::scale::{MUTED, PIXELS, Scale, short};
 use crate::figure::scene::axis::{entries, label_height, label_width};
 use crate::figure::scene::items::{Area, Cells, Item, LINE, Marks, PAD, Panel, Scene, Side};
 use crate::figure::scene::limits::{MOST, MOST_PIXELS, expect};
-use crate::markup::plain;
 use crate::named::{Axis, NamedTensor};
 
 impl Scene {
@@ -64,9 +63,8 @@ pub(super) fn cells(
         (room.0.min(36.0 * m).max(60.0), room.1.min(26.0 * n).max(26.0))
     };
     let written = n <= 12.0 && m <= 12.0 && w / m >= 28.0 && h / n >= 14.0;
-    let mut across = entries(columns, w / m, false, 0.5);
+    let across = entries(columns, w / m, false, 0.5);
     let down = entries(rows, h / n, true, 0.5);
-    across.name = plain(columns.name());
     let area = Area { x: x + LINE + label_width(&down) + 4.0, y: y + 4.0, w, h };
     let bar = Area { x: area.x + w + 18.0, y: area.y + 22.0, w: 12.0, h: (h - 22.0).clamp(70.0, 240.0) };
     let end = (bar.x + 72.0, (area.y + h + label_height(&across) + LINE).max(bar.y + bar.h + 8.0));

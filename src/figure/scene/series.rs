@@ -35,7 +35,7 @@ impl Scene {
         self.title(named.name());
         let (low, high) = match named.value_kind() {
             ValueKind::Score if !bars => (0.0, 1.0),
-            meaning => extent(&values, bars || meaning != ValueKind::Signed),
+            value_kind => extent(&values, bars || value_kind != ValueKind::Signed),
         };
         let marks = ticks(low, high, 6);
         let left = marks.iter().map(|(_, text)| width(text)).max().unwrap_or(0) as f64 * MONO * TICK + 10.0;

@@ -89,7 +89,7 @@ fn allocate(len: usize, policy: PagePolicy) -> Vec<f32> {
         advise(values.spare_capacity_mut());
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = kept;
+    let _ = policy;
     values
 }
 

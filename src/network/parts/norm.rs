@@ -1,4 +1,4 @@
-//! NormKind: LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019).
+//! Norms: LayerNorm (Ba et al. 2016) and RMSNorm (Zhang and Sennrich 2019).
 
 use candle_core::{D, Tensor};
 
