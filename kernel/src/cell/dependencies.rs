@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use semver::{Version, VersionReq};
 
+use crate::cell::lex::code_start;
+
 /// The dependencies that every session begins with.
 pub const PRELOADED: [&str; 3] = ["headlight", "candle-core", "evcxr_input"];
 
@@ -19,12 +21,10 @@ pub struct VersionConflict {
 /// copy. What every session begins with is left out, so that the notebook is also one for stock evcxr.
 pub fn use_available(code: &str, available: &BTreeMap<String, String>) -> Result<String, VersionConflict> {
     let mut lines = Vec::new();
-    // Commands stand before the code; later lines may be within a text.
-    let mut in_code = false;
-    for line in code.lines() {
-        let text = line.trim_start();
-        in_code |= !(text.is_empty() || text.starts_with([':', '!']) || text.starts_with("//"));
-        let Some(dependency) = text.strip_prefix(":dep ").filter(|_| !in_code) else {
+    // Later lines may be within a text.
+    let (commands, code) = code.split_at(code_start(code));
+    for line in commands.lines() {
+        let Some(dependency) = line.trim_start().strip_prefix(":dep ") else {
             lines.push(line.to_string());
             continue;
         };
@@ -44,6 +44,7 @@ pub fn use_available(code: &str, available: &BTreeMap<String, String>) -> Result
         let is_preloaded = PRELOADED.contains(&name.as_str());
         lines.push(if is_preloaded { String::new() } else { format!(":dep {name} = {value}") });
     }
+    lines.extend(code.lines().map(str::to_string));
     Ok(lines.join("\n"))
 }
 
@@ -98,6 +99,9 @@ mod tests {
             let code = use_available(&format!("{line}\nlet y = 2;"), &available);
             assert_eq!(code, Ok(format!("{left}\nlet y = 2;")), "of {line}");
         }
+        // Later lines may be within a text.
+        let code = "  // x\n:dep headlight\nlet x = \"\n:dep headlight\n\";";
+        assert_eq!(use_available(code, &available), Ok(code.replacen(":dep headlight", "", 1)));
         for line in [
             ":dep candle-core = \"0.10\"",
             ":dep candle-core = \"0.11.9\"",

@@ -5,13 +5,14 @@
 //! What no longer compiles beside what a cell defines is left out too: a type could else not be changed where functions in other
 //! cells use it, nor they without the type.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evcxr::CompilationError;
 use ra_ap_syntax::ast::{self, AstNode, HasGenericParams, HasName};
 use ra_ap_syntax::{Edition, NodeOrToken, SourceFile, SyntaxNode};
 
-use crate::cell::lex::code_start;
+use crate::cell::body::CellBody;
 use crate::cell::locate::{CellSources, cell_number};
 
 const MARK: &str = "HeadlightImpl";
@@ -102,7 +103,7 @@ impl Items {
         let removed = stale.names.iter().map(|name| format!("macro_rules! {name} {{ () => {{}} }} "));
         let first: String = replaced.chain(removed).collect();
 
-        let mut at = cell.items.first().map_or(cell.start, |item| cell.offset(item));
+        let mut at = cell.items.first().map_or(cell.body.start, |item| cell.offset(item));
         let mut marked = format!("{}{first}", &code[..at]);
         for (item, block) in new_blocks {
             let offset = cell.offset(item);
@@ -123,6 +124,7 @@ impl Items {
     ) -> Option<StaleItems> {
         let mut stale = StaleItems::default();
         let mut cell = None;
+        let mut files = BTreeMap::new();
         for error in errors {
             let conflicts = error.code().is_some_and(|code| CONFLICTS.contains(&code));
             let spans = error.json["spans"].as_array()?;
@@ -131,8 +133,12 @@ impl Items {
                 let (file, line) =
                     (span["file_name"].as_str()?, usize::try_from(span["line_start"].as_u64()?).ok()?);
                 let cell = cell.get_or_insert_with(|| CellItems::parse(code));
-                let generated = sources.read_generated(cell_number(file)?)?;
-                match item_at(&generated, line) {
+                let number = cell_number(file)?;
+                let generated = match files.entry(number) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => new.insert(GeneratedItems::parse(sources.read_generated(number)?)),
+                };
+                match generated.item_at(line) {
                     Some((ItemId::Block(mark), header))
                         if self.blocks.iter().any(|block| block.mark == mark) =>
                     {
@@ -158,7 +164,7 @@ impl Items {
 
 /// The items of a cell.
 struct CellItems {
-    start: usize,
+    body: CellBody,
     items: Vec<ast::Item>,
     /// The types and traits among them, and all that have a name.
     type_names: Vec<String>,
@@ -166,24 +172,16 @@ struct CellItems {
 }
 
 impl CellItems {
-    const PREFIX: &str = "fn cell() {";
-
     fn parse(code: &str) -> CellItems {
-        let start = code_start(code);
-        let parsed =
-            SourceFile::parse(&format!("{}{}\n}}", CellItems::PREFIX, &code[start..]), Edition::Edition2024);
-        let function = parsed.tree().syntax().children().find_map(ast::Fn::cast);
-        let statements = function.and_then(|function| function.body()?.stmt_list());
-        let items: Vec<ast::Item> =
-            statements.iter().flat_map(|list| list.syntax().children()).filter_map(ast::Item::cast).collect();
+        let body = CellBody::parse(code);
+        let items: Vec<ast::Item> = body.nodes();
         let type_names = items.iter().filter(|item| defines_type(item)).filter_map(item_name).collect();
         let names = items.iter().filter_map(item_name).collect();
-        CellItems { start, items, type_names, names }
+        CellItems { body, items, type_names, names }
     }
 
-    /// Where an item begins, what documents it included.
     fn offset(&self, item: &ast::Item) -> usize {
-        usize::from(item.syntax().text_range().start()) - CellItems::PREFIX.len() + self.start
+        self.body.range(item.syntax()).start
     }
 }
 
@@ -193,33 +191,39 @@ enum ItemId {
     Named(String),
 }
 
-/// The item that a line of what was compiled is in, and how it begins; not the function that is the cell.
-fn item_at(generated: &str, line: usize) -> Option<(ItemId, String)> {
-    let start: usize = generated.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
-    let tree = SourceFile::parse(generated, Edition::Edition2024).tree();
-    let mut before = None;
-    for item in tree.syntax().children().filter_map(ast::Item::cast) {
-        let range = item.syntax().text_range();
-        if usize::from(range.end()) > start {
-            let text = item.syntax().text().to_string();
-            let header =
-                text.lines().find(|line| !line.trim_start().starts_with(['/', '#'])).unwrap_or_default();
-            let header = header.split(['{', ';']).next().unwrap_or_default().trim().to_string();
-            let name = item_name(&item);
-            let id = match (&item, name) {
-                (ast::Item::Impl(_) | ast::Item::ExternBlock(_), _) => {
-                    before.and_then(|name: String| mark_number(&name)).map(ItemId::Block)
-                }
-                (_, Some(name)) if !name.starts_with("run_user_code_") && mark_number(&name).is_none() => {
-                    Some(ItemId::Named(name))
-                }
-                _ => None,
-            };
-            return id.map(|id| (id, header));
-        }
-        before = item_name(&item);
+/// The items of what was compiled for a cell.
+struct GeneratedItems {
+    text: String,
+    items: Vec<ast::Item>,
+}
+
+impl GeneratedItems {
+    fn parse(text: String) -> GeneratedItems {
+        let tree = SourceFile::parse(&text, Edition::Edition2024).tree();
+        let items = tree.syntax().children().filter_map(ast::Item::cast).collect();
+        GeneratedItems { text, items }
     }
-    None
+
+    /// The item that a line is in, and how it begins; not the function that is the cell.
+    fn item_at(&self, line: usize) -> Option<(ItemId, String)> {
+        let start: usize = self.text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
+        let ends_behind = |item: &ast::Item| usize::from(item.syntax().text_range().end()) > start;
+        let at = self.items.iter().position(ends_behind)?;
+        let item = &self.items[at];
+        let id = match (item, item_name(item)) {
+            (ast::Item::Impl(_) | ast::Item::ExternBlock(_), _) => {
+                let before = item_name(&self.items[at.checked_sub(1)?])?;
+                ItemId::Block(mark_number(&before)?)
+            }
+            (_, Some(name)) if !name.starts_with("run_user_code_") && mark_number(&name).is_none() => {
+                ItemId::Named(name)
+            }
+            _ => return None,
+        };
+        let text = item.syntax().text().to_string();
+        let header = text.lines().find(|line| !line.trim_start().starts_with(['/', '#'])).unwrap_or_default();
+        Some((id, header.split(['{', ';']).next().unwrap_or_default().trim().to_string()))
+    }
 }
 
 /// The item that stands before a block.
@@ -451,8 +455,9 @@ mod tests {
     fn the_item_of_a_line_is_known() {
         let generated = "#![allow(warnings)]\ntype HeadlightImpl3 = (); \n/// Doc.\nimpl A for B {\n    fn a() {}\n}\n\
                          pub fn f(\nx: u8) {}\nimpl Loose {}\npub extern \"C\" fn run_user_code_1() {\nlet a = 1;\n}\n";
+        let generated = GeneratedItems::parse(generated.to_string());
         let at = |line: usize| {
-            item_at(generated, line).map(|(item, begins)| match item {
+            generated.item_at(line).map(|(item, begins)| match item {
                 ItemId::Block(mark) => format!("{mark}: {begins}"),
                 ItemId::Named(name) => format!("{name}: {begins}"),
             })

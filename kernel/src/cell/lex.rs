@@ -90,12 +90,14 @@ fn name_kind(name: &str, after: &str) -> TokenKind {
     }
 }
 
-/// Where the code of a cell begins, behind commands to evcxr.
+/// Where the code of a cell begins, behind commands to evcxr. For evcxr a comment with spaces before it is code already, which
+/// makes no other Rust of it.
 pub fn code_start(code: &str) -> usize {
     let mut start = 0;
     for line in code.split_inclusive('\n') {
-        let command = line.starts_with('!') || line.trim_start_matches(' ').starts_with(':');
-        if !(command || line.starts_with("//") || line.trim().is_empty()) {
+        let is_command = line.starts_with('!') || line.trim_start_matches(' ').starts_with(':');
+        let text = line.trim();
+        if !(is_command || text.starts_with("//") || text.is_empty()) {
             break;
         }
         start += line.len();
@@ -143,6 +145,22 @@ mod tests {
             let tokens: Vec<_> =
                 lex(code).into_iter().filter(is_seen).map(|(kind, text)| (text, kind)).collect();
             assert_eq!(tokens, kinds, "of {code:?}");
+        }
+    }
+
+    #[test]
+    fn code_begins_behind_commands() {
+        for (before, code) in [
+            ("", ""),
+            ("", "let a = 1;\n:dep x"),
+            (":dep x\n  :vars\n!ls\n\n// A comment.\n  // Another.\n", "1"),
+            (":dep x", ""),
+            (":dep x\r\n\r\n", "a\r\n"),
+            ("\n", "  !a\n:dep x"),
+            ("", "\t:dep x"),
+            ("", "/* A comment. */\n:dep x"),
+        ] {
+            assert_eq!(code_start(&format!("{before}{code}")), before.len(), "{before:?}, {code:?}");
         }
     }
 

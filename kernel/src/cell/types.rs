@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use evcxr::CompilationError;
 use ra_ap_syntax::ast::{self, AstNode, HasName};
-use ra_ap_syntax::{Edition, SourceFile};
 use serde_json::Value;
 
-use crate::cell::lex::{code_start, lex};
+use crate::cell::body::CellBody;
+use crate::cell::lex::lex;
 
 /// So many ways to write a type are tried.
 const MOST: usize = 4;
@@ -124,17 +124,11 @@ fn qualify(type_text: &str, missing: &MissingPaths, choice: usize) -> String {
 
 /// The cell with the types of variables written out where they are defined. No line moves.
 fn annotate(code: &str, variables: &[StoredVariable]) -> String {
-    const BEFORE: &str = "fn cell() {";
-    let start = code_start(code);
-    let parsed = SourceFile::parse(&format!("{BEFORE}{}\n}}", &code[start..]), Edition::Edition2024);
-    let function = parsed.tree().syntax().children().find_map(ast::Fn::cast);
-    let list = function.and_then(|function| function.body()?.stmt_list());
+    let body = CellBody::parse(code);
     let mut annotated = code.to_string();
     let mut left: Vec<&StoredVariable> = variables.iter().collect();
     // From the end: what is defined last is kept, and places before it stay what they are.
-    let lets: Vec<ast::LetStmt> =
-        list.iter().flat_map(|list| list.syntax().children()).filter_map(ast::LetStmt::cast).collect();
-    for defined in lets.iter().rev() {
+    for defined in body.nodes::<ast::LetStmt>().iter().rev() {
         let patterns =
             defined.pat().into_iter().flat_map(|pattern| pattern.syntax().descendants().collect::<Vec<_>>());
         for pattern in patterns.filter_map(ast::IdentPat::cast) {
@@ -142,7 +136,7 @@ fn annotate(code: &str, variables: &[StoredVariable]) -> String {
             let Some(at) = left.iter().position(|variable| variable.name == name) else { continue };
             let variable = left.swap_remove(at);
             let mutable = if pattern.mut_token().is_some() { "mut " } else { "" };
-            let end = usize::from(defined.syntax().text_range().end()) - BEFORE.len() + start;
+            let end = body.range(defined.syntax()).end;
             annotated.insert_str(end, &format!(" let {mutable}{name}: {} = {name};", variable.type_text));
         }
     }

@@ -3,6 +3,8 @@
 use ra_ap_syntax::{Edition, NodeOrToken, SourceFile, SyntaxKind};
 use serde_json::{Value, json};
 
+use crate::cell::body::CellBody;
+use crate::cell::lex::code_start;
 use crate::cell::nesting::is_too_deep;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -23,28 +25,20 @@ impl Completeness {
 }
 
 pub fn check(code: &str) -> Completeness {
-    // Commands to evcxr are no Rust.
-    let rust: String = code
-        .lines()
-        .map(|line| if line.trim_start().starts_with([':', '!']) { "" } else { line })
-        .collect::<Vec<_>>()
-        .join("\n");
-    if is_too_deep(&rust) {
+    let rust = &code[code_start(code)..];
+    if is_too_deep(rust) {
         return Completeness::Invalid;
     }
     if rust.trim().is_empty() {
         return Completeness::Complete;
     }
-    let Some(depth) = depth(&rust) else { return Completeness::Invalid };
+    let Some(depth) = depth(rust) else { return Completeness::Invalid };
     if depth > 0 {
         return Completeness::Incomplete { indent: "    ".repeat(depth) };
     }
-    const PREFIX: &str = "fn cell() {";
-    let parsed = SourceFile::parse(&format!("{PREFIX}{rust}\n}}"), Edition::Edition2024);
-    let end = PREFIX.len() + rust.trim_end().len();
-    let errors = parsed.errors();
+    let end = code.trim_end().len();
     let unfinished = |message: &str| message.contains("Missing trailing") || message.contains("unterminated");
-    match errors.iter().map(|error| (usize::from(error.range().start()), error.to_string())).min() {
+    match CellBody::parse(code).first_error() {
         None => Completeness::Complete,
         Some((at, message)) if at >= end || unfinished(&message) => {
             Completeness::Incomplete { indent: String::new() }
@@ -93,6 +87,8 @@ mod tests {
             "use headlight::prelude::*;",
             "model.run_with_cache(\"the cat\")?",
             "// a comment (",
+            "let x =\n    !y;",
+            "let s = \"\n:dep x\n\";",
         ] {
             assert_eq!(check(code), Completeness::Complete, "{code}");
         }
@@ -109,7 +105,7 @@ mod tests {
         ] {
             assert_eq!(check(code), Completeness::Incomplete { indent: " ".repeat(indent) }, "{code}");
         }
-        for code in ["}", "let = 3;", "f(]", "fn 3() {}", "let x = );"] {
+        for code in ["}", "let = 3;", "f(]", "fn 3() {}", "let x = );", "let x = 1;\n:dep y"] {
             assert_eq!(check(code), Completeness::Invalid, "{code}");
         }
     }
