@@ -34,7 +34,7 @@ const BLOCK_BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
 const BLOCK_END: &str = "EVCXR_END_CONTENT";
 /// What evcxr itself reads. Of these a cell prints only the last as it is; the others it says under the token.
 pub const PANIC_LINE: &str = "EVCXR_PANIC_NOTIFICATION";
-pub const EARLY_RETURN_LINE: &str = "EVCXR_ERROR_OCCURRED";
+const EARLY_RETURN_LINE: &str = "EVCXR_ERROR_OCCURRED";
 const CHANGED_TYPE_LINE: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
 const INPUT_REQUEST: &str = "EVCXR_INPUT_REQUEST";
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use crate::cell::report::{EarlyReturn, Panic};
 use crate::engine::event::{Event, MimeBundle, Stream};
 use crate::engine::limit::OutputLimit;
-use crate::engine::output::{EARLY_RETURN_LINE, OutputItem, PANIC_LINE};
+use crate::engine::output::{OutputItem, PANIC_LINE};
 use crate::shim::protocol;
 use crate::sync::lock;
 
@@ -51,7 +51,6 @@ pub struct RunningCell {
     pub panic: Option<Panic>,
     pub panicked: bool,
     pub early_return: Option<EarlyReturn>,
-    pub returned_early: bool,
     pub streams_done: [bool; 2],
 }
 
@@ -154,7 +153,6 @@ impl EngineState {
             OutputItem::EarlyReturn(early_return) => cell.early_return = Some(early_return),
             OutputItem::Control(line) => {
                 cell.panicked |= line == PANIC_LINE;
-                cell.returned_early |= line == EARLY_RETURN_LINE;
                 drop(cell);
                 self.send_to_evcxr(&line);
             }

@@ -17,6 +17,7 @@ use crate::build::template::Template;
 use crate::cell::cursor::{name_around, without_hidden_lines};
 use crate::cell::dependencies::{PRELOADED, use_available};
 use crate::cell::items::{self, Items, StaleItems};
+use crate::cell::lex::code_start;
 use crate::cell::locate::CellSources;
 use crate::cell::nesting::is_too_deep;
 use crate::cell::report::{self, Failure};
@@ -221,7 +222,7 @@ impl Worker {
             }
             Err(error) => Some(report::evcxr_error(&error.to_string())),
             Ok(_) if cell.panicked => Some(report::panic(&panic.unwrap_or_default(), &self.sources, lost)),
-            Ok(_) if cell.returned_early => {
+            Ok(_) if cell.early_return.is_some() => {
                 Some(report::early_return(&cell.early_return.take().unwrap_or_default(), &self.sources, lost))
             }
             Ok(outputs) => {
@@ -265,7 +266,8 @@ impl Worker {
         input: &InputReader,
     ) -> std::result::Result<EvalOutputs, evcxr::Error> {
         // Commands to the shell are not given twice.
-        let mut attempts = if code.lines().any(|line| line.starts_with('!')) { 1 } else { MAX_ATTEMPTS };
+        let mut commands = code[..code_start(code)].lines();
+        let mut attempts = if commands.any(|line| line.starts_with('!')) { 1 } else { MAX_ATTEMPTS };
         let mut stale = StaleItems::default();
         let mut annotated = code.to_string();
         let mut types: Option<UnresolvedTypes> = None;
