@@ -4,10 +4,11 @@ use std::path::{Component, Path};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
 
 use crate::html::ansi::escape_html;
+use crate::notebook::join_text;
 
 /// Where the pictures of a text are.
 pub struct PictureSources<'a> {
@@ -44,17 +45,7 @@ pub fn first_heading(text: &str) -> Option<String> {
 }
 
 fn is_heading_end(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::End(TagEnd::Heading(
-            HeadingLevel::H1
-                | HeadingLevel::H2
-                | HeadingLevel::H3
-                | HeadingLevel::H4
-                | HeadingLevel::H5
-                | HeadingLevel::H6
-        ))
-    )
+    matches!(event, Event::End(TagEnd::Heading(_)))
 }
 
 fn plain_text(event: &Event) -> String {
@@ -68,14 +59,14 @@ fn plain_text(event: &Event) -> String {
 
 /// Headings can be linked to by their text, with `-` for spaces, as in Jupyter.
 fn name_headings(events: &mut [Event]) {
-    let mut at = 0;
-    while at < events.len() {
-        let end = events[at..].iter().position(is_heading_end).map_or(events.len(), |end| at + end);
-        let name: String = events[at..end].iter().map(plain_text).collect();
-        if let Event::Start(Tag::Heading { id, .. }) = &mut events[at] {
-            *id = Some(CowStr::from(name.trim().replace(char::is_whitespace, "-")));
+    let mut rest = events;
+    while let Some((event, after)) = rest.split_first_mut() {
+        if let Event::Start(Tag::Heading { id, .. }) = event {
+            let text = after.iter().take_while(|event| !is_heading_end(event)).map(plain_text);
+            let name = text.collect::<String>().trim().replace(char::is_whitespace, "-");
+            *id = Some(CowStr::from(name));
         }
-        at += 1;
+        rest = after;
     }
 }
 
@@ -158,12 +149,8 @@ impl PictureSources<'_> {
 
     fn attachment(&self, name: &str) -> Option<String> {
         let forms = self.attachments?[name].as_object()?;
-        forms.iter().find_map(|(mime, data)| {
-            let data: String =
-                crate::notebook::join_text(data)?.chars().filter(|c| !c.is_whitespace()).collect();
-            let known = PICTURE_TYPES.iter().any(|(_, known)| known == mime);
-            (known && is_base64(&data)).then(|| format!("data:{mime};base64,{data}"))
-        })
+        let mut known = forms.iter().filter(|(mime, _)| PICTURE_TYPES.iter().any(|(_, known)| known == mime));
+        known.find_map(|(mime, data)| base64_address(mime, &join_text(data)?))
     }
 
     /// A picture beside the notebook.
@@ -175,13 +162,19 @@ impl PictureSources<'_> {
         let ending = path.extension()?.to_str()?.to_ascii_lowercase();
         let (_, mime) = PICTURE_TYPES.iter().find(|(known, _)| *known == ending)?;
         let content = within.then(|| std::fs::read(self.folder?.join(path)).ok()).flatten()?;
-        Some(format!("data:{mime};base64,{}", STANDARD.encode(&content)))
+        Some(data_address(mime, &content))
     }
 }
 
-/// Whether the text can stand in an address as it is.
-pub fn is_base64(data: &str) -> bool {
-    STANDARD.decode(data).is_ok()
+/// An address that holds what it is of.
+pub fn data_address(mime: &str, content: &[u8]) -> String {
+    format!("data:{mime};base64,{}", STANDARD.encode(content))
+}
+
+/// The same of what a notebook keeps in base64; none if it is not.
+pub fn base64_address(mime: &str, data: &str) -> Option<String> {
+    let data: String = data.chars().filter(|c| !c.is_whitespace()).collect();
+    Some(data_address(mime, &STANDARD.decode(data).ok()?))
 }
 
 const PICTURE_TYPES: [(&str, &str); 6] = [
@@ -209,6 +202,7 @@ mod tests {
             ("$a_b + c_d$ costs $5", "<p>$a_b + c_d$ costs $5</p>\n"),
             ("$$x < y$$", "<p>$$x &lt; y$$</p>\n"),
             ("# The *end*", "<h1 id=\"The-end\">The <em>end</em></h1>\n"),
+            ("# A b\nx\n## `c`", "<h1 id=\"A-b\">A b</h1>\n<p>x</p>\n<h2 id=\"c\"><code>c</code></h2>\n"),
             ("<b>x</b><br/> <B onclick=x>", "<p><b>x</b><br/> &lt;B onclick=x&gt;</p>\n"),
             ("a <!-- not seen --> b", "<p>a  b</p>\n"),
             ("<script>x</script>", "&lt;script&gt;x&lt;/script&gt;"),

@@ -5,14 +5,12 @@
 
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use crate::Result;
 use crate::html::ansi::{self, escape_html};
 use crate::html::highlight;
-use crate::html::markdown::{self, PictureSources, is_base64};
+use crate::html::markdown::{self, PictureSources, base64_address, data_address};
 use crate::notebook::{self, Cell, CellKind, Notebook};
 
 const STYLE: &str = include_str!("../../assets/page.css");
@@ -170,12 +168,11 @@ fn render_pre(class: &str, text: &str) -> String {
 /// An image of the bundle as an address that holds it. In an `img` an SVG runs no scripts.
 fn picture_address(bundle: &Map<String, Value>) -> Option<String> {
     if let Some(svg) = form_text(bundle, "image/svg+xml") {
-        return Some(format!("data:image/svg+xml;base64,{}", STANDARD.encode(svg.as_bytes())));
+        return Some(data_address("image/svg+xml", svg.as_bytes()));
     }
-    ["image/png", "image/jpeg", "image/gif"].into_iter().find_map(|mime| {
-        let data: String = form_text(bundle, mime)?.chars().filter(|c| !c.is_whitespace()).collect();
-        is_base64(&data).then(|| format!("data:{mime};base64,{data}"))
-    })
+    ["image/png", "image/jpeg", "image/gif"]
+        .into_iter()
+        .find_map(|mime| base64_address(mime, &form_text(bundle, mime)?))
 }
 
 fn render_plotly(figure: &Value, picture: Option<&str>) -> String {
