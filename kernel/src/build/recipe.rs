@@ -146,15 +146,8 @@ fn cell_manifest(dependencies: &BTreeMap<String, String>) -> String {
 }
 
 fn read_metadata(ctx: &Path, toolchain: &Toolchain) -> Result<Value> {
-    let mut command = cargo::command(&toolchain.cargo);
-    command.current_dir(ctx).args([
-        "metadata",
-        "--format-version",
-        "1",
-        "--filter-platform",
-        &toolchain.host,
-    ]);
-    Ok(serde_json::from_str(&stdout_of(&mut command)?)?)
+    let mut command = cargo::metadata(&toolchain.cargo, &toolchain.host);
+    Ok(serde_json::from_str(&stdout_of(command.current_dir(ctx))?)?)
 }
 
 /// Keeps what was built, of which cargo has named the files, where no later build changes it.

@@ -66,6 +66,13 @@ pub fn build(cargo: &Path, rustc: &Path, host: &str, target: &Path, record: &Pat
     Ok(command)
 }
 
+/// The question what there is of crates, for this kind of system.
+pub fn metadata(cargo: &Path, host: &str) -> Command {
+    let mut command = self::command(cargo);
+    command.args(["metadata", "--format-version", "1", "--filter-platform", host]);
+    command
+}
+
 /// The user's settings, as cargo reads them for what it builds in a folder: they may change how it builds.
 pub fn settings(folder: &Path) -> Vec<Vec<u8>> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);

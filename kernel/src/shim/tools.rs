@@ -213,9 +213,9 @@ impl ShimSession {
     /// What cargo knows of the session's crates; none if it cannot say, which it then tells. Asked in our own words:
     /// rust-analyzer's are for a cargo that would change somebody's lock file.
     fn packages(&self, arguments: &[OsString]) -> Result<Option<Value>> {
-        let offline: Vec<OsString> = arguments.iter().filter(|word| *word == "--offline").cloned().collect();
-        let mut command = self.real_command(&self.config.cargo, &offline);
-        command.args(["metadata", "--format-version", "1", "--filter-platform", &self.config.host]);
+        let mut command = cargo::metadata(&self.config.cargo, &self.config.host);
+        command.args(arguments.iter().filter(|word| *word == "--offline"));
+        self.restore_environment(&mut command);
         let output = command.stderr(Stdio::inherit()).output()?;
         if !output.status.success() {
             return Ok(None);
