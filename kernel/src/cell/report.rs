@@ -46,7 +46,8 @@ pub struct EarlyReturn {
 }
 
 impl Failure {
-    fn new(name: &str, value: &str, more: Vec<String>) -> Failure {
+    /// `more` are the lines below what it says.
+    pub fn new(name: &str, value: &str, more: Vec<String>) -> Failure {
         let head = format!("{RED}{name}{PLAIN}{BOLD}: {value}{PLAIN}");
         let traceback = [head].into_iter().chain(more).collect();
         Failure { name: name.to_string(), value: value.to_string(), traceback }

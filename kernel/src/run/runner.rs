@@ -158,9 +158,7 @@ fn execute(
 
 /// A failure of the run itself, followed by what the cell said of its end.
 fn failure(name: &str, value: &str, outcome: Outcome) -> Failure {
-    let mut traceback = vec![format!("\u{1b}[1;31m{name}\u{1b}[0m\u{1b}[1m: {value}\u{1b}[0m")];
-    traceback.extend(outcome.err().into_iter().flat_map(|failure| failure.traceback));
-    Failure { name: name.to_string(), value: value.to_string(), traceback }
+    Failure::new(name, value, outcome.err().map(|failure| failure.traceback).unwrap_or_default())
 }
 
 /// The error, for a terminal or a log.

@@ -39,7 +39,8 @@ impl InstallTarget {
 /// Builds the template, with progress, and writes the kernelspec.
 pub fn install(target: &InstallTarget) -> Result<()> {
     let folder = target.folder()?;
-    println!("headlight comes from {}", CrateSource::find().describe());
+    let source = CrateSource::find().describe();
+    println!("headlight comes from {source}");
     println!(
         "building what notebooks start from: about four minutes on two cores the first time, none if it is there"
     );
@@ -60,7 +61,7 @@ pub fn install(target: &InstallTarget) -> Result<()> {
         "display_name": DISPLAY_NAME,
         "language": "rust",
         "interrupt_mode": "message",
-        "metadata": {"headlight": {"crate": CrateSource::find().describe()}},
+        "metadata": {"headlight": {"crate": source}},
     });
     if let Some(cache) = std::env::var_os("HEADLIGHT_CACHE") {
         // Where it was built is where it must be looked for.
