@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::args::{Failure, InputArgs, Output, RequiredModel};
 use crate::json::line;
-use crate::sweep::{KeptArgs, said};
+use crate::sweep::{PartArgs, describe};
 
 /// Ablate heads and print what that adds to the loss, in nats; without --heads, each head by itself
 #[derive(clap::Args)]
@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_name = "IDS")]
     reference_tokens: Option<String>,
     #[command(flatten)]
-    kept: KeptArgs,
+    kept: PartArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -85,13 +85,13 @@ pub fn run(args: Args) -> Output {
     if !args.heads.is_empty() {
         return Ok(together(&model, &input, &args.heads, ablation, args.json)?);
     }
-    if let Some(kept) = args.kept.kept() {
+    if let Some(kept) = args.kept.destination() {
         let make = |part: &SweepPart| part.ablation_effects(&model, input, ablation, &Metric::Loss);
         return Ok(kept.make(args.json, make)?);
     }
     let mode = ablation.to_string();
     let effects = ablation_effects(&model, input, ablation, &Metric::Loss)?;
-    Ok(said(&SweepResult::Ablation { model: model.name().into(), ablation: mode, effects }, args.json)?)
+    Ok(describe(&SweepResult::Ablation { model: model.name().into(), ablation: mode, effects }, args.json)?)
 }
 
 /// The loss without all of these heads at once.

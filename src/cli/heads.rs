@@ -3,7 +3,7 @@
 use headlight::analysis::{HeadKind, RepeatedTokens, SweepResult, head_scores};
 
 use crate::args::{ModelArgs, Output};
-use crate::sweep::{KeptArgs, said};
+use crate::sweep::{PartArgs, describe};
 
 /// Score every head: induction, previous token, duplicate token, current token, first token
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long)]
     seed: Option<u64>,
     #[command(flatten)]
-    kept: KeptArgs,
+    kept: PartArgs,
 }
 
 pub fn run(args: Args) -> Output {
@@ -37,9 +37,9 @@ pub fn run(args: Args) -> Output {
         batch: args.batch.unwrap_or(default.batch),
         seed: args.seed.unwrap_or(default.seed),
     };
-    if let Some(kept) = args.kept.kept() {
+    if let Some(kept) = args.kept.destination() {
         return Ok(kept.make(args.json, |part| part.head_scores(&model, &HeadKind::ALL, &repeated))?);
     }
     let scores = head_scores(&model, &HeadKind::ALL, &repeated)?;
-    Ok(said(&SweepResult::HeadScores { model: model.name().into(), repeated, scores }, args.json)?)
+    Ok(describe(&SweepResult::HeadScores { model: model.name().into(), repeated, scores }, args.json)?)
 }

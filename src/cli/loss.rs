@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::args::{InputArgs, Output, RequiredModel};
 use crate::json::line;
-use crate::sweep::{Kept, KeptArgs, said};
+use crate::sweep::{Destination, PartArgs, describe};
 
 /// Print the loss of each token and their mean, in nats; of --prompts the mean alone
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ pub struct Args {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
-    kept: KeptArgs,
+    kept: PartArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -28,7 +28,7 @@ pub struct Args {
 pub fn run(args: Args) -> Output {
     let model = args.model.open()?;
     let input = args.input.input()?;
-    Ok(match (args.input.prompts.is_some(), args.kept.kept()) {
+    Ok(match (args.input.prompts.is_some(), args.kept.destination()) {
         (false, None) => of_tokens(&model, input, args.json)?,
         (_, kept) => mean(&model, input, kept.as_ref(), args.json)?,
     })
@@ -40,15 +40,15 @@ fn of_tokens(model: &Model, input: Input, as_json: bool) -> Result<String> {
     let mut entries = Vec::new();
     for index in 0..run.tokens().len() {
         let item = run.item(index)?;
-        let losses = item.loss_per_token()?;
+        let (losses, loss) = (item.loss_per_token()?, item.loss()?);
         entries.push(json!({
             "model": model.name(),
-            "loss": item.loss()?,
+            "loss": loss,
             "tokens": item.tokens()[0].labels(),
             "ids": item.tokens()[0].ids(),
             "loss_per_token": losses.to_vec()?,
         }));
-        output += &format!("{}loss {:.4} nats\n\n", Figure::bars(&losses)?.to_text(), item.loss()?);
+        output += &format!("{}loss {loss:.4} nats\n\n", Figure::bars(&losses)?.to_text());
     }
     Ok(match (as_json, entries.len()) {
         (false, _) => output,
@@ -57,11 +57,11 @@ fn of_tokens(model: &Model, input: Input, as_json: bool) -> Result<String> {
     })
 }
 
-fn mean(model: &Model, input: Input, kept: Option<&Kept>, as_json: bool) -> Result<String> {
+fn mean(model: &Model, input: Input, kept: Option<&Destination>, as_json: bool) -> Result<String> {
     if let Some(kept) = kept {
         return kept.make(as_json, |part| part.measure(model, input, &Metric::Loss));
     }
     let (inputs, value) = (input.len(), Metric::Loss.measure(model, input)?);
     let (model, metric) = (model.name().to_string(), "loss".to_string());
-    said(&SweepResult::Metric { model, metric, value, inputs }, as_json)
+    describe(&SweepResult::Metric { model, metric, value, inputs }, as_json)
 }

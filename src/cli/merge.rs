@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use headlight::analysis::merge;
 
 use crate::args::Output;
-use crate::sweep::said;
+use crate::sweep::describe;
 
 /// Make one result of the files that the shards of `ablate`, `heads` or `loss` have written with --part
 #[derive(clap::Args)]
@@ -28,7 +28,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Output {
     let merged = merge(&args.parts)?;
-    let mut output = said(&merged, args.json)?;
+    let mut output = describe(&merged, args.json)?;
     if let Some(out) = args.out {
         merged.figure()?.save(&out)?;
         if !args.json {

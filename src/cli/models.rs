@@ -22,7 +22,7 @@ pub fn run(args: Args) -> Output {
     if !args.json {
         return Ok(known.figure()?.to_text());
     }
-    let entries = known.0.iter().map(|model| {
+    let entries = known.iter().map(|model| {
         let size = |index: usize| model.sizes.map(|sizes| sizes[index]);
         json!({
             "name": model.names.first(), "also": model.names.get(1..), "layers": size(0), "heads": size(1),

@@ -72,9 +72,10 @@ pub fn run(args: Args) -> Output {
         Ok(logits.value(&[position, correct as usize])? - logits.value(&[position, incorrect as usize])?)
     };
     let (clean, corrupted) = (value(&clean)?, value(&corrupted)?);
+    let figure = patched.figure()?;
     let mut said = String::new();
     if let Some(out) = args.out {
-        patched.figure()?.save(&out)?;
+        figure.save(&out)?;
         said = format!("wrote {}\n", out.display());
     }
     if args.json {
@@ -83,6 +84,6 @@ pub fn run(args: Args) -> Output {
             "axes": patched.axis_names(), "patched": nested(&patched)?,
         })));
     }
-    let text = patched.figure()?.to_text();
+    let text = figure.to_text();
     Ok(format!("{text}logit difference: {clean:.4} clean, {corrupted:.4} corrupted\n{said}"))
 }

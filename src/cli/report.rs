@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Output {
     let begun = Instant::now();
     let repeated = RepeatedTokens::for_model(model);
     let scores = head_scores(model, &HeadKind::ALL, &repeated)?;
-    let found = found(&scores)?;
+    let found = heads_found(&scores)?;
     let loss = loss_on_repeats(model, &repeated)?;
     let (first, second) = (loss.first_copy()?, loss.second_copy()?);
 
@@ -110,7 +110,7 @@ pub fn run(args: Args) -> Output {
 }
 
 /// Heads with the kind that they are of, the clearest of each kind first.
-fn found(scores: &[HeadScores]) -> Result<Vec<(Head, HeadKind)>> {
+fn heads_found(scores: &[HeadScores]) -> Result<Vec<(Head, HeadKind)>> {
     let mut found = Vec::new();
     for scores in scores.iter().filter(|scores| JOBS.contains(&scores.kind())) {
         found.extend(scores.above(FOUND)?.into_iter().map(|head| (head, scores.kind())));

@@ -14,7 +14,7 @@ use crate::json::line;
 
 /// How a sweep that takes long is stopped and gone on with, and shared among processes.
 #[derive(Args)]
-pub struct KeptArgs {
+pub struct PartArgs {
     /// Keep what is found of each input in this file, and go on after what is in it
     #[arg(long, value_name = "FILE")]
     part: Option<PathBuf>,
@@ -23,25 +23,25 @@ pub struct KeptArgs {
     shard: Option<Shard>,
 }
 
-impl KeptArgs {
-    pub fn kept(self) -> Option<Kept> {
-        Some(Kept { path: self.part?, shard: self.shard.unwrap_or(Shard::ALL) })
+impl PartArgs {
+    pub fn destination(self) -> Option<Destination> {
+        Some(Destination { path: self.part?, shard: self.shard.unwrap_or(Shard::ALL) })
     }
 }
 
 /// Where a sweep keeps what it has found, and which share of it is to be made.
-pub struct Kept {
+pub struct Destination {
     path: PathBuf,
     shard: Shard,
 }
 
-impl Kept {
+impl Destination {
     /// Makes the part; says what is found if it is the whole, and what to do next if it is not.
     pub fn make(&self, as_json: bool, make: impl FnOnce(&SweepPart) -> Result<()>) -> Result<String> {
         stop_by_signal();
         make(&SweepPart::new(&self.path, self.shard))?;
         if self.shard == Shard::ALL {
-            return said(&merge(&[&self.path])?, as_json);
+            return describe(&merge(&[&self.path])?, as_json);
         }
         let (path, shard) = (self.path.display(), self.shard);
         Ok(format!("{path} has shard {shard}; `headlight merge` makes one result of all shards' files\n"))
@@ -59,10 +59,14 @@ fn stop_by_signal() {
 }
 
 /// What a sweep found, in words or as JSON.
-pub fn said(found: &SweepResult, as_json: bool) -> Result<String> {
+pub fn describe(found: &SweepResult, as_json: bool) -> Result<String> {
     match found {
-        SweepResult::Ablation { model, ablation, effects } => effects_said(model, ablation, effects, as_json),
-        SweepResult::HeadScores { model, repeated, scores } => scores_said(model, repeated, scores, as_json),
+        SweepResult::Ablation { model, ablation, effects } => {
+            describe_effects(model, ablation, effects, as_json)
+        }
+        SweepResult::HeadScores { model, repeated, scores } => {
+            describe_scores(model, repeated, scores, as_json)
+        }
         SweepResult::Metric { model, metric, value, inputs } => Ok(match as_json {
             true => line(&json!({ "model": model, metric: value, "inputs": inputs })),
             false => format!("{metric} {value:.4} nats, over {inputs} inputs\n"),
@@ -71,7 +75,7 @@ pub fn said(found: &SweepResult, as_json: bool) -> Result<String> {
     }
 }
 
-fn effects_said(model: &str, mode: &str, effects: &AblationEffects, as_json: bool) -> Result<String> {
+fn describe_effects(model: &str, mode: &str, effects: &AblationEffects, as_json: bool) -> Result<String> {
     if !as_json {
         return Ok(format!("{}loss {:.4} nats\n", effects.figure()?.to_text(), effects.clean()));
     }
@@ -81,7 +85,7 @@ fn effects_said(model: &str, mode: &str, effects: &AblationEffects, as_json: boo
     Ok(line(&json!({ "model": model, "mode": mode, "loss": effects.clean(), "effects": entries })))
 }
 
-fn scores_said(
+fn describe_scores(
     model: &str,
     repeated: &RepeatedTokens,
     scores: &[HeadScores],

@@ -164,7 +164,7 @@ impl Plot {
             .y_axis(y);
         let mut traces = vec![self.add(&*bar, json!({}))?];
         let trace = |source: String| json!({ "type": "image", "source": source, "xaxis": x, "yaxis": y });
-        let mut seen = trace(image(pixels::coloured(cells)?));
+        let mut seen = trace(image(pixels::colour(cells)?));
         // Not the nearest pixels, of which a picture smaller than the matrix would leave most out.
         seen["zsmooth"] = json!("fast");
         let mut digits = None;

@@ -6,7 +6,7 @@ use crate::markup::{plain, push_visible};
 use crate::named::Axis;
 
 /// A label as it stands on an axis: `·cat`, `↵`, `⇥`, `∅`.
-pub(super) fn shown(label: &str) -> String {
+pub(super) fn make_visible(label: &str) -> String {
     if label.is_empty() {
         return "∅".to_string();
     }
@@ -17,7 +17,7 @@ pub(super) fn shown(label: &str) -> String {
 }
 
 /// A label in quotes, for the hover and the terminal: `' cat'`.
-pub(super) fn quoted(label: &str) -> String {
+pub(super) fn quote(label: &str) -> String {
     let mut out = String::from("'");
     for c in label.chars() {
         match c {
@@ -47,7 +47,7 @@ pub(super) fn of_tokens(axis: &Axis) -> bool {
 /// Entry `index` of an axis in full, for the hover: `' cat' (3)`.
 pub(super) fn entry(axis: &Axis, index: usize) -> String {
     match axis.labels() {
-        Some(labels) if of_tokens(axis) => format!("{} ({index})", quoted(&labels[index])),
+        Some(labels) if of_tokens(axis) => format!("{} ({index})", quote(&labels[index])),
         Some(labels) => plain(&labels[index]),
         None => index.to_string(),
     }
@@ -56,7 +56,7 @@ pub(super) fn entry(axis: &Axis, index: usize) -> String {
 /// The name of an entry that has a picture or a line of its own.
 pub(super) fn facet_title(axis: &Axis, index: usize) -> String {
     match (axis.labels(), axis.name()) {
-        (Some(labels), _) => shown(&labels[index]),
+        (Some(labels), _) => make_visible(&labels[index]),
         (None, "head") => format!("H{index}"),
         (None, "layer") => format!("L{index}"),
         (None, name) => format!("{} {index}", plain(name)),
@@ -82,7 +82,7 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
 }
 
 /// The text in lines of at most so many columns, broken behind spaces, line breaks and the joints of long names where it can be.
-pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
     let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
     for word in text.split_inclusive([' ', '↵', '-', '/', '_']) {
         if line.ends_with('↵') || used > 0 && used + width(word.trim_end_matches(' ')) > columns {
@@ -113,7 +113,7 @@ fn char_width(c: char) -> usize {
 }
 
 /// Text padded with spaces to `columns`, on the left for numbers.
-pub(super) fn padded(text: &str, columns: usize, right: bool) -> String {
+pub(super) fn pad(text: &str, columns: usize, right: bool) -> String {
     let space = " ".repeat(columns.saturating_sub(width(text)));
     if right { space + text } else { text.to_string() + &space }
 }
@@ -163,7 +163,7 @@ mod tests {
             ("日本語", 4, vec!["日本", "語"]),
             ("a", 0, vec!["a"]),
         ] {
-            assert_eq!(wrapped(text, columns), lines, "{text:?} in {columns}");
+            assert_eq!(wrap(text, columns), lines, "{text:?} in {columns}");
         }
     }
 }

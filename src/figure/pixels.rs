@@ -10,7 +10,7 @@ use crate::figure::scene::Cells;
 const MOST: usize = 1_000_000;
 
 /// The matrix in its colours, as a PNG; in fewer of them where all would be too large.
-pub(super) fn coloured(cells: &Cells) -> Result<Vec<u8>> {
+pub(super) fn colour(cells: &Cells) -> Result<Vec<u8>> {
     smallest([1.0, 4.0, 8.0, 16.0], |step| {
         let index = |place: f64| ((place * Scale::LAST / step).round() * step).min(Scale::LAST) as u8;
         let pixel = |value: &f32| cells.scale.place(*value).map_or(Scale::MASKED, index);

@@ -36,20 +36,20 @@ fn in_own_fonts(c: char) -> bool {
 
 fn own_fonts() -> Arc<Database> {
     static FONTS: OnceLock<Arc<Database>> = OnceLock::new();
-    Arc::clone(FONTS.get_or_init(|| Arc::new(embedded())))
+    Arc::clone(FONTS.get_or_init(|| Arc::new(embedded_fonts())))
 }
 
 fn all_fonts() -> Arc<Database> {
     static FONTS: OnceLock<Arc<Database>> = OnceLock::new();
     Arc::clone(FONTS.get_or_init(|| {
-        let mut fonts = embedded();
+        let mut fonts = embedded_fonts();
         fonts.load_system_fonts();
         set_families(&mut fonts);
         Arc::new(fonts)
     }))
 }
 
-fn embedded() -> Database {
+fn embedded_fonts() -> Database {
     let mut fonts = Database::new();
     for font in [HACK_REGULAR, UBUNTU_LIGHT, NOTO_EMOJI_REGULAR, EMOJI_ICON] {
         fonts.load_font_source(Source::Binary(Arc::new(font)));

@@ -1,7 +1,7 @@
 //! Views as text, for terminals and for whatever shows nothing else.
 
 use crate::error::Result;
-use crate::figure::label::{cell, cut, facet_title, of_tokens, padded, quoted, shown, width, wrapped};
+use crate::figure::label::{cell, cut, facet_title, make_visible, of_tokens, pad, quote, width, wrap};
 use crate::figure::scale::{PIXELS, Scale, number, short};
 use crate::figure::scene::{most_telling, pooled};
 use crate::markup::plain;
@@ -39,7 +39,7 @@ fn head(named: &NamedTensor) -> String {
 }
 
 fn label(axis: &Axis, index: usize, columns: usize) -> String {
-    axis.labels().map_or_else(|| index.to_string(), |labels| cut(&shown(&labels[index]), columns))
+    axis.labels().map_or_else(|| index.to_string(), |labels| cut(&make_visible(&labels[index]), columns))
 }
 
 /// Numbers in columns where they fit, shades where they do not, and of many the largest of their neighbours.
@@ -48,7 +48,7 @@ fn matrix(values: &[f32], rows: &Axis, columns: &Axis, scale: &Scale) -> String 
         return overview(values, rows, columns, scale);
     }
     let side = (0..rows.len()).map(|i| width(&label(rows, i, 14))).max().unwrap_or(0);
-    let row = |i: usize| padded(&label(rows, i, 14), side, true);
+    let row = |i: usize| pad(&label(rows, i, 14), side, true);
     let shown_rows = rows.len().min(ROWS);
     let wide = (0..columns.len().min(13))
         .map(|i| width(&label(columns, i, 9)))
@@ -57,12 +57,10 @@ fn matrix(values: &[f32], rows: &Axis, columns: &Axis, scale: &Scale) -> String 
         .unwrap_or(1);
     let mut out = String::new();
     if columns.len() <= 12 && side + columns.len() * (wide + 1) <= WIDE {
-        let heads: Vec<String> =
-            (0..columns.len()).map(|i| padded(&label(columns, i, 9), wide, true)).collect();
+        let heads: Vec<String> = (0..columns.len()).map(|i| pad(&label(columns, i, 9), wide, true)).collect();
         out += &format!("{} {}\n", " ".repeat(side), heads.join(" "));
         for (i, line) in values.chunks(columns.len()).take(shown_rows).enumerate() {
-            let cells: Vec<String> =
-                line.iter().map(|v| padded(&short(*v, scale.high), wide, true)).collect();
+            let cells: Vec<String> = line.iter().map(|v| pad(&short(*v, scale.high), wide, true)).collect();
             out += &format!("{} {}\n", row(i), cells.join(" "));
         }
     } else {
@@ -91,7 +89,7 @@ fn overview(values: &[f32], rows: &Axis, columns: &Axis, scale: &Scale) -> Strin
     let mut out = String::new();
     for (i, line) in marks.chunks(across).enumerate() {
         let cells: String = line.iter().map(|v| shade(*v, scale)).collect();
-        out += &format!("{} │{cells}│\n", padded(&row(i), side, true));
+        out += &format!("{} │{cells}│\n", pad(&row(i), side, true));
     }
     let (a, b) = (rows.len().div_ceil(down), columns.len().div_ceil(across));
     out + &format!(
@@ -182,8 +180,8 @@ fn bars(named: &NamedTensor) -> Result<String> {
             }
             let gap = if name_width > 0 { " " } else { "" };
             let sign = if value < 0.0 && value.is_finite() { '-' } else { ' ' };
-            let (label, name) = (padded(&label, side, true), padded(name, name_width, false));
-            let number = padded(&number(value), 10, true);
+            let (label, name) = (pad(&label, side, true), pad(name, name_width, false));
+            let number = pad(&number(value), 10, true);
             out += format!("{label}{gap}{name} {number} {sign}{bar}").trim_end();
             out.push('\n');
         }
@@ -221,7 +219,7 @@ fn lines(named: &NamedTensor) -> Result<String> {
             })
             .collect();
         let ends = format!("{} → {}", number(line[0]), number(line[line.len() - 1]));
-        out += &format!("{} {marks}  {ends}\n", padded(&cut(name, 20), side, true));
+        out += &format!("{} {marks}  {ends}\n", pad(&cut(name, 20), side, true));
     }
     if groups > ROWS {
         out += &format!("{} more lines\n", groups - ROWS);
@@ -243,7 +241,7 @@ fn tokens(named: &NamedTensor) -> Result<String> {
     let scale = Scale::of(&values, named.value_kind());
     let (mut out, mut used) = (String::new(), 0);
     for (i, value) in values.iter().enumerate().take(MOST) {
-        let text = axis.labels().map_or_else(|| i.to_string(), |labels| cut(&quoted(&labels[i]), 40));
+        let text = axis.labels().map_or_else(|| i.to_string(), |labels| cut(&quote(&labels[i]), 40));
         let text = if of_tokens(axis) { text } else { label(axis, i, 40) };
         let mark = shade(*value, &scale).to_string();
         let piece = format!("{}{text} {}", mark.trim(), short(*value, scale.high));
@@ -266,7 +264,7 @@ fn table(table: &Table) -> String {
     const WIDEST: usize = 60;
     let shown = &table.rows()[..table.rows().len().min(MOST)];
     let rows: Vec<Vec<Vec<String>>> =
-        shown.iter().map(|row| row.iter().map(|text| wrapped(&cell(text), WIDEST)).collect()).collect();
+        shown.iter().map(|row| row.iter().map(|text| wrap(&cell(text), WIDEST)).collect()).collect();
     let columns: Vec<(String, usize, bool)> = (table.columns().iter().enumerate())
         .map(|(i, head)| {
             let head = cut(&plain(head), WIDEST);
@@ -278,7 +276,7 @@ fn table(table: &Table) -> String {
         })
         .collect();
     let line = |cells: Vec<&str>| {
-        let cells = cells.iter().zip(&columns).map(|(cell, (_, wide, right))| padded(cell, *wide, *right));
+        let cells = cells.iter().zip(&columns).map(|(cell, (_, wide, right))| pad(cell, *wide, *right));
         format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
     };
     let mut out = line(columns.iter().map(|(head, _, _)| head.as_str()).collect());

@@ -184,7 +184,7 @@ impl Sizes<'_, '_> {
         self.header.tensors.contains_key(tensor)
     }
 
-    fn refused(&self, what: String, help: &str) -> Error {
+    fn refusal(&self, what: String, help: &str) -> Error {
         Error::new(ErrorKind::Config, format!("{what}, as {} says", self.header.path)).help(help)
     }
 }
@@ -308,14 +308,14 @@ fn llama(sizes: &Sizes) -> Result<Value> {
     let value_length = sizes.size_or("attention.value_length", in_head)?;
     let rotary = sizes.size_or("rope.dimension_count", in_head)?;
     if value_length != in_head || rotary != in_head {
-        return Err(sizes.refused(
+        return Err(sizes.refusal(
             format!("values have {value_length} and rotations {rotary} of {in_head} entries of a head"),
             "they are read where all are as many: this is a model of another kind",
         ));
     }
     if sizes.size_or("expert_count", 0)? > 0 {
         return Err(
-            sizes.refused("it is a mixture of experts".into(), "models with one MLP a layer are read")
+            sizes.refusal("it is a mixture of experts".into(), "models with one MLP a layer are read")
         );
     }
     let mut config = json!({
@@ -351,7 +351,7 @@ fn rope_scaling(sizes: &Sizes, in_head: usize, theta: &Value) -> Result<Option<V
         ("linear", Some(factor)) => {
             Ok(Some(json!({"rope_type": "linear", "type": "linear", "factor": factor})))
         }
-        (other, _) => Err(sizes.refused(
+        (other, _) => Err(sizes.refusal(
             format!("rotations are scaled by `{}`", super::header::truncate(other)),
             "linear scaling and Llama 3's are read: take another model",
         )),
@@ -365,7 +365,7 @@ fn llama3_scaling(sizes: &Sizes, found: &TensorInfo, in_head: usize, theta: f64)
     const LOW: f64 = 1.0;
     const HIGH: f64 = 4.0;
     let other = || {
-        sizes.refused(
+        sizes.refusal(
             "rotations are scaled by factors of their own".into(),
             "linear scaling and Llama 3's are read: take another model",
         )

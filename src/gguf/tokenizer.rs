@@ -38,7 +38,7 @@ pub(crate) fn translate(header: &Header) -> Result<Option<UnreadTokenizer>> {
         header.texts("tokenizer.ggml.tokens")?.into_iter().map(|token| token.into_owned()).collect();
     let kinds = header.optional("tokenizer.ggml.token_type", Header::numbers)?.unwrap_or_default();
     if !kinds.is_empty() && kinds.len() != tokens.len() {
-        return Err(refused(
+        return Err(refusal(
             format!("{} has {} tokens and {} types of them", header.path, tokens.len(), kinds.len()),
             "convert the model again",
         ));
@@ -60,7 +60,7 @@ pub(crate) fn translate(header: &Header) -> Result<Option<UnreadTokenizer>> {
             (sentence_pieces(header, &tokens, unknown)?, Some(pieces(header, &tokens, unknown)?))
         }
         other => {
-            return Err(refused(
+            return Err(refusal(
                 format!("{} has a tokenizer of type `{}`, which is not known", header.path, truncate(other)),
                 "types gpt2 and llama are read: take another file, or the model in Hugging Face's format",
             ));
@@ -72,7 +72,7 @@ pub(crate) fn translate(header: &Header) -> Result<Option<UnreadTokenizer>> {
     Ok(Some(UnreadTokenizer { origin, json: json.to_string(), pieces }))
 }
 
-fn refused(what: String, help: &str) -> Error {
+fn refusal(what: String, help: &str) -> Error {
     Error::new(ErrorKind::Tokenizer, what).help(help)
 }
 
@@ -115,7 +115,7 @@ fn pieces(header: &Header, tokens: &[String], unknown: Option<usize>) -> Result<
     let scores = header.numbers("tokenizer.ggml.scores")?;
     if scores.len() != tokens.len() {
         let what = format!("{} has {} tokens and {} scores of them", header.path, tokens.len(), scores.len());
-        return Err(refused(what, "convert the model again"));
+        return Err(refusal(what, "convert the model again"));
     }
     let scored = tokens.iter().cloned().zip(scores.into_iter().map(|score| score as f32));
     Ok(Pieces::new(scored, unknown.map(|id| id as u32)))

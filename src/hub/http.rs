@@ -10,7 +10,7 @@ use ureq::Agent;
 use ureq::http::Uri;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hub::Settings;
+use crate::hub::settings::Settings;
 use crate::progress;
 
 /// What keeps a file from being had.

@@ -9,7 +9,7 @@ use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::model::run_options::RunOptions;
 use crate::named::{Axis, NamedTensor, ValueKind};
-use crate::network::cpu::ops::log_sum_exp;
+use crate::network::cpu::log_sum_exp;
 use crate::view::{Table, View, Visualize};
 use crate::{memory, progress};
 

@@ -5,7 +5,7 @@
 use candle_core::{D, Tensor};
 
 use crate::error::Result;
-use crate::network::cpu::ops::{can_fuse, center};
+use crate::network::cpu::{can_fuse, center};
 use crate::network::network::Network;
 use crate::network::parts::block::Block;
 use crate::network::parts::linear::Linear;

@@ -104,7 +104,7 @@ impl Walk<'_> {
     }
 
     /// What is wanted and not kept is wanted for a change.
-    fn shown(&mut self, site: Site) {
+    fn change(&mut self, site: Site) {
         if self.wants(site) && !self.keeps(site) {
             self.pass(CHANGING * self.size(site));
         }
@@ -116,11 +116,11 @@ impl Walk<'_> {
         if !from_tokens {
             return true; // Whoever gave it may still have it.
         }
-        self.shown(Site::Embed);
+        self.change(Site::Embed);
         if self.network.w_pos.is_none() {
             return self.keeps(Site::Embed);
         }
-        self.shown(Site::PosEmbed);
+        self.change(Site::PosEmbed);
         self.make(stream);
         self.leave(Site::Embed, stream);
         false
@@ -131,22 +131,22 @@ impl Walk<'_> {
         use Site::*;
         let stream = self.size(ResidPre);
         let spec = self.network.spec();
-        self.shown(ResidPre);
+        self.change(ResidPre);
         self.attention();
-        self.shown(AttnOut);
+        self.change(AttnOut);
         let (with_mlp, serial) = (spec.mlp != MlpKind::None, spec.has(ResidMid));
         if serial {
             self.make(stream);
-            self.shown(ResidMid);
+            self.change(ResidMid);
         }
         if with_mlp {
             self.mlp();
-            self.shown(MlpOut);
+            self.change(MlpOut);
             // Attention and MLP are added one after another.
             self.pass(if serial { 0 } else { 2 * stream });
         }
         self.make(stream);
-        self.shown(ResidPost);
+        self.change(ResidPost);
         let inputs = [QInput, KInput, VInput].iter().any(|&site| self.keeps(site));
         let read_by_mlp = with_mlp && self.keeps(MlpIn);
         if !(stays || self.keeps(ResidPre) || inputs || read_by_mlp && !serial) {
@@ -169,12 +169,12 @@ impl Walk<'_> {
         }
         if self.wants(scale) {
             let numbers = self.make(self.size(scale));
-            self.shown(scale);
+            self.change(scale);
             self.leave(scale, numbers);
         }
         let stream = self.make(self.size(normalized));
         if self.wants(normalized) {
-            self.shown(normalized);
+            self.change(normalized);
             self.make(stream);
             self.leave(normalized, stream);
         }
@@ -188,7 +188,7 @@ impl Walk<'_> {
         let attn = &block.attn;
         let (q, kv) = (self.size(Q), self.size(K));
         for site in [QInput, KInput, VInput] {
-            self.shown(site);
+            self.change(site);
             // Each head then reads its own.
             if self.wants(site) && !self.keeps(site) {
                 self.pass((CHANGING + 2) * self.size(site));
@@ -198,7 +198,7 @@ impl Walk<'_> {
         let both = self.make(q + 2 * kv);
         inside += both;
         for site in [Q, K, V] {
-            self.shown(site);
+            self.change(site);
             if self.keeps(site) {
                 // They are views of one tensor, and kept as tensors of their own.
                 self.make(self.size(site));
@@ -212,7 +212,7 @@ impl Walk<'_> {
             for (site, numbers) in [(RotQ, q), (RotK, kv)] {
                 self.make(numbers);
                 self.pass(numbers);
-                self.shown(site);
+                self.change(site);
                 if !self.keeps(site) {
                     inside += numbers;
                 }
@@ -233,7 +233,7 @@ impl Walk<'_> {
                 self.free(old);
             }
         }
-        inside += self.mixed();
+        inside += self.mix();
         if self.wants(Result) {
             self.pass(if attn.output.weight.is_contiguous() {
                 0
@@ -242,7 +242,7 @@ impl Walk<'_> {
             });
             let result = self.make(self.size(Result));
             self.pass(q);
-            self.shown(Result);
+            self.change(Result);
             self.leave(Result, result);
         }
         self.make(self.size(AttnOut));
@@ -250,24 +250,24 @@ impl Walk<'_> {
     }
 
     /// Scores, pattern and what they mix; gives the size of the last where nobody keeps it.
-    fn mixed(&mut self) -> u64 {
+    fn mix(&mut self) -> u64 {
         use Site::*;
         let square = self.size(Pattern);
         self.pass((current_num_threads() * BLOCK * (self.len + self.before())) as u64);
         let (scores, pattern) = (self.wants(AttnScores), self.wants(Pattern));
         if scores {
             self.make(square);
-            self.shown(AttnScores);
+            self.change(AttnScores);
         }
         if scores || pattern {
             self.make(square);
-            self.shown(Pattern);
+            self.change(Pattern);
         }
         if scores {
             self.leave(AttnScores, square);
         }
         let z = self.make(self.size(Z));
-        self.shown(Z);
+        self.change(Z);
         if scores || pattern {
             self.leave(Pattern, square);
         }
@@ -282,15 +282,15 @@ impl Walk<'_> {
             return;
         };
         let neurons = self.size(MlpPost);
-        self.shown(MlpIn);
+        self.change(MlpIn);
         let normalized = self.norm(norm.kind, Ln2Scale, Ln2Normalized);
         let in_place = mlp.activation == Activation::GeluTanh && !self.wants(MlpPre);
         self.make(neurons);
-        self.shown(MlpPre);
+        self.change(MlpPre);
         if mlp.gate.is_some() {
             let open = self.make(neurons);
             let linear = self.make(neurons);
-            self.shown(MlpPreLinear);
+            self.change(MlpPreLinear);
             self.make(neurons);
             self.free(open);
             self.leave(MlpPreLinear, linear);
@@ -299,7 +299,7 @@ impl Walk<'_> {
             self.make(neurons);
             self.leave(MlpPre, neurons);
         }
-        self.shown(MlpPost);
+        self.change(MlpPost);
         self.make(self.size(MlpOut));
         self.leave(MlpPost, neurons);
         self.free(normalized);
@@ -315,10 +315,10 @@ impl Walk<'_> {
             self.len = positions.len();
             self.make(self.size(UnembedIn));
         }
-        self.shown(UnembedIn);
+        self.change(UnembedIn);
         if self.wants(UnembedOut) {
             self.make(self.size(UnembedOut));
-            self.shown(UnembedOut);
+            self.change(UnembedOut);
         }
     }
 }

@@ -125,14 +125,30 @@ pub struct KnownModel {
 
 /// All models that have a name here, then what else the hub's cache holds.
 #[derive(Clone, Debug)]
-pub struct KnownModels(pub Vec<KnownModel>);
+pub struct KnownModels(Vec<KnownModel>);
+
+impl KnownModels {
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, KnownModel> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a KnownModels {
+    type Item = &'a KnownModel;
+    type IntoIter = std::slice::Iter<'a, KnownModel>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
 
 /// The models that [`Model::open`](crate::Model::open) knows by name, and which of them are in the hub's cache
 /// already. Nothing is fetched.
 ///
 /// ```
 /// let models = headlight::known_models()?;
-/// assert!(models.0.iter().any(|model| model.names[0] == "gpt2"));
+/// assert!(models.iter().any(|model| model.names[0] == "gpt2"));
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn known_models() -> Result<KnownModels> {

@@ -106,7 +106,7 @@ impl SweepPart {
         let asked = SweepSpec::Ablation {
             ablation: ablation.to_string(),
             reference,
-            metric: metric.described(model),
+            metric: metric.describe(model),
             layers: model.dims().n_layers,
             heads: model.dims().n_heads,
             mlps: model.spec().has(Site::MlpOut),
@@ -124,7 +124,7 @@ fn effects(model: &Model, input: &Input, ablation: Ablation, metric: &Metric) ->
     let (dims, with_mlps) = (model.dims(), model.spec().has(Site::MlpOut));
     AblationEffects::new(
         &swept,
-        metric.described(model),
+        metric.describe(model),
         &ablation.to_string(),
         dims.n_layers,
         dims.n_heads,

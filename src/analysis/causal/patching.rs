@@ -142,7 +142,7 @@ impl<'a> Pair<'a> {
         let variants = places.iter().map(variant).collect::<Result<Vec<_>>>()?;
         let swept = sweep("patching", self.model, &variants, &(&self.corrupted).into(), metric)?;
         let values = swept.variants.iter().map(|&value| value as f32).collect();
-        let name = format!("{} with clean {} patched in", metric.described(self.model), self.site);
+        let name = format!("{} with clean {} patched in", metric.describe(self.model), self.site);
         NamedTensor::from_vec(name, values, axes)
     }
 }
@@ -205,7 +205,7 @@ pub fn attribution_patching(
     }
     let inner = if site.head_axis().is_some() { model.head_axis_at(site) } else { pair.position_axis() };
     NamedTensor::from_vec(
-        format!("estimated change of {} by patching {site}", metric.described(model)),
+        format!("estimated change of {} by patching {site}", metric.describe(model)),
         values,
         vec![model.layer_axis(), inner],
     )
@@ -339,6 +339,6 @@ pub fn path_patching(
     let swept = sweep("patching paths", model, &variants, &(&pair.corrupted).into(), metric)?;
     let mut values: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
     values.resize(dims.n_layers * dims.n_heads, 0.0);
-    let name = format!("change of {} by the path to {receiver}", metric.described(model));
+    let name = format!("change of {} by the path to {receiver}", metric.describe(model));
     HeadGrid::from_vec(name, values, dims.n_layers, dims.n_heads)
 }

@@ -12,7 +12,7 @@ use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor, ValueKind};
-use crate::network::cpu::ops::log_sum_exp;
+use crate::network::cpu::log_sum_exp;
 use crate::network::dims::Dims;
 use crate::network::param::Param;
 use crate::network::parts::attention::Projection;

@@ -207,8 +207,8 @@ impl<'a> Parts<'a> {
         let scale = Site::Ln1Scale.at(layer);
         let outputs = stream.attention_bias_below(layer)?.unsqueeze(0)?.matmul(&read)?; // [1, d_head]
         let outputs = outputs.broadcast_as((stream.len(), outputs.dim(1)?))?; // [position, d_head]
-        let biases = stream.scaled(&outputs, scale)?.broadcast_add(&constant)?.unsqueeze(0)?;
-        let scaled = stream.scaled(&Tensor::cat(&parts, 0)?, scale)?;
+        let biases = stream.divide_by_scale(&outputs, scale)?.broadcast_add(&constant)?.unsqueeze(0)?;
+        let scaled = stream.divide_by_scale(&Tensor::cat(&parts, 0)?, scale)?;
         let all = Tensor::cat(&[scaled, biases], 0)?; // [component, position, d_head]
         Ok(match &stream.model.scoring(layer)?.rotary {
             Some(rotary) => rotary.rotate(&all.unsqueeze(2)?, 0)?.squeeze(2)?,

@@ -365,7 +365,7 @@ impl SingularDirections {
     }
 }
 
-fn said(tokens: &[(String, f32)]) -> String {
+fn list_tokens(tokens: &[(String, f32)]) -> String {
     const SHOWN: usize = 6; // As many as a table has room for.
     tokens.iter().take(SHOWN).map(|(token, _)| format!("{token:?}")).collect::<Vec<_>>().join(" ")
 }
@@ -373,8 +373,9 @@ fn said(tokens: &[(String, f32)]) -> String {
 impl fmt::Debug for SingularDirections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directions = self.directions.iter().take(2);
-        let directions =
-            directions.map(|d| format!("{:.3}: {} to {}", d.singular_value, said(&d.left), said(&d.right)));
+        let directions = directions.map(|d| {
+            format!("{:.3}: {} to {}", d.singular_value, list_tokens(&d.left), list_tokens(&d.right))
+        });
         write!(f, "{}: {} ...", self.title, directions.collect::<Vec<_>>().join("; "))
     }
 }
@@ -384,7 +385,7 @@ impl Visualize for SingularDirections {
         let mut table = Table::new(&self.title, ["value", self.sides.0, self.sides.1]);
         for direction in &self.directions {
             let value = format!("{:.4}", direction.singular_value);
-            table.push([value, said(&direction.left), said(&direction.right)]);
+            table.push([value, list_tokens(&direction.left), list_tokens(&direction.right)]);
         }
         Ok(vec![View::Table(table)])
     }

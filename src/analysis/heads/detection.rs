@@ -147,10 +147,10 @@ impl HeadScores {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn detect(&self, threshold: impl Into<Threshold>) -> Result<Detection> {
-        self.detected(threshold.into())
+        self.detect_by(threshold.into())
     }
 
-    fn detected(&self, threshold: Threshold) -> Result<Detection> {
+    fn detect_by(&self, threshold: Threshold) -> Result<Detection> {
         let refused = |what: String, help: &str| Err(Error::new(ErrorKind::Input, what).help(help));
         let scores = self.values().to_vec()?;
         let mut sorted = scores.clone();

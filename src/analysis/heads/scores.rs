@@ -16,7 +16,7 @@ use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::model::run_options::RunOptions;
 use crate::named::{NamedTensor, ValueKind};
-use crate::network::cpu::ops::{sum, sum_of_products};
+use crate::network::cpu::{sum, sum_of_products};
 use crate::progress;
 use crate::progress::Progress;
 use crate::view::{View, Visualize};

@@ -44,7 +44,7 @@ pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<NamedTensor> {
     }
     let last = run.n_layers().saturating_sub(1);
     parts.push(("final_post".into(), Site::ResidPost.at(last)));
-    stacked("residual stream", run, parts)
+    stack_of("residual stream", run, parts)
 }
 
 /// What the embeddings, and each layer's attention and MLP, wrote into the residual stream
@@ -69,10 +69,10 @@ pub fn decompose_resid(run: &Run) -> Result<NamedTensor> {
         parts.push((format!("{layer}_mlp_out"), Site::MlpOut.at(layer)));
     }
     parts.retain(|(_, hook)| run.spec().has(hook.site()));
-    stacked("parts of the residual stream", run, parts)
+    stack_of("parts of the residual stream", run, parts)
 }
 
-fn stacked(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<NamedTensor> {
+fn stack_of(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<NamedTensor> {
     run.single()?;
     let (labels, hooks): (Vec<String>, Vec<Hook>) = parts.into_iter().unzip();
     let width = run.raw(hooks[0])?.dims().iter().copied();
@@ -183,9 +183,9 @@ fn stack(stream: &Stream, name: &str, labels: Vec<String>, parts: &[Tensor]) -> 
 /// ```
 pub fn apply_ln_to_stack(model: &Model, stack: &NamedTensor, run: &Run) -> Result<NamedTensor> {
     let stream = Stream::new(model, run)?;
-    let values = checked(&stream, stack)?;
+    let values = check_stack(&stream, stack)?;
     stream.has_room("a stack as the last norm scales it", floats(stack.shape().into_iter().chain([2])))?;
-    let scaled = stream.scaled(&as_normed(model, &values, 2)?, Site::LnFinalScale)?;
+    let scaled = stream.divide_by_scale(&as_normed(model, &values, 2)?, Site::LnFinalScale)?;
     let scaled = match model.norm_params(Param::LnFinal, 0)?.0 {
         Some(gain) => scaled.broadcast_mul(&gain)?,
         None => scaled,
@@ -193,7 +193,7 @@ pub fn apply_ln_to_stack(model: &Model, stack: &NamedTensor, run: &Run) -> Resul
     NamedTensor::new(format!("{}, normalized", stack.name()), scaled, stack.axes().to_vec())
 }
 
-fn checked(stream: &Stream, stack: &NamedTensor) -> Result<Tensor> {
+fn check_stack(stream: &Stream, stack: &NamedTensor) -> Result<Tensor> {
     let shape = stack.shape();
     if stack.axis_names() != STACK_AXES || shape[1..] != [stream.len(), stream.model.dims().d_model] {
         return Err(Error::new(
@@ -237,7 +237,7 @@ pub fn logit_attrs(
 ) -> Result<NamedTensor> {
     let incorrect = incorrect.into();
     let stream = Stream::new(model, run)?;
-    let values = checked(&stream, stack)?;
+    let values = check_stack(&stream, stack)?;
     let direction = LogitDirection::new(model, correct, incorrect)?;
     let said = direction.of(&stream, &through_all(&values, &direction.read)?)?;
     NamedTensor::new(format!("{} by component", direction.name), said, stack.axes()[..2].to_vec())
@@ -348,6 +348,6 @@ impl LogitDirection {
 
     /// Components that were read `[component, position, 1]`, at the scale of the last norm `[component, position]`.
     fn of(&self, stream: &Stream, read: &Tensor) -> Result<Tensor> {
-        Ok(stream.scaled(read, Site::LnFinalScale)?.squeeze(D::Minus1)?)
+        Ok(stream.divide_by_scale(read, Site::LnFinalScale)?.squeeze(D::Minus1)?)
     }
 }

@@ -12,7 +12,7 @@ use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor, ValueKind};
-use crate::network::cpu::ops::log_sum_exp;
+use crate::network::cpu::log_sum_exp;
 use crate::network::record::Record;
 use crate::network::start::Start;
 use crate::progress::{Progress, check_stop};
@@ -121,7 +121,7 @@ pub fn logit_lens(model: &Model, run: &Run) -> Result<LogitLens> {
     let progress = Progress::new("logit lens", rows.len());
     // One layer's logits at a time: all at once are many for a large vocabulary.
     for (_, hook) in &rows {
-        let logits = unembedded(model, &stream.read(*hook)?)?; // [position, d_vocab]
+        let logits = unembed(model, &stream.read(*hook)?)?; // [position, d_vocab]
         check_stop()?;
         let totals = log_sum_exp(&logits)?.squeeze(1)?.to_vec1::<f32>()?;
         let logits = logits.to_vec2::<f32>()?;
@@ -179,7 +179,7 @@ fn likeliest(model: &Model, logits: &[f32], total: f32) -> Vec<(String, f32)> {
 }
 
 /// The logits `[position, d_vocab]` of a model whose last norm reads this stream `[position, d_model]`.
-fn unembedded(model: &Model, stream: &Tensor) -> Result<Tensor> {
+fn unembed(model: &Model, stream: &Tensor) -> Result<Tensor> {
     let mut logits = Record::logits();
     let start = Start::Residual { layer: model.dims().n_layers, stream: stream.unsqueeze(0)? };
     model.execute(start, None, &mut logits)?;

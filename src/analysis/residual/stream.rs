@@ -82,7 +82,7 @@ impl<'a> Stream<'a> {
     }
 
     /// Something `[.., position, width]` divided by the scale that a norm had in the run; as it is, where there are no norms.
-    pub(crate) fn scaled(&self, x: &Tensor, scale: impl Into<Hook>) -> Result<Tensor> {
+    pub(crate) fn divide_by_scale(&self, x: &Tensor, scale: impl Into<Hook>) -> Result<Tensor> {
         match self.model.spec().norm {
             NormKind::None => Ok(x.clone()),
             NormKind::Layer | NormKind::Rms => Ok(x.broadcast_div(&self.read(scale)?)?),

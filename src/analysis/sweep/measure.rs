@@ -30,7 +30,7 @@ impl SweepPart {
     /// This part of [`Metric::measure`].
     pub fn measure(&self, model: &Model, input: impl Into<Input>, metric: &Metric) -> Result<()> {
         let input = input.into();
-        let asked = SweepSpec::Metric { metric: metric.described(model) };
+        let asked = SweepSpec::Metric { metric: metric.describe(model) };
         self.fill(model, &input, Some(metric), asked, |share, keep| {
             sweep_rows("measuring", model, &[], &input, metric, share, keep)
         })

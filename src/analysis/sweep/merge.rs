@@ -52,10 +52,10 @@ pub enum SweepResult {
 ///
 /// [`SweepPart`](crate::analysis::SweepPart) has an example.
 pub fn merge(paths: &[impl AsRef<Path>]) -> Result<SweepResult> {
-    merged(&paths.iter().map(|path| path.as_ref().into()).collect::<Vec<_>>())
+    merge_parts(&paths.iter().map(|path| path.as_ref().into()).collect::<Vec<_>>())
 }
 
-fn merged(paths: &[PathBuf]) -> Result<SweepResult> {
+fn merge_parts(paths: &[PathBuf]) -> Result<SweepResult> {
     let added = add(paths)?;
     let (model, totals) = (added.header.model, added.totals);
     Ok(match added.header.asked {

@@ -10,7 +10,7 @@ use crate::hook::{Head, Hook, Site};
 use crate::model::input::Tokens;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor};
-use crate::network::cpu::ops::{log_sum_exp, sum};
+use crate::network::cpu::{log_sum_exp, sum};
 use crate::network::dims::check_ids;
 use crate::progress;
 
@@ -60,7 +60,7 @@ type CustomMetric = dyn Fn(&NamedTensor) -> Result<f32> + Send + Sync;
 
 impl fmt::Debug for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.said(|id| id.to_string()))
+        f.write_str(&self.describe_with(|id| id.to_string()))
     }
 }
 
@@ -105,11 +105,13 @@ impl Metric {
     }
 
     /// In words, with the text of its tokens.
-    pub(crate) fn described(&self, model: &Model) -> String {
-        self.said(|id| model.labels(&[id]).first().map_or_else(|| id.to_string(), |text| format!("{text:?}")))
+    pub(crate) fn describe(&self, model: &Model) -> String {
+        self.describe_with(|id| {
+            model.labels(&[id]).first().map_or_else(|| id.to_string(), |text| format!("{text:?}"))
+        })
     }
 
-    fn said(&self, token_said: impl Fn(u32) -> String) -> String {
+    fn describe_with(&self, token_said: impl Fn(u32) -> String) -> String {
         let at = |position: &Option<usize>| position.map(|p| format!(" at {p}")).unwrap_or_default();
         match self {
             Metric::Loss => "loss".to_string(),

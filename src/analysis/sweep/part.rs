@@ -301,7 +301,7 @@ impl SweepPart {
         }
         let mut first = serde_json::to_string(header).map_err(|error| failed(error.into()))?;
         first.push('\n');
-        let (end, rows) = self.begun(&file, header, &first)?;
+        let (end, rows) = self.resume_offset(&file, header, &first)?;
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(failed)?;
         if end == 0 {
             file.write_all(first.as_bytes()).map_err(failed)?;
@@ -310,7 +310,7 @@ impl SweepPart {
     }
 
     /// Where what is whole of the file ends, and how many rows it has. Fails if it was not begun with the same first line.
-    fn begun(&self, file: &File, header: &Header, first: &str) -> Result<(u64, usize)> {
+    fn resume_offset(&self, file: &File, header: &Header, first: &str) -> Result<(u64, usize)> {
         let mut reader =
             Reader::of(&self.path, file.try_clone().map_err(|error| unreadable(&self.path, error))?);
         if !reader.line()? {

@@ -1,6 +1,6 @@
 //! The axes of panels, with as many ticks as there is room for.
 
-use crate::figure::label::{cut, entry, shown, width};
+use crate::figure::label::{cut, entry, make_visible, width};
 use crate::figure::scale::ticks;
 use crate::figure::scene::items::{AxisScale, MONO, TICK};
 use crate::markup::plain;
@@ -40,8 +40,8 @@ pub(super) fn entries(axis: &Axis, room: f64, down: bool, margin: f64) -> AxisSc
     // Among so many, a label does not say where it is.
     let far = n > FAR;
     let label = |i: usize| match axis.labels() {
-        Some(labels) if far => format!("{} {i}", cut(&shown(&labels[i]), 12)),
-        Some(labels) => cut(&shown(&labels[i]), 18),
+        Some(labels) if far => format!("{} {i}", cut(&make_visible(&labels[i]), 12)),
+        Some(labels) => cut(&make_visible(&labels[i]), 18),
         None => i.to_string(),
     };
     let widest = (0..n).map(|i| width(&label(i))).max().unwrap_or(0) as f64 * MONO * TICK;

@@ -1,6 +1,6 @@
 //! Rows of words and numbers.
 
-use crate::figure::label::{cell, cut, width, wrapped};
+use crate::figure::label::{cell, cut, width, wrap};
 use crate::figure::scale::MUTED;
 use crate::figure::scene::items::{
     Area, Column, Grid, Item, LINE, MONO, PAD, Scene, Side, TABLE_FONT, TABLE_LINE, TABLE_ROW, WIDE,
@@ -34,7 +34,7 @@ impl Scene {
             .map(|(texts, &room)| Column {
                 width: wide(room),
                 right: !texts.is_empty() && texts.iter().all(|text| text.is_empty() || is_number(text)),
-                cells: texts.iter().map(|text| wrapped(text, room)).collect(),
+                cells: texts.iter().map(|text| wrap(text, room)).collect(),
             })
             .collect();
         let head =

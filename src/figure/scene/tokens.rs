@@ -1,7 +1,7 @@
 //! Running text, each piece on its colour.
 
 use crate::error::Result;
-use crate::figure::label::{cut, entry, shown, width};
+use crate::figure::label::{cut, entry, make_visible, width};
 use crate::figure::scale::Scale;
 use crate::figure::scene::items::{Area, CHIP_FONT, Chip, Item, MONO, PAD, Scene, TokenChips};
 use crate::figure::scene::limits::expect;
@@ -21,7 +21,11 @@ impl Scene {
             let label = axes[0].label(i);
             // A space within running text shows as one: the coloured ground says where the piece begins.
             let blank = label.trim_matches(' ').is_empty();
-            let text = if blank { shown(&label) } else { shown(&label).replace(['·', ' '], "\u{a0}") };
+            let text = if blank {
+                make_visible(&label)
+            } else {
+                make_visible(&label).replace(['·', ' '], "\u{a0}")
+            };
             let text = cut(&text, 60);
             let w = (width(&text).max(1) as f64 * advance + inner).ceil();
             if x > 0.0 && x + w > ROOM {

@@ -9,8 +9,9 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::network::cpu::matrix::{Matrix, MatrixMut};
-use crate::network::cpu::ops::{softmax_of, values_from};
 use crate::network::cpu::pages;
+use crate::network::cpu::rows::{values, values_from};
+use crate::network::cpu::softmax::softmax_of;
 
 /// Which keys a query sees, and how their products are scaled.
 #[derive(Clone, Copy, Debug)]
@@ -194,7 +195,7 @@ impl CustomOp2 for Mix {
         if seen != sizes.seen {
             bail!("a pattern of {seen} keys and {} values", sizes.seen);
         }
-        let pattern = super::ops::values(pattern, pattern_layout)?;
+        let pattern = values(pattern, pattern_layout)?;
         by_blocks(sizes, |batch, queries, out| {
             let keys = match self.mask {
                 Some(mask) => sizes.keys_of(mask, &queries),

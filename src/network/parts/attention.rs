@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::hook::Site;
 use crate::network::cpu::attend;
 use crate::network::cpu::attend::MaskSpec;
-use crate::network::cpu::ops::{can_fuse, softmax};
+use crate::network::cpu::{can_fuse, softmax};
 use crate::network::parts::layer::LayerCtx;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Site;
-use crate::network::cpu::ops::add;
+use crate::network::cpu::add;
 use crate::network::parts::attention::Attention;
 use crate::network::parts::layer::LayerCtx;
 use crate::network::parts::mlp::Mlp;

@@ -3,8 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::Result;
-use crate::network::cpu::matrix::affine;
-use crate::network::cpu::ops::can_fuse;
+use crate::network::cpu::{affine, can_fuse};
 
 /// `x W + b`, with W `[in, out]`; without b where the model has none.
 #[derive(Clone, Debug)]

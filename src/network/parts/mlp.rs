@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::hook::Site;
-use crate::network::cpu::ops::{gelu, gelu_inplace};
+use crate::network::cpu::{gelu, gelu_inplace};
 use crate::network::parts::linear::Linear;
 use crate::network::tap::TapCtx;
 

@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 
 use crate::error::Result;
 use crate::hook::Site;
-use crate::network::cpu::ops::{can_fuse, gain_and_bias, norm_scale, normalize};
+use crate::network::cpu::{can_fuse, gain_and_bias, norm_scale, normalize};
 use crate::network::spec::NormKind;
 use crate::network::tap::TapCtx;
 

@@ -14,8 +14,7 @@ use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::network::cpu::pages;
-use crate::network::cpu::pages::PagePolicy;
+use crate::network::cpu::{PagePolicy, par_map_alloc};
 use crate::network::weights::initial::Initial;
 
 /// A set of named tensors, from files, from memory, or drawn at random.
@@ -359,7 +358,7 @@ fn f32s(bytes: &[u8]) -> (Vec<f32>, bool) {
     let (numbers, _) = bytes.as_chunks::<4>();
     let each = |number: &[u8; 4]| f32::from_le_bytes(*number);
     let (values, finite) =
-        pages::par_map_alloc(PagePolicy::Long, numbers, CHUNK, each, |_, values| are_finite(values));
+        par_map_alloc(PagePolicy::Long, numbers, CHUNK, each, |_, values| are_finite(values));
     (values, finite.into_iter().all(|finite| finite))
 }
 

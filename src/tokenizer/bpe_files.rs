@@ -1,0 +1,142 @@
+//! The files of a byte-level BPE before there was a `tokenizer.json`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokenizers::models::bpe::BPE;
+use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::read_text;
+use crate::json::parse;
+use crate::tokenizer::byte_level::ByteLevel;
+use crate::tokenizer::tokenizer::{Cause, END_OF_TEXT, Tokenizer, guarded};
+
+/// Where they are.
+pub(crate) struct BpeFiles {
+    pub(crate) vocab: PathBuf,
+    pub(crate) merges: PathBuf,
+    /// `tokenizer_config.json`, where there is one.
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// What `tokenizer_config.json` says of it.
+#[derive(Default, Deserialize)]
+struct BpeConfig {
+    tokenizer_class: Option<String>,
+    add_prefix_space: Option<bool>,
+    #[serde(default)]
+    added_tokens_decoder: BTreeMap<u32, AddedToken>,
+    bos_token: Option<SpecialToken>,
+    eos_token: Option<SpecialToken>,
+    unk_token: Option<SpecialToken>,
+    pad_token: Option<SpecialToken>,
+}
+
+/// A token that begins or ends a text, by its text or with all that is to be said of it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a token's text, or an object with its `content`")]
+pub(crate) enum SpecialToken {
+    Text(String),
+    Added { content: String },
+}
+
+impl SpecialToken {
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            SpecialToken::Text(text) | SpecialToken::Added { content: text } => text,
+        }
+    }
+}
+
+impl Tokenizer {
+    /// Reads `vocab.json` and `merges.txt`, which do not say how text is cut: that is known of a class of transformers, or else
+    /// of the family of the model.
+    pub(crate) fn from_bpe_files(files: &BpeFiles, family: &str) -> Result<Self> {
+        let (vocab, merges) = (files.vocab.display().to_string(), files.merges.display().to_string());
+        let config: BpeConfig = match &files.config {
+            Some(path) => parse(&path.display().to_string(), &read_text(path, "it says how text is cut")?)?,
+            None => BpeConfig::default(),
+        };
+        // Classes that stand for any tokenizer say nothing.
+        let class = config.tokenizer_class.as_deref();
+        let class = class.filter(|class| !["PreTrainedTokenizerFast", "TokenizersBackend"].contains(class));
+        let level = match class {
+            Some(class) => ByteLevel::of_class(class),
+            None => ByteLevel::of_family(family),
+        };
+        let Some(level) = level else {
+            let said = match class {
+                Some(class) => format!("tokenizer_config.json says tokenizer_class = {class}"),
+                None => format!("there is no tokenizer_class, and the family {family} has none such"),
+            };
+            return Err(Error::new(
+                ErrorKind::Tokenizer,
+                format!("{vocab} and {merges} do not say how text is cut: {said}"),
+            )
+            .help(format!(
+                "known of these two files are {}; for others, write a tokenizer.json with transformers: \
+                 AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
+                ByteLevel::classes().join(", ")
+            )));
+        };
+        let broken = |cause: Cause| {
+            Error::new(ErrorKind::Tokenizer, format!("{vocab} and {merges} are not a byte-level BPE"))
+                .caused_by(cause)
+                .help("vocab.json maps tokens to ids, merges.txt lists pairs of them, one a line")
+        };
+        let inner = guarded(|| {
+            let bpe = BPE::from_file(&files.vocab.to_string_lossy(), &files.merges.to_string_lossy());
+            let mut inner = tokenizers::Tokenizer::new(bpe.ignore_merges(level.ignore_merges).build()?);
+            let entries = level.entries(config.add_prefix_space.unwrap_or(false));
+            inner.with_normalizer(entry::<Option<NormalizerWrapper>>(&entries, "normalizer")?)?;
+            inner.with_pre_tokenizer(entry::<Option<PreTokenizerWrapper>>(&entries, "pre_tokenizer")?);
+            inner.with_decoder(entry::<Option<DecoderWrapper>>(&entries, "decoder")?);
+            Ok(inner)
+        });
+        let mut inner = inner.map_err(broken)?;
+        config.add_tokens(&mut inner)?;
+        Self::checked(&vocab, inner)
+    }
+}
+
+impl BpeConfig {
+    /// Adds the tokens that it names, each under the id that it says.
+    fn add_tokens(&self, inner: &mut tokenizers::Tokenizer) -> Result<()> {
+        let failed = |cause: Cause| {
+            Error::new(ErrorKind::Tokenizer, "the tokens that tokenizer_config.json adds cannot be added")
+                .caused_by(cause)
+                .help("take the file that came with vocab.json, or take it away")
+        };
+        for (&id, token) in &self.added_tokens_decoder {
+            guarded(|| inner.add_tokens([token.clone()])).map_err(failed)?;
+            let given = inner.token_to_id(&token.content);
+            if given != Some(id) {
+                return Err(Error::new(
+                    ErrorKind::Tokenizer,
+                    format!(
+                        "tokenizer_config.json says that `{}` is token {id}, but behind vocab.json it is {}",
+                        token.content,
+                        given.map_or_else(|| "none".into(), |given| given.to_string())
+                    ),
+                )
+                .help("take vocab.json and tokenizer_config.json from the same model"));
+            }
+        }
+        let named = [&self.bos_token, &self.eos_token, &self.unk_token, &self.pad_token];
+        let named = named.into_iter().flatten().map(SpecialToken::text);
+        // Of GPT-2's and all that followed, whether or not a file says so.
+        let end = Some(END_OF_TEXT).filter(|end| inner.token_to_id(end).is_some());
+        let special: Vec<AddedToken> = named.chain(end).map(|text| AddedToken::from(text, true)).collect();
+        guarded(|| inner.add_special_tokens(special)).map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// An entry of a `tokenizer.json`.
+fn entry<T: DeserializeOwned>(entries: &Value, name: &str) -> serde_json::Result<T> {
+    T::deserialize(&entries[name])
+}
