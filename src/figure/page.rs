@@ -136,7 +136,6 @@ h2 { font-size: 20px; line-height: 1.3; font-weight: 600; margin: 44px 0 10px; }
 p { max-width: 46em; margin: 0 0 14px; white-space: pre-line; overflow-wrap: anywhere; }
 figure { margin: 18px 0 24px; padding: 8px; background: #fff; border: 1px solid #e1e5ea; border-radius: 8px;
   overflow-x: auto; width: fit-content; max-width: 100%; box-sizing: border-box; }
-.plot.chooses .scatterlayer { cursor: pointer; }
 @media print {
   body { background: #fff; }
   main { max-width: none; padding: 0; }

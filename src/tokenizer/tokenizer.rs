@@ -302,9 +302,10 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokeni
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::tokenizer::byte_level::ByteLevel;
 
     /// A model whose pieces are these words, and all that lies between them and their letters.
     fn bpe(space: char, words: &[&str], byte_fallback: bool) -> Value {
