@@ -41,7 +41,7 @@ fn documents_name_files_that_are_there() {
     {
         let text = read(document);
         for path in text.split('`').skip(1).step_by(2) {
-            let is_path = ["src/", "tests/", "benches/", "kernel/", "examples/", "docs/"]
+            let is_path = ["src/", "tests/", "benches/", "kernel/", "oracle/", "examples/", "docs/"]
                 .iter()
                 .any(|root| path.starts_with(root));
             if is_path && !path.contains(['{', '*', ' ', '<']) {
