@@ -18,6 +18,8 @@ pub enum ErrorKind {
     Input,
     /// A hook, layer or head does not exist.
     Address,
+    /// What is asked is not to be had of a model of this kind.
+    Model,
     /// A tap did something that the network cannot continue from.
     Tap,
     /// A model cannot be edited so.

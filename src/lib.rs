@@ -19,6 +19,8 @@ mod open;
 pub mod prelude;
 mod progress;
 mod random;
+#[cfg(test)]
+mod tests;
 mod tokenizer;
 pub mod training;
 mod view;
@@ -26,14 +28,14 @@ mod visualize;
 
 pub use error::{Error, ErrorKind, Remedy, Result};
 pub use figure::{DisplayHandle, Figure, Page, Section, show};
-pub use hook::{AxisKind, Head, Hook, IntoHook, Site, head};
+pub use hook::{Attn, AxisKind, Head, Hook, IntoHook, Site, Stack, head};
 pub use memory::memory_asked_for;
 pub use model::{
-    Ablation, AttentionEdge, Component, Components, Generation, Input, Model, PromptTest, Run, RunOptions,
-    Sampling, Tokens, no_bos, with_bos,
+    Ablation, AttentionEdge, Component, Components, Generation, Input, Mlp, Model, PromptTest, Run,
+    RunOptions, Sampling, Tokens, mlp, no_bos, with_bos,
 };
 pub use named::{Axis, NamedTensor, ValueKind};
-pub use network::{ArchSpec, Dims, Tap};
+pub use network::{ArchSpec, Dims, StackSpec, Tap};
 pub use notebook::{EvcxrDisplay, clear_output};
 pub use open::{KnownModel, KnownModels, known_models};
 pub use progress::{check_stop, clear_stop, request_stop};

@@ -10,9 +10,10 @@ pub use crate::analysis::{
     loss_on_repeats, merge, ov_circuit, path_patching, previous_token_scores, qk_circuit, stack_head_results,
 };
 pub use crate::figure::{Figure, show};
-pub use crate::hook::{Head, Hook, Site, head};
+pub use crate::hook::{Head, Hook, Site, Stack, head};
 pub use crate::model::{
-    Ablation, AttentionEdge, Component, Input, Model, Run, RunOptions, Sampling, Tokens, no_bos, with_bos,
+    Ablation, AttentionEdge, Component, Input, Model, Run, RunOptions, Sampling, Tokens, mlp, no_bos,
+    with_bos,
 };
 pub use crate::named::{Axis, NamedTensor, ValueKind};
 pub use crate::notebook::{EvcxrDisplay as _, clear_output};

@@ -160,9 +160,8 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
             })
         }
         "singular_values" => {
-            let dims = model.dims();
-            let heads = Head::all(dims.n_layers, dims.n_heads);
-            let values: Vec<NamedTensor> = heads
+            let values: Vec<NamedTensor> = model
+                .heads()
                 .map(|head| ov_circuit(model, head)?.singular_values())
                 .collect::<headlight::Result<_>>()?;
             Box::new(move || {

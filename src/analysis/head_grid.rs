@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::Head;
-use crate::named::{NamedTensor, ValueKind, layer_and_head};
+use crate::hook::{Attn, Head, Stack, head};
+use crate::named::{Axis, NamedTensor, ValueKind, layer_and_head, numbered};
 use crate::view::{View, Visualize};
 
 /// A number for every head, `[layer, head]`: scores, effects, thresholds.
@@ -21,10 +21,20 @@ use crate::view::{View, Visualize};
 /// ```
 #[derive(Clone)]
 pub struct HeadGrid {
-    values: NamedTensor,
+    /// One at least.
+    panels: Vec<HeadPanel>,
+}
+
+/// The numbers of the heads of one attention: a stack's own, or that to another stack.
+#[derive(Clone)]
+struct HeadPanel {
+    stack: Stack,
+    attn: Attn,
+    values: NamedTensor, // [layer, head]
 }
 
 impl HeadGrid {
+    /// Of a model of one stack, layer by layer.
     pub(crate) fn from_vec(
         name: impl Into<String>,
         values: Vec<f32>,
@@ -34,36 +44,78 @@ impl HeadGrid {
         NamedTensor::from_vec(name, values, layer_and_head(n_layers, n_heads).to_vec()).map(HeadGrid::of)
     }
 
+    /// Of any model: attention by attention, with its layers and heads, and layer by layer.
+    pub(crate) fn of_attentions(
+        name: &str,
+        attentions: &[(Stack, Attn, [usize; 2])],
+        values: &[f32],
+    ) -> Result<HeadGrid> {
+        let (mut panels, mut rest) = (Vec::new(), values);
+        for &(stack, attn, [n_layers, n_heads]) in attentions {
+            let (own, others) = rest.split_at(n_layers * n_heads);
+            rest = others;
+            let layers = Axis::labelled("layer", numbered(&stack.letter().to_string(), n_layers));
+            let heads = Axis::labelled("head", numbered(attn.letter(), n_heads));
+            let name = match (stack, attn) {
+                (Stack::Main, _) => name.to_string(),
+                (stack, Attn::Own) => format!("{name}, {stack}"),
+                (stack, Attn::Cross) => format!("{name}, {stack}, cross-attention"),
+            };
+            let values = NamedTensor::from_vec(name, own.to_vec(), vec![layers, heads])?;
+            panels.push(HeadPanel { stack, attn, values });
+        }
+        Ok(HeadGrid { panels })
+    }
+
     /// Of what has the axes of layers and heads, in this order.
     pub(crate) fn of(values: NamedTensor) -> HeadGrid {
-        HeadGrid { values }
+        HeadGrid { panels: vec![HeadPanel { stack: Stack::Main, attn: Attn::Own, values }] }
     }
 
-    pub(crate) fn with_value_kind(self, kind: ValueKind) -> HeadGrid {
-        HeadGrid { values: self.values.with_value_kind(kind) }
+    pub(crate) fn with_value_kind(mut self, kind: ValueKind) -> HeadGrid {
+        for panel in &mut self.panels {
+            panel.values = panel.values.clone().with_value_kind(kind);
+        }
+        self
     }
 
-    /// The numbers `[layer, head]`.
+    /// The numbers `[layer, head]`; of a model of several stacks those of the first one's own attention, of which
+    /// [`panels`](HeadGrid::panels) has all.
     pub fn values(&self) -> &NamedTensor {
-        &self.values
+        &self.panels[0].values
+    }
+
+    /// The numbers `[layer, head]` of each attention: one of a model of one stack; encoder, decoder and its cross-attention.
+    pub fn panels(&self) -> impl Iterator<Item = &NamedTensor> {
+        self.panels.iter().map(|panel| &panel.values)
     }
 
     /// The number of one head. Fails if there is no such head.
     pub fn at(&self, head: Head) -> Result<f32> {
-        let (n_layers, n_heads) = self.size();
-        let Head { layer, head } = head.check(n_layers, n_heads)?;
-        self.values.value(&[layer, head])
+        let panel = self.panels.iter().find(|panel| (panel.stack, panel.attn) == (head.stack, head.attn));
+        let Some(panel) = panel else {
+            let first: Vec<String> = self.panels.iter().map(|panel| panel.head(0, 0).to_string()).collect();
+            return Err(Error::new(ErrorKind::Address, format!("there is no head {head} here"))
+                .help(format!("heads begin with {}", first.join(", "))));
+        };
+        let (n_layers, n_heads) = panel.size();
+        let head = head.check(n_layers, n_heads, "model")?;
+        panel.values.value(&[head.layer, head.head])
     }
 
-    /// Every head, layer by layer.
+    /// Every head, attention by attention and layer by layer.
     pub fn heads(&self) -> impl Iterator<Item = Head> + use<> {
-        let (n_layers, n_heads) = self.size();
-        Head::all(n_layers, n_heads)
+        let panels = self.panels.iter().map(|panel| (panel.head(0, 0), panel.size())).collect::<Vec<_>>();
+        panels.into_iter().flat_map(|(first, (n_layers, n_heads))| {
+            (0..n_layers)
+                .flat_map(move |layer| (0..n_heads).map(move |index| Head { layer, head: index, ..first }))
+        })
     }
 
-    /// Every head with its number, layer by layer.
+    /// Every head with its number, in the order of [`heads`](HeadGrid::heads).
     pub(crate) fn each(&self) -> Result<impl Iterator<Item = (Head, f32)> + use<>> {
-        Ok(self.heads().zip(self.values.to_vec()?))
+        let values = self.panels.iter().map(|panel| panel.values.to_vec()).collect::<Result<Vec<_>>>()?;
+        Ok(self.heads().zip(values.concat()))
     }
 
     /// Every head with its number, the highest first.
@@ -87,14 +139,20 @@ impl HeadGrid {
         Ok(all)
     }
 
+    /// This minus another of the same model of one stack.
+    pub(crate) fn sub(&self, other: &HeadGrid) -> Result<NamedTensor> {
+        self.values().sub(other.values())
+    }
+}
+
+impl HeadPanel {
     fn size(&self) -> (usize, usize) {
         let axes = self.values.axes();
         (axes[0].len(), axes[1].len())
     }
 
-    /// This minus another of the same model.
-    pub(crate) fn sub(&self, other: &HeadGrid) -> Result<NamedTensor> {
-        self.values.sub(&other.values)
+    fn head(&self, layer: usize, index: usize) -> Head {
+        Head { attn: self.attn, ..head(layer, index).of(self.stack) }
     }
 }
 
@@ -105,7 +163,7 @@ impl TryFrom<NamedTensor> for HeadGrid {
     /// are `layer` and `head`.
     fn try_from(values: NamedTensor) -> Result<HeadGrid> {
         match values.axis_names().as_slice() {
-            ["layer", "head"] => Ok(HeadGrid { values }),
+            ["layer", "head"] => Ok(HeadGrid::of(values)),
             axes => Err(Error::new(
                 ErrorKind::Axes,
                 format!(
@@ -123,12 +181,12 @@ impl fmt::Debug for HeadGrid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ranked = self.ranked_by_size().map_err(|_| fmt::Error)?;
         let best = ranked.iter().take(5).map(|(head, value)| format!("{head} {value:.3}"));
-        write!(f, "{}: {} ...", self.values.name(), best.collect::<Vec<_>>().join(", "))
+        write!(f, "{}: {} ...", self.values().name(), best.collect::<Vec<_>>().join(", "))
     }
 }
 
 impl Visualize for HeadGrid {
     fn views(&self) -> Result<Vec<View>> {
-        Ok(vec![View::Heatmap(self.values.clone())])
+        Ok(self.panels().map(|values| View::Heatmap(values.clone())).collect())
     }
 }

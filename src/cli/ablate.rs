@@ -69,7 +69,7 @@ pub fn run(args: Args) -> Output {
     if let Some(wrong) = wrong {
         return Err(Failure::Usage(wrong));
     }
-    let input = args.input.input()?;
+    let input = args.input.input(&model)?;
     let reference = match args.mode {
         Mode::Zero => None,
         _ => {

@@ -85,20 +85,40 @@ pub struct InputArgs {
 }
 
 impl InputArgs {
-    pub fn input(&self) -> Result<Input, Failure> {
+    /// What is to be run by a model: texts, or pairs of a source and a target for one that reads two.
+    pub fn input(&self, model: &Model) -> Result<Input, Failure> {
         if self.ids && self.prompts.is_none() {
             return Err(Failure::Usage("--ids says how --prompts is to be read"));
         }
+        let of_pairs = model.spec().stacks().len() == 2;
         if let Some(prompts) = &self.prompts {
-            let lines = Input::lines(prompts)?;
+            let lines = if of_pairs { Input::pair_lines(prompts)? } else { Input::lines(prompts)? };
             let input = if self.ids { lines.as_ids()? } else { lines };
             return Ok(if self.no_bos { no_bos(input) } else { input });
         }
         if self.tokens.is_empty() {
-            let input = Input::from(self.text.as_slice());
+            let input = match of_pairs {
+                true => paired(self.text.clone())?,
+                false => self.text.as_slice().into(),
+            };
             return Ok(if self.no_bos { no_bos(input) } else { input });
         }
         let ids = self.tokens.iter().map(|list| Input::parse_ids(list)).collect::<Result<Vec<_>>>()?;
-        Ok(ids.into())
+        if of_pairs { paired(ids) } else { Ok(ids.into()) }
     }
+}
+
+/// Sources and targets in turns.
+fn paired<T>(all: Vec<T>) -> Result<Input, Failure>
+where
+    Vec<T>: Into<Input>,
+{
+    if !all.len().is_multiple_of(2) {
+        return Err(Failure::Usage("this model reads pairs: give each source with its target behind it"));
+    }
+    let (mut sources, mut targets) = (Vec::new(), Vec::new());
+    for (index, one) in all.into_iter().enumerate() {
+        if index % 2 == 0 { sources.push(one) } else { targets.push(one) }
+    }
+    Ok(Input::pair(sources, targets))
 }

@@ -37,7 +37,7 @@ pub fn run(args: Args) -> Output {
         }
         _ => RunOptions::only([Site::Pattern]),
     };
-    let run = model.run_with_options(input.input()?, &options)?;
+    let run = model.run_with_options(input.input(&model)?, &options)?;
     let of = |draw: &dyn Fn(&Run) -> Result<Figure>| {
         let figures = (0..run.tokens().len()).map(|index| draw(&run.item(index)?));
         Figure::stack(figures.collect::<Result<Vec<_>>>()?)

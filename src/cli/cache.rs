@@ -32,7 +32,8 @@ pub fn run(args: Args) -> Output {
         (None, true) => RunOptions::all(),
         (None, false) => RunOptions::new(),
     };
-    let run = args.model.open()?.run_with_options(args.input.input()?, &options)?;
+    let model = args.model.open()?;
+    let run = model.run_with_options(args.input.input(&model)?, &options)?;
     run.save(&args.out)?;
     Ok(format!("wrote {} activations to {}\n", run.hooks().len(), args.out.display()))
 }

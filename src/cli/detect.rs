@@ -1,7 +1,7 @@
 //! `headlight detect`: induction heads by a dynamic threshold, against causal truth.
 
 use headlight::analysis::{DynamicThreshold, causal_truth, induction_scores};
-use headlight::{Figure, Head, Table, View, Visualize};
+use headlight::{Figure, Table, View, Visualize};
 use serde_json::json;
 
 use crate::args::{ModelArgs, Output};
@@ -33,7 +33,7 @@ pub fn run(args: Args) -> Output {
     let mut entries = Vec::new();
     let columns = ["head", "score", "threshold", "found", "true", "prefix matching", "copying", "effect"];
     let mut table = Table::new(format!("induction heads of {}", model.name()), columns);
-    for head in Head::all(model.dims().n_layers, model.dims().n_heads) {
+    for head in model.heads() {
         let evidence = truth.evidence(head);
         let prefix_matching = evidence.map(|evidence| evidence.prefix_matching);
         let copying = evidence.and_then(|evidence| evidence.copying);

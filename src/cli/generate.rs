@@ -30,6 +30,7 @@ pub struct Args {
 pub fn run(args: Args) -> Output {
     let Args { model, input, max_new_tokens, temperature, top_k, seed } = args;
     let sampling = Sampling { max_new_tokens, temperature, top_k, seed };
-    let generated = model.open()?.generate(input.input()?, &sampling)?;
+    let model = model.open()?;
+    let generated = model.generate(input.input(&model)?, &sampling)?;
     Ok(format!("{}\n", generated.text()))
 }

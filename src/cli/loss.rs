@@ -27,7 +27,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Output {
     let model = args.model.open()?;
-    let input = args.input.input()?;
+    let input = args.input.input(&model)?;
     Ok(match (args.input.prompts.is_some(), args.kept.destination()) {
         (false, None) => of_tokens(&model, input, args.json)?,
         (_, kept) => mean(&model, input, kept.as_ref(), args.json)?,

@@ -34,7 +34,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Output {
     let (model, head) = (open(&args.model, args.folded)?, args.head);
-    let input = args.input.input()?;
+    let input = args.input.input(&model)?;
     let circuit = qk_circuit(&model, head)?;
     // What heads read, in a model with norms and in one without.
     let run = model.run_with_options(input, &RunOptions::only([Site::Ln1Normalized, Site::ResidPre]))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Hook, Site};
+use crate::hook::{Head, Hook, Site, Stack};
 use crate::model::run::Run;
 
 /// What a model is made to do differently: changes at one or several hooks, which are one thing.
@@ -80,7 +80,7 @@ impl fmt::Display for Edit {
 ///
 /// ```
 /// use headlight::prelude::*;
-/// let parts: Vec<Component> = vec![head(1, 0).into(), Component::Mlp(0), Component::Neuron { layer: 1, index: 7 }];
+/// let parts: Vec<Component> = vec![head(1, 0).into(), mlp(0).into(), mlp(1).neuron(7)];
 /// assert_eq!(parts[1].to_string(), "MLP 0");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,14 +88,49 @@ pub enum Component {
     /// An attention head: what it mixed from the values (`attn.hook_z`).
     Head(Head),
     /// The MLP of a layer: what it adds to the residual stream (`hook_mlp_out`).
-    Mlp(usize),
-    /// One neuron of a layer's MLP, after the nonlinearity (`mlp.hook_post`).
-    Neuron {
-        /// The layer, from 0.
-        layer: usize,
-        /// The neuron, from 0.
-        index: usize,
-    },
+    Mlp(Mlp),
+    /// One neuron of a layer's MLP, counted from 0, after the nonlinearity (`mlp.hook_post`).
+    Neuron(Mlp, usize),
+}
+
+/// The MLP of a layer. Prints as `MLP 0`, in other stacks than the main one as `decoder MLP 0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Mlp {
+    /// The stack that it is in.
+    pub stack: Stack,
+    /// The layer, from 0.
+    pub layer: usize,
+}
+
+/// The MLP of a layer, from 0.
+pub const fn mlp(layer: usize) -> Mlp {
+    Mlp { stack: Stack::Main, layer }
+}
+
+impl Mlp {
+    /// The same in another stack.
+    pub const fn of(self, stack: Stack) -> Mlp {
+        Mlp { stack, ..self }
+    }
+
+    /// One of its neurons, from 0.
+    pub const fn neuron(self, index: usize) -> Component {
+        Component::Neuron(self, index)
+    }
+
+    pub(crate) fn hook(self, site: Site) -> Hook {
+        site.at(self.layer).of(self.stack)
+    }
+}
+
+impl fmt::Display for Mlp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.stack {
+            Stack::Main => write!(f, "MLP {}", self.layer),
+            stack => write!(f, "{stack} MLP {}", self.layer),
+        }
+    }
 }
 
 impl From<Head> for Component {
@@ -104,12 +139,18 @@ impl From<Head> for Component {
     }
 }
 
+impl From<Mlp> for Component {
+    fn from(mlp: Mlp) -> Self {
+        Component::Mlp(mlp)
+    }
+}
+
 impl fmt::Display for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Component::Head(head) => write!(f, "{head}"),
-            Component::Mlp(layer) => write!(f, "MLP {layer}"),
-            Component::Neuron { layer, index } => write!(f, "neuron {index} of MLP {layer}"),
+            Component::Mlp(mlp) => write!(f, "{mlp}"),
+            Component::Neuron(mlp, index) => write!(f, "neuron {index} of {mlp}"),
         }
     }
 }
@@ -118,9 +159,9 @@ impl Component {
     /// The hook at which it is ablated, and its index on the axis before the last (a head) or on the last.
     pub(crate) fn hook_and_index(self) -> (Hook, Option<usize>) {
         match self {
-            Component::Head(Head { layer, head }) => (Site::Z.at(layer), Some(head)),
-            Component::Mlp(layer) => (Site::MlpOut.at(layer), None),
-            Component::Neuron { layer, index } => (Site::MlpPost.at(layer), Some(index)),
+            Component::Head(head) => (head.hook(Site::Z), Some(head.head)),
+            Component::Mlp(mlp) => (mlp.hook(Site::MlpOut), None),
+            Component::Neuron(mlp, index) => (mlp.hook(Site::MlpPost), Some(index)),
         }
     }
 }
@@ -141,6 +182,7 @@ macro_rules! components {
 
 components! {
     [] Head, head => vec![head.into()];
+    [] Mlp, mlp => vec![mlp.into()];
     [] Component, component => vec![component];
     [] Vec<Head>, heads => heads.into_iter().map(Component::Head).collect();
     [] &Vec<Head>, heads => heads.iter().copied().map(Component::Head).collect();

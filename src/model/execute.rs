@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use candle_core::{CpuStorage, Storage, Tensor};
 
 use crate::error::{Remedy, Result};
-use crate::hook::{Hook, Site};
+use crate::hook::{Attn, Hook, Site, Stack};
 use crate::memory::{check, floats};
 use crate::model::edit::Edit;
 use crate::model::input::Input;
@@ -14,7 +14,7 @@ use crate::model::run::Run;
 use crate::model::run_options::RunOptions;
 use crate::network::footprint::CHANGING;
 use crate::network::record::Record;
-use crate::network::start::{Past, Start};
+use crate::network::start::{Known, Past, Start};
 use crate::network::tap::Tap;
 use crate::progress;
 use crate::progress::bytes;
@@ -54,22 +54,22 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn run_with_tap(&self, input: impl Into<Input>, tap: &mut dyn Tap) -> Result<()> {
-        let tokens = self.tokenize(&input.into())?;
-        self.execute(Start::Tokens(self.batch(&tokens)?), None, tap)
+        let pieces = self.pieces(&input.into())?;
+        self.execute(self.batch(&pieces)?.into(), None, tap).map(drop)
     }
 
     fn run(&self, input: &Input, options: &RunOptions) -> Result<Run> {
-        let n_layers = self.dims().n_layers;
-        let wanted = options.hooks(self.spec(), n_layers)?;
-        let tokens = self.tokenize(input)?;
+        let wanted = options.hooks(self.spec())?;
+        let pieces = self.pieces(input)?;
         let mut record = Record::new(wanted);
-        self.execute(Start::Tokens(self.batch(&tokens)?), None, &mut record)?;
-        let spec = self.spec();
-        Ok(Run::new(self.name.clone(), spec, n_layers, tokens, record.into_seen()))
+        self.execute(self.batch(&pieces)?.into(), None, &mut record)?;
+        let spec = self.network.spec().clone();
+        Ok(Run::new(self.name.clone(), spec, pieces, record.into_seen()))
     }
 
     /// Runs the network with the edits in force, if there is memory for it. It stops when asked, before the next activation.
-    pub(crate) fn execute(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<()> {
+    /// Gives what a run that begins in a later stack must know.
+    pub(crate) fn execute(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<Known> {
         let offset = past.as_deref().map_or(0, Past::len);
         let mut edited = Edited { edits: &self.edits, offset, inner: tap };
         self.has_room(&start, past.as_deref(), &edited)?;
@@ -78,13 +78,10 @@ impl Model {
 
     /// Fails if what such a run takes at once, with what its tap keeps, is more than what is free.
     fn has_room(&self, start: &Start, past: Option<&Past>, tap: &Edited) -> Result<()> {
-        let dims = match start {
-            Start::Tokens(ids) => ids.dims(),
-            Start::Residual { stream, .. } => stream.dims(),
-        };
-        let (batch, len) = (dims.first().copied().unwrap_or(0), dims.get(1).copied().unwrap_or(0));
-        let seen = len + past.map_or(0, Past::len);
-        let size = |hook: &Hook| self.dims().numbers(hook.site(), batch, len, seen).saturating_mul(4);
+        let read = self.spec().last_stack().stack;
+        let (batch, len) = start.size(read).unwrap_or((0, 0));
+        let before = past.map_or(0, Past::len);
+        let size = |hook: &Hook| self.numbers_at(*hook, start, before).saturating_mul(4);
         let needed = self.network.footprint(start, past, tap).saturating_add(tap.beside_what_is_kept(size));
         let kept = || self.hooks().into_iter().filter(|hook| tap.wants(*hook) && tap.keeps(*hook));
         check(self.device(), needed, || {
@@ -99,6 +96,21 @@ impl Model {
             (format!("{inputs} of {len} tokens{kept}"), "run a shorter input, or fewer at once")
         })
         .map_err(|error| if kept().nth(1).is_some() { error.remedied_by(Remedy::KeepLess) } else { error })
+    }
+
+    /// How many numbers an activation has in such a run.
+    fn numbers_at(&self, hook: Hook, start: &Start, before: usize) -> u64 {
+        let Ok(spec) = self.spec().stack_of(hook) else { return 0 };
+        let Some((batch, len)) = start.size(spec.stack) else { return 0 };
+        let source =
+            spec.crosses.filter(|_| hook.attn() == Attn::Cross).and_then(|source| start.size(source));
+        match source {
+            Some((_, source)) if hook.site().is_of_source() => {
+                spec.dims.numbers(hook.site(), batch, source, source)
+            }
+            Some((_, source)) => spec.dims.numbers(hook.site(), batch, len, source),
+            None => spec.dims.numbers(hook.site(), batch, len, len + before),
+        }
     }
 
     /// The same of a run through which gradients are taken, of so many positions' logits and with respect to these sites.
@@ -176,7 +188,7 @@ impl Tap for Edited<'_> {
         self.inner.wants(hook) && self.inner.keeps(hook)
     }
 
-    fn stop_after(&self) -> Option<usize> {
+    fn stop_after(&self) -> Option<(Stack, usize)> {
         self.inner.stop_after()
     }
 

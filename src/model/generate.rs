@@ -97,6 +97,7 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn generate(&self, prompt: impl Into<Input>, sampling: &Sampling) -> Result<Generation> {
+        self.spec().decoder("generation")?;
         let prompt = self.to_tokens(prompt)?;
         sampling.check()?;
         let n_ctx = self.dims().n_ctx;
@@ -119,7 +120,7 @@ impl Model {
         while ids.len() < prompt.len() + sampling.max_new_tokens {
             let mut last = Record::logits().at_positions(Some(vec![unread.len() - 1]));
             let input = Tensor::new(vec![std::mem::take(&mut unread)], self.network.device())?;
-            self.execute(Start::Tokens(input), Some(&mut past), &mut last)?;
+            self.execute(Start::tokens(input), Some(&mut past), &mut last)?;
             let next = sampling.choose(&last_logits(&last.only()?)?, &mut rng);
             ids.push(next);
             unread.push(next);
@@ -134,7 +135,7 @@ impl Model {
             true => self.tokenizer.decode(added),
             false => self.tokenizer.decode_continuation(added),
         };
-        Ok(Generation { tokens: self.checked(ids)?, prompt_len: prompt.len(), text })
+        Ok(Generation { tokens: self.checked(self.dims(), ids)?, prompt_len: prompt.len(), text })
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::view::{Table, View, Visualize};
 
-/// One or several texts, or token ids. Made by `into()` from `"text"`, `["one", "two"]`, `vec![1, 2, 3]`,
+/// One or several texts, or token ids, or pairs of them. Made by `into()` from `"text"`, `["one", "two"]`, `vec![1, 2, 3]`,
 /// `vec![vec![1, 2], vec![3, 4]]` or [`Tokens`].
 ///
 /// Text gets the model's BOS token before it where [`prepends_bos`](crate::Model::prepends_bos) says so, ids never do.
@@ -17,6 +17,8 @@ use crate::view::{Table, View, Visualize};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     pub(crate) sequences: Sequences,
+    /// As many, for the second stack of a model that has two.
+    pub(crate) second: Option<Box<Input>>,
     /// Whether BOS is put before; if nothing is said, the model decides for text.
     pub(crate) bos: Option<bool>,
     /// The file whose lines they are.
@@ -77,14 +79,63 @@ impl Input {
         Ok(Input { file: Some(name), ..texts(lines) })
     }
 
+    /// The lines of a text file, each a text, a tab, and the text that goes with it: pairs for models that read two. Fails, naming
+    /// the line, if one is not such.
+    ///
+    /// ```
+    /// use headlight::Input;
+    /// let path = std::env::temp_dir().join(format!("headlight-pairs-{}.txt", std::process::id()));
+    /// std::fs::write(&path, "The cat sat.\tLe chat s'est assis.\n").ok();
+    /// assert_eq!(Input::pair_lines(&path)?, Input::pair_lines(&path)?);
+    /// # std::fs::remove_file(path).ok();
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn pair_lines(path: impl AsRef<Path>) -> Result<Input> {
+        let lines = Input::lines(path)?;
+        let Sequences::Texts(all) = &lines.sequences else { return Ok(lines) };
+        let split = |(index, line): (usize, &String)| {
+            let wrong = |what: &str| {
+                let error = Error::new(ErrorKind::Input, what.to_string());
+                Err(lines.with_input_index(
+                    error.help("write a text, one tab, and the text that goes with it"),
+                    index,
+                ))
+            };
+            match line.split_once('\t') {
+                None => wrong("there is no tab"),
+                Some((first, second)) if first.is_empty() || second.is_empty() => {
+                    wrong("one of the pair is empty")
+                }
+                Some((_, second)) if second.contains('\t') => wrong("there is more than one tab"),
+                Some((first, second)) => Ok((first.to_string(), second.to_string())),
+            }
+        };
+        let pairs = all.iter().enumerate().map(split).collect::<Result<Vec<_>>>()?;
+        let (first, second): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
+        let second = Input { file: lines.file.clone(), ..texts(second) };
+        Ok(Input { second: Some(Box::new(second)), file: lines.file, ..texts(first) })
+    }
+
+    /// What the first and the second stack of a model read: a text and its translation, or as many of the one as of the other.
+    ///
+    /// ```
+    /// use headlight::Input;
+    /// assert_eq!(Input::pair("The cat sat.", "Le chat s'est assis.").len(), 1);
+    /// assert_eq!(Input::pair(["one", "two"], ["un", "deux"]).len(), 2);
+    /// ```
+    pub fn pair(first: impl Into<Input>, second: impl Into<Input>) -> Input {
+        Input { second: Some(Box::new(second.into())), ..first.into() }
+    }
+
     /// Texts that are token ids as people type them, `1, 2, 3`, become those ids: for models without a tokenizer.
     pub fn as_ids(self) -> Result<Input> {
-        let Sequences::Texts(texts) = &self.sequences else { return Ok(self) };
+        let second = self.second.clone().map(|second| second.as_ids().map(Box::new)).transpose()?;
+        let Sequences::Texts(texts) = &self.sequences else { return Ok(Input { second, ..self }) };
         let read = |(index, text): (usize, &String)| {
             Input::parse_ids(text).map_err(|error| self.with_input_index(error, index))
         };
         let ids = texts.iter().enumerate().map(read).collect::<Result<Vec<_>>>()?;
-        Ok(Input { sequences: Sequences::Ids(ids), ..self })
+        Ok(Input { sequences: Sequences::Ids(ids), second, ..self })
     }
 
     /// How many sequences there are.
@@ -151,11 +202,12 @@ pub fn with_bos(input: impl Into<Input>) -> Input {
 }
 
 fn texts<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Input {
-    Input { sequences: Sequences::Texts(texts.into_iter().map(Into::into).collect()), bos: None, file: None }
+    let texts = texts.into_iter().map(Into::into).collect();
+    Input { sequences: Sequences::Texts(texts), second: None, bos: None, file: None }
 }
 
 fn ids(ids: Vec<Vec<u32>>) -> Input {
-    Input { sequences: Sequences::Ids(ids), bos: None, file: None }
+    Input { sequences: Sequences::Ids(ids), second: None, bos: None, file: None }
 }
 
 macro_rules! inputs {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{AxisKind, Head, Hook, IntoHook, Site};
+use crate::hook::{AxisKind, Head, Hook, IntoHook, Site, head as head_at};
 use crate::model::edit::{Ablation, AttentionEdge, Change, Component, Components, Edit};
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::NamedTensor;
 use crate::network::record::Record;
-use crate::network::start::Start;
+use crate::network::start::Batch;
 
 impl Model {
     /// The model with components ablated. It shares this one's weights.
@@ -30,24 +30,23 @@ impl Model {
         let Components(components) = components.into();
         if components.is_empty() {
             return Err(Error::new(ErrorKind::Edit, "no component to ablate: the model would be the same")
-                .help("name at least one head, as head(1, 0), or an MLP, as Component::Mlp(0)"));
+                .help("name at least one head, as head(1, 0), or an MLP, as mlp(0)"));
         }
-        let mut by_hook: BTreeMap<(usize, Site), (Hook, Vec<usize>)> = BTreeMap::new();
+        let mut by_hook: BTreeMap<Hook, Vec<usize>> = BTreeMap::new();
         for component in &components {
             self.check_component(*component)?;
             let (hook, index) = component.hook_and_index();
-            let entry = by_hook.entry((hook.layer().unwrap_or(0), hook.site())).or_insert((hook, Vec::new()));
-            entry.1.extend(index);
+            by_hook.entry(hook).or_default().extend(index);
         }
         let names: Vec<String> = components.iter().map(Component::to_string).collect();
         let change =
             |(hook, indices): (Hook, Vec<usize>)| Ok((hook, self.ablation(hook, &indices, ablation)?));
-        let changes = by_hook.into_values().map(change).collect::<Result<_>>()?;
+        let changes = by_hook.into_iter().map(change).collect::<Result<_>>()?;
         Ok(self.with_edit(Edit::new(format!("{} {ablation}-ablated", names.join(", ")), changes)))
     }
 
     fn ablation(&self, hook: Hook, indices: &[usize], ablation: Ablation) -> Result<Arc<Change>> {
-        let dims = *self.dims();
+        let dims = self.spec().stack_of(hook)?.dims;
         // 1 where the activation stays, 0 where it goes, over the axes after the position.
         let indexed = |axis: &AxisKind| matches!(axis, AxisKind::Head | AxisKind::DMlp);
         let after_position = hook.site().axes()[1..].iter();
@@ -102,8 +101,14 @@ impl Model {
         let head_dim = match (head, site.head_axis().map(|dim| dim + 1)) {
             (None, _) => None,
             (Some(index), Some(dim)) => {
-                Head { layer: hook.layer().unwrap_or(0), head: index }
-                    .check(self.dims().n_layers, self.heads_at(hook.site()))?;
+                let spec = self.spec().stack_of(hook)?;
+                let own =
+                    Head { attn: hook.attn(), ..head_at(hook.layer().unwrap_or(0), index).of(spec.stack) };
+                if site.is_kv() {
+                    self.spec().check_kv_head(own)?;
+                } else {
+                    self.spec().check_head(own)?;
+                }
                 Some((dim, index))
             }
             (Some(_), None) => {
@@ -212,37 +217,45 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn knock_out(&self, edges: &[AttentionEdge]) -> Result<Model> {
-        let dims = *self.dims();
         if edges.is_empty() {
             return Err(Error::new(ErrorKind::Edit, "no edge to knock out: the model would be the same")
                 .help("name at least one: AttentionEdge { head: head(1, 0), query: 6, key: 4 }"));
         }
-        let mut layers: BTreeMap<usize, BTreeMap<(usize, usize), Vec<usize>>> = BTreeMap::new();
+        let mut attentions: BTreeMap<Hook, BTreeMap<(usize, usize), Vec<usize>>> = BTreeMap::new();
         for &AttentionEdge { head, query, key } in edges {
-            dims.check_head(head)?;
-            if key > query || query >= dims.n_ctx {
-                return Err(Error::new(
-                    ErrorKind::Edit,
-                    format!("there is no edge from query {query} to key {key}"),
-                )
-                .help(format!("a query looks back: key <= query < {}", dims.n_ctx)));
+            self.spec().check_head(head)?;
+            let hook = head.hook(Site::AttnScores);
+            let queries = self.spec().stack_of(hook)?;
+            let sources = self.spec().stack_of_axis(hook, AxisKind::Key)?;
+            let looks_back = queries.stack == sources.stack && queries.sees.is_causal();
+            let (n_queries, n_keys) = (queries.dims.n_ctx, sources.dims.n_ctx);
+            if query >= n_queries || key >= n_keys || looks_back && key > query {
+                let error =
+                    Error::new(ErrorKind::Edit, format!("there is no edge from query {query} to key {key}"));
+                return Err(match looks_back {
+                    true => error.help(format!("a query looks back: key <= query < {n_queries}")),
+                    false => error.help(format!("query < {n_queries}, key < {n_keys}")),
+                });
             }
-            let keys = layers.entry(head.layer).or_default().entry((head.head, query)).or_default();
+            let keys = attentions.entry(hook).or_default().entry((head.head, query)).or_default();
             if !keys.contains(&key) {
                 keys.push(key);
             }
-            if keys.len() > query {
+            if looks_back && keys.len() > query {
                 return Err(no_key_left(query, head));
             }
         }
-        let changes = layers.into_iter().map(|(layer, cuts)| {
+        let changes = attentions.into_iter().map(|(hook, cuts)| {
             let change = move |scores: &Tensor, start: usize| {
                 let (_, heads, queries, keys) = scores.dims4()?;
                 let mut cut = vec![0f32; heads * queries * keys];
                 for (&(head, query), gone) in &cuts {
                     if (start..start + queries).contains(&query) {
                         let row = (head * queries + query - start) * keys;
-                        gone.iter().for_each(|key| cut[row + key] = f32::NEG_INFINITY);
+                        // An edge beyond the end of a run waits for a longer one.
+                        gone.iter()
+                            .filter(|key| **key < keys)
+                            .for_each(|key| cut[row + key] = f32::NEG_INFINITY);
                     }
                 }
                 let cut = Tensor::from_vec(cut, (1, heads, queries, keys), scores.device())?;
@@ -252,13 +265,14 @@ impl Model {
                 for (head, query) in cuts.keys().filter(|(_, query)| (start..start + queries).contains(query))
                 {
                     if best.iter().any(|row| row[*head][query - start] == f32::NEG_INFINITY) {
-                        return Err(no_key_left(*query, Head { layer, head: *head }));
+                        let of = head_at(hook.layer().unwrap_or(0), *head).of(hook.stack());
+                        return Err(no_key_left(*query, Head { attn: hook.attn(), ..of }));
                     }
                 }
                 Ok(scores)
             };
             let change: Arc<Change> = Arc::new(change);
-            (Site::AttnScores.at(layer), change)
+            (hook, change)
         });
         let label = format!("{} attention edges knocked out", edges.len());
         Ok(self.with_edit(Edit::new(label, changes.collect())))
@@ -308,20 +322,22 @@ impl Model {
 
     /// Tries the edits on a short input, so that a change that cannot work is known where it was made.
     fn tried_at(self, hook: Hook) -> Result<Model> {
-        let ids = vec![self.bos().unwrap_or(0); self.dims().n_ctx.min(2)];
-        let ids = Tensor::new(vec![ids], self.network.device())?;
-        self.execute(Start::Tokens(ids), None, &mut Record::new([hook]))?;
+        let mut batch = Batch::default();
+        for spec in self.spec().stacks() {
+            let ids = vec![self.bos().unwrap_or(0); spec.dims.n_ctx.min(2)];
+            batch = batch.with(spec.stack, Tensor::new(vec![ids], self.network.device())?, None);
+        }
+        self.execute(batch.into(), None, &mut Record::new([hook]))?;
         Ok(self)
     }
 
     /// Fails if the model has no such component.
     fn check_component(&self, component: Component) -> Result<()> {
-        let dims = self.dims();
         match component {
-            Component::Head(head) => dims.check_head(head).map(|_| ()),
-            Component::Mlp(layer) => self.hook(Site::MlpOut.at(layer)).map(|_| ()),
-            Component::Neuron { layer, index } => {
-                self.hook(Site::MlpPost.at(layer))?;
+            Component::Head(head) => self.spec().check_head(head).map(drop),
+            Component::Mlp(mlp) => self.hook(mlp.hook(Site::MlpOut)).map(drop),
+            Component::Neuron(mlp, index) => {
+                let dims = self.spec().stack_of(self.hook(mlp.hook(Site::MlpPost))?)?.dims;
                 if index < dims.d_mlp {
                     return Ok(());
                 }

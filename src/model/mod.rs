@@ -15,7 +15,7 @@ pub(crate) mod run_options;
 mod tokens;
 mod weights;
 
-pub use edit::{Ablation, AttentionEdge, Component, Components};
+pub use edit::{Ablation, AttentionEdge, Component, Components, Mlp, mlp};
 pub use generate::{Generation, Sampling};
 pub use input::{Input, Tokens, no_bos, with_bos};
 pub use model::Model;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use crate::error::Result;
-use crate::hook::{Head, Hook, IntoHook, Site, head};
+use crate::hook::{Head, Hook, IntoHook, Stack};
 use crate::model::edit::Edit;
 use crate::named::{Axis, numbered};
 use crate::network::config::ConfigFile;
@@ -65,13 +65,13 @@ impl Model {
         &self.name
     }
 
-    /// Its sizes, under TransformerLens's names.
+    /// The sizes of the stack that is read out, under TransformerLens's names.
     pub fn dims(&self) -> &Dims {
         self.network.dims()
     }
 
     /// What it is built of, where architectures differ.
-    pub fn spec(&self) -> ArchSpec {
+    pub fn spec(&self) -> &ArchSpec {
         self.network.spec()
     }
 
@@ -85,12 +85,25 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn hooks(&self) -> Vec<Hook> {
-        self.spec().hooks(self.dims().n_layers)
+        self.spec().hooks()
+    }
+
+    /// Every attention head that it has, in the order in which a run meets them.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// assert_eq!(model.heads().count(), 16);
+    /// assert_eq!(model.heads().next(), Some(head(0, 0)));
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn heads(&self) -> impl Iterator<Item = Head> {
+        self.spec().heads()
     }
 
     /// The hook that is meant. Fails unless the model has it.
     pub(crate) fn hook(&self, hook: impl IntoHook) -> Result<Hook> {
-        self.spec().check(hook.into_hook()?, self.dims().n_layers)
+        self.spec().check(hook.into_hook()?)
     }
 
     /// The attention heads that share the keys and values of one key head: all that are in one group, or the head itself
@@ -99,19 +112,14 @@ impl Model {
     /// ```
     /// # use headlight::prelude::*;
     /// let model = Model::open("built-in")?;
-    /// assert_eq!(model.query_heads_of_kv(1, 2)?, [head(1, 2)]);
+    /// assert_eq!(model.query_heads_of_kv(head(1, 2))?, [head(1, 2)]);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn query_heads_of_kv(&self, layer: usize, key_head: usize) -> Result<Vec<Head>> {
-        let Dims { n_layers, n_key_value_heads, .. } = *self.dims();
-        let of = head(layer, key_head).check(n_layers, n_key_value_heads)?;
-        let group = self.spec().queries_per_kv_head;
-        Ok((of.head * group..(of.head + 1) * group).map(|index| head(layer, index)).collect())
-    }
-
-    /// How many heads an activation has.
-    pub(crate) fn heads_at(&self, site: Site) -> usize {
-        if site.is_kv() { self.dims().n_key_value_heads } else { self.dims().n_heads }
+    pub fn query_heads_of_kv(&self, key_head: Head) -> Result<Vec<Head>> {
+        let dims = self.spec().check_kv_head(key_head)?.dims;
+        let group = dims.queries_per_kv_head();
+        let first = key_head.head * group;
+        Ok((first..first + group).map(|index| Head { head: index, ..key_head }).collect())
     }
 
     pub(crate) fn device(&self) -> &Device {
@@ -141,21 +149,24 @@ impl Model {
     pub(crate) fn head_axis(&self) -> Axis {
         Axis::labelled("head", numbered("H", self.dims().n_heads))
     }
-
-    /// The heads of an activation: those of keys are not named as query heads are, where they are fewer.
-    pub(crate) fn head_axis_at(&self, site: Site) -> Axis {
-        let prefix = if site.is_kv() && self.spec().shares_kv() { "KV" } else { "H" };
-        Axis::labelled("head", numbered(prefix, self.heads_at(site)))
-    }
 }
 
 impl fmt::Debug for Model {
     /// The name, the sizes, what of its tokenizer cannot be used, and the edits if there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Dims { n_layers, n_heads, n_key_value_heads, d_model, d_vocab, n_ctx, .. } = self.dims();
-        write!(f, "{}: {n_layers} layers of {n_heads} heads", self.name)?;
-        if n_key_value_heads < n_heads {
-            write!(f, " on {n_key_value_heads} of keys")?;
+        let Dims { d_model, d_vocab, n_ctx, .. } = self.dims();
+        write!(f, "{}: ", self.name)?;
+        for (index, spec) in self.spec().stacks().iter().enumerate() {
+            let Dims { n_layers, n_heads, n_key_value_heads, .. } = spec.dims;
+            match spec.stack {
+                Stack::Main => {}
+                stack if index == 0 => write!(f, "{stack} of ")?,
+                stack => write!(f, ", {stack} of ")?,
+            }
+            write!(f, "{n_layers} layers of {n_heads} heads")?;
+            if n_key_value_heads < n_heads {
+                write!(f, " on {n_key_value_heads} of keys")?;
+            }
         }
         write!(f, ", width {d_model}, {d_vocab} tokens, context {n_ctx}")?;
         if let Some(largest) = self.tokenizer.beyond(*d_vocab) {

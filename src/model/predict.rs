@@ -32,6 +32,7 @@ impl Run {
     /// The loss of each prediction, in nats, labelled by the token that was to be predicted: one fewer than there
     /// are tokens. Fails for several inputs: take one with [`item`](Run::item).
     pub fn loss_per_token(&self) -> Result<NamedTensor> {
+        self.spec().predicts_next("the loss")?;
         let tokens = self.single()?;
         let losses = losses(self.logits()?.tensor(), tokens)?;
         let labels: Vec<String> = tokens.labels()[1..].to_vec();
@@ -45,6 +46,7 @@ impl Run {
 
     /// The mean loss over all predictions of all inputs, in nats, as TransformerLens's `loss`.
     pub fn loss(&self) -> Result<f32> {
+        self.spec().predicts_next("the loss")?;
         let (mut sum, mut count) = (0f64, 0usize);
         for index in 0..self.tokens().len() {
             progress::check("taking the loss")?;
@@ -101,6 +103,7 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn test_prompt(&self, prompt: impl Into<Input>, answer: &str) -> Result<PromptTest> {
+        self.spec().decoder("the test of a prompt")?;
         let prompt = self.to_tokens(prompt)?;
         let answer_ids = self.tokenizer.encode_continuation(answer)?;
         if answer_ids.is_empty() {

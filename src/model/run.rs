@@ -1,17 +1,22 @@
 //! Runs: what one pass through a model saw, kept under the names of its hooks.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
-use crate::hook::{AxisKind, Hook, IntoHook, Site};
+use crate::hook::{AxisKind, Hook, IntoHook, Site, Stack};
 use crate::model::digest::OfIds;
 use crate::model::input::Tokens;
 use crate::named::{Axis, NamedTensor, ValueKind, numbered};
 use crate::network::spec::ArchSpec;
 use crate::progress;
 use crate::view::{View, Visualize};
+
+/// The tokens of each input, stack by stack.
+pub(crate) type Pieces = BTreeMap<Stack, Vec<Tokens>>;
 
 /// What one run saw: its tokens, and the activations that were kept.
 ///
@@ -28,26 +33,40 @@ use crate::view::{View, Visualize};
 #[derive(Clone)]
 pub struct Run {
     pub(super) model: String,
-    pub(super) spec: ArchSpec,
-    pub(super) n_layers: usize,
-    pub(super) tokens: Vec<Tokens>,
+    pub(super) spec: Arc<ArchSpec>,
+    pub(super) pieces: Pieces,
     pub(super) activations: Vec<(Hook, Tensor)>,
 }
 
 impl Run {
     pub(crate) fn new(
         model: String,
-        spec: ArchSpec,
-        n_layers: usize,
-        tokens: Vec<Tokens>,
+        spec: Arc<ArchSpec>,
+        pieces: Pieces,
         activations: Vec<(Hook, Tensor)>,
     ) -> Run {
-        Run { model, spec, n_layers, tokens, activations }
+        Run { model, spec, pieces, activations }
     }
 
-    /// The tokens of each input.
+    /// The tokens of each input; of several stacks, those of the one that is read out.
     pub fn tokens(&self) -> &[Tokens] {
-        &self.tokens
+        self.pieces.get(&self.spec.last_stack().stack).map_or(&[], Vec::as_slice)
+    }
+
+    /// The tokens of each input that a stack read. Fails if the model has no such stack.
+    pub fn tokens_of(&self, stack: Stack) -> Result<&[Tokens]> {
+        self.spec.stack(stack)?;
+        Ok(self.pieces.get(&stack).map_or(&[], Vec::as_slice))
+    }
+
+    /// How many inputs there are.
+    fn batch(&self) -> usize {
+        self.tokens().len()
+    }
+
+    /// The tokens that an axis of an activation counts, input by input.
+    fn tokens_along(&self, hook: Hook, axis: AxisKind) -> Result<&[Tokens]> {
+        self.tokens_of(self.spec.stack_of_axis(hook, axis)?.stack)
     }
 
     /// The tokens of a run of one input. Fails where there are several.
@@ -69,18 +88,18 @@ impl Run {
     /// The digest of the tokens that ran, and through which model.
     pub(crate) fn digest(&self) -> String {
         let mut digest = OfIds::new();
-        self.tokens.iter().for_each(|tokens| digest.add(tokens.ids()));
+        self.pieces.values().flatten().for_each(|tokens| digest.add(tokens.ids()));
         format!("{}, {}", self.model, digest.finish())
     }
 
     /// What the model that ran is built of.
-    pub fn spec(&self) -> ArchSpec {
-        self.spec
+    pub fn spec(&self) -> &ArchSpec {
+        &self.spec
     }
 
-    /// The layers of the model that ran.
+    /// The layers of the stack that is read out.
     pub fn n_layers(&self) -> usize {
-        self.n_layers
+        self.spec.last_stack().dims.n_layers
     }
 
     /// The hooks that were kept, in the order in which the run met them.
@@ -90,24 +109,26 @@ impl Run {
 
     /// One of several inputs by itself, cut to its own length.
     pub fn item(&self, index: usize) -> Result<Run> {
-        let Some(tokens) = self.tokens.get(index) else {
+        if index >= self.batch() {
             return Err(Error::new(
                 ErrorKind::Input,
-                format!("there is no input {index}: the run has {}", self.tokens.len()),
+                format!("there is no input {index}: the run has {}", self.batch()),
             )
-            .help(format!("inputs are 0 to {}", self.tokens.len() - 1)));
-        };
+            .help(format!("inputs are 0 to {}", self.batch().saturating_sub(1))));
+        }
         let cut = |(hook, tensor): &(Hook, Tensor)| -> Result<(Hook, Tensor)> {
             let mut tensor = tensor.narrow(0, index, 1)?;
             for (dim, axis) in hook.site().axes().iter().enumerate() {
                 if axis.is_of_tokens() {
-                    tensor = tensor.narrow(dim + 1, 0, tokens.len())?;
+                    tensor = tensor.narrow(dim + 1, 0, self.tokens_along(*hook, *axis)?[index].len())?;
                 }
             }
             Ok((*hook, tensor))
         };
         let activations = self.activations.iter().map(cut).collect::<Result<_>>()?;
-        Ok(Run { tokens: vec![tokens.clone()], activations, ..self.clone() })
+        let pieces =
+            self.pieces.iter().map(|(stack, tokens)| (*stack, vec![tokens[index].clone()])).collect();
+        Ok(Run { pieces, activations, ..self.clone() })
     }
 
     /// An activation, by a [`Hook`], by TransformerLens's name, or by a short name and a layer: `("pattern", 5)`.
@@ -116,32 +137,37 @@ impl Run {
     }
 
     pub(super) fn named(&self, hook: Hook) -> Result<NamedTensor> {
-        self.spec.check(hook, self.n_layers)?;
+        self.spec.check(hook)?;
         let tensor = self.raw(hook)?;
-        let lens: Vec<usize> = self.tokens.iter().map(Tokens::len).collect();
-        if lens.iter().any(|len| *len != lens[0]) {
-            return Err(Error::new(
-                ErrorKind::Input,
-                format!(
-                    "the run's inputs have different lengths ({lens:?} tokens), so `{hook}` has no one shape"
-                ),
-            )
-            .remedied_by(Remedy::OneInput));
+        for axis in hook.site().axes().iter().filter(|axis| axis.is_of_tokens()) {
+            let lens: Vec<usize> = self.tokens_along(hook, *axis)?.iter().map(Tokens::len).collect();
+            if lens.iter().any(|len| *len != lens[0]) {
+                return Err(Error::new(
+                    ErrorKind::Input,
+                    format!(
+                        "the run's inputs have different lengths ({lens:?} tokens), so `{hook}` has no one shape"
+                    ),
+                )
+                .remedied_by(Remedy::OneInput));
+            }
         }
-        let alone = self.tokens.len() == 1;
+        let alone = self.batch() == 1;
         let tensor = if alone { tensor.squeeze(0)? } else { tensor.clone() };
         let mut axes = Vec::new();
         if !alone {
-            axes.push(Axis::unlabelled("batch", self.tokens.len()));
+            axes.push(Axis::unlabelled("batch", self.batch()));
         }
+        let spec = self.spec.stack_of(hook)?;
         for (kind, &len) in hook.site().axes().iter().zip(&tensor.dims()[usize::from(!alone)..]) {
             axes.push(match (kind, hook.layer()) {
                 (kind, _) if kind.is_of_tokens() && alone => {
-                    Axis::labelled(kind.name(), self.tokens[0].shared_labels())
+                    Axis::labelled(kind.name(), self.tokens_along(hook, *kind)?[0].shared_labels())
                 }
                 (AxisKind::Head | AxisKind::KvHead, Some(layer)) => {
-                    let shared = *kind == AxisKind::KvHead && self.spec.shares_kv();
-                    let prefix = format!("L{layer}{}", if shared { "KV" } else { "H" });
+                    let shared = *kind == AxisKind::KvHead && spec.dims.shares_kv();
+                    let letter = spec.stack.letter();
+                    let prefix =
+                        format!("{letter}{layer}{}", if shared { "KV" } else { hook.attn().letter() });
                     Axis::labelled(kind.name(), numbered(&prefix, len))
                 }
                 _ => Axis::unlabelled(kind.name(), len),
@@ -149,7 +175,7 @@ impl Run {
         }
         let value_kind = match hook.site() {
             Site::Pattern => ValueKind::Probability,
-            Site::Ln1Scale | Site::Ln2Scale | Site::LnFinalScale => ValueKind::Magnitude,
+            Site::Ln1Scale | Site::Ln2Scale | Site::Ln3Scale | Site::LnFinalScale => ValueKind::Magnitude,
             _ => ValueKind::Signed,
         };
         Ok(NamedTensor::new(hook.to_string(), tensor, axes)?.with_value_kind(value_kind))
@@ -159,7 +185,7 @@ impl Run {
     pub(crate) fn raw(&self, hook: Hook) -> Result<&Tensor> {
         let found = self.activations.iter().find(|(kept, _)| *kept == hook).map(|(_, tensor)| tensor);
         found.ok_or_else(|| {
-            if let Err(error) = self.spec.check(hook, self.n_layers) {
+            if let Err(error) = self.spec.check(hook) {
                 return error;
             }
             let error = Error::new(ErrorKind::Address, format!("this run did not keep `{hook}`"));
@@ -220,11 +246,12 @@ impl Run {
     /// The mean of an activation over inputs and positions.
     pub(crate) fn mean_over_positions(&self, hook: Hook) -> Result<Tensor> {
         let (mut sum, mut count) = (None::<Tensor>, 0);
-        for index in 0..self.tokens().len() {
+        for index in 0..self.batch() {
             progress::check("taking the mean of a run")?;
             let item = self.item(index)?;
-            let tensor = item.raw(hook)?.sum(1)?.squeeze(0)?;
-            count += item.tokens()[0].len();
+            let tensor = item.raw(hook)?;
+            count += tensor.dim(1)?;
+            let tensor = tensor.sum(1)?.squeeze(0)?;
             sum = Some(match sum {
                 Some(sum) => (sum + tensor)?,
                 None => tensor,
@@ -237,7 +264,7 @@ impl Run {
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tokens: Vec<String> = self.tokens.iter().map(Tokens::to_string).collect();
+        let tokens: Vec<String> = self.pieces.values().flatten().map(Tokens::to_string).collect();
         write!(f, "{}: {} activations of {}", self.model, self.activations.len(), tokens.join(", "))
     }
 }
@@ -246,16 +273,16 @@ impl Visualize for Run {
     /// The patterns of every layer that was kept, input by input.
     fn views(&self) -> Result<Vec<View>> {
         let mut views = Vec::new();
-        for index in 0..self.tokens.len() {
+        for index in 0..self.batch() {
             let item = self.item(index)?;
-            for layer in 0..self.n_layers {
-                if item.raw(Site::Pattern.at(layer)).is_ok() {
-                    views.push(View::SmallMultiples { values: item.pattern(layer)?, selected: None });
-                }
+            let patterns = item.hooks().into_iter().filter(|hook| hook.site() == Site::Pattern);
+            for hook in patterns {
+                views.push(View::SmallMultiples { values: item.named(hook)?, selected: None });
             }
         }
         if views.is_empty() {
-            views = self.tokens.iter().map(Visualize::views).collect::<Result<Vec<_>>>()?.concat();
+            views =
+                self.pieces.values().flatten().map(Visualize::views).collect::<Result<Vec<_>>>()?.concat();
         }
         Ok(views)
     }

@@ -6,19 +6,22 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::files;
-use crate::hook::{AxisKind, Site};
+use crate::hook::{AxisKind, Stack};
 use crate::memory::{self, floats};
 use crate::model::input::Tokens;
-use crate::model::run::Run;
+use crate::model::run::{Pieces, Run};
+use crate::network::dims::Dims;
 use crate::network::spec::ArchSpec;
 
 impl Run {
     /// Writes the activations as safetensors under TransformerLens's names, for Python; masked scores are -inf.
-    /// The metadata `tokens` is the ids as JSON, `[1, 2]` for one input and `[[1, 2], [3, 4]]` for several.
+    /// The metadata `tokens` is the ids as JSON, `[1, 2]` for one input and `[[1, 2], [3, 4]]` for several; of a model of several
+    /// stacks that for each, as `{"encoder": [1, 2], "decoder": [3]}`.
     ///
     /// ```
     /// # use headlight::prelude::*;
@@ -31,17 +34,28 @@ impl Run {
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let alone = self.tokens.len() == 1;
-        let ids: Vec<&[u32]> = self.tokens.iter().map(Tokens::ids).collect();
-        let labels: Vec<&[String]> = self.tokens.iter().map(Tokens::labels).collect();
-        let bos: Vec<bool> = self.tokens.iter().map(Tokens::starts_with_bos).collect();
+        let of_inputs = |each: &dyn Fn(&Tokens) -> Value| {
+            let of_stack = |tokens: &[Tokens]| match tokens {
+                [alone] => each(alone),
+                several => several.iter().map(each).collect(),
+            };
+            match self.pieces.len() {
+                1 => self.pieces.values().map(|tokens| of_stack(tokens)).collect::<Vec<_>>().remove(0),
+                _ => {
+                    let named =
+                        self.pieces.iter().map(|(stack, tokens)| (stack.name().into(), of_stack(tokens)));
+                    Value::Object(named.collect())
+                }
+            }
+            .to_string()
+        };
         let metadata = HashMap::from([
-            ("tokens".to_string(), if alone { json!(ids[0]) } else { json!(ids) }.to_string()),
-            ("str_tokens".to_string(), if alone { json!(labels[0]) } else { json!(labels) }.to_string()),
-            ("starts_with_bos".to_string(), json!(bos).to_string()),
+            ("headlight_run".to_string(), FORMAT.to_string()),
+            ("tokens".to_string(), of_inputs(&|tokens| json!(tokens.ids()))),
+            ("str_tokens".to_string(), of_inputs(&|tokens| json!(tokens.labels()))),
+            ("starts_with_bos".to_string(), of_inputs(&|tokens| json!(tokens.starts_with_bos()))),
             ("model".to_string(), self.model.clone()),
-            ("n_layers".to_string(), self.n_layers.to_string()),
-            ("anatomy".to_string(), json!(self.spec).to_string()),
+            ("spec".to_string(), json!(*self.spec).to_string()),
         ]);
         let tensors = self.activations.iter().map(|(hook, _)| {
             let tensor = self.named(*hook)?.tensor().to_device(&Device::Cpu)?;
@@ -82,74 +96,93 @@ impl Run {
                 .and_then(|all| all.get(key))
                 .ok_or_else(|| failed(&format!("has no `{key}` in its metadata")))
         };
-        fn list<T: serde::de::DeserializeOwned>(text: &str) -> Option<Vec<Vec<T>>> {
-            serde_json::from_str(text).ok().or_else(|| Some(vec![serde_json::from_str(text).ok()?]))
+        match metadata.and_then(|all| all.get("headlight_run")).map(String::as_str) {
+            Some(FORMAT) => {}
+            Some(other) => return Err(failed(&format!("is of format {other}, and {FORMAT} is read here"))),
+            None => {
+                return Err(failed(&format!(
+                    "says no format: it is older than format {FORMAT}, from before models had several stacks"
+                )));
+            }
         }
-        let ids: Option<Vec<Vec<u32>>> = list(text("tokens")?);
-        let labels: Option<Vec<Vec<String>>> = list(text("str_tokens")?);
-        let bos: Option<Vec<bool>> = serde_json::from_str(text("starts_with_bos")?).ok();
-        let n_layers: Option<usize> = text("n_layers")?.parse().ok();
-        let (Some(ids), Some(labels), Some(bos), Some(n_layers)) = (ids, labels, bos, n_layers) else {
-            return Err(failed("has metadata that does not say its tokens"));
-        };
-        if !(1..=MOST_LAYERS).contains(&n_layers) {
-            return Err(failed(&format!("says that its model had {n_layers} layers")));
-        }
-        // Files from before there were other architectures say nothing.
-        let spec: ArchSpec = match metadata.and_then(|all| all.get("anatomy")) {
-            None => ArchSpec::GPT2,
-            Some(text) => serde_json::from_str(text).map_err(|error| {
-                failed("has metadata that does not say what the model is built of (`anatomy`)")
-                    .caused_by(error)
-            })?,
-        };
-        let len = ids.first().map_or(0, Vec::len);
-        let fits = ids.len() == labels.len() && ids.len() == bos.len() && len > 0;
-        if !fits || ids.iter().zip(&labels).any(|(ids, labels)| [ids.len(), labels.len()] != [len, len]) {
-            return Err(failed(&format!(
-                "has metadata that contradicts itself: {} inputs of {len} tokens with {} lists of labels",
-                ids.len(),
-                labels.len()
-            )));
-        }
-        let alone = ids.len() == 1;
-        let tokens: Vec<Tokens> = (ids.into_iter().zip(labels).zip(bos))
-            .map(|((ids, labels), has_bos)| Tokens::new(ids, labels, has_bos))
-            .collect();
-        let largest = tokens.iter().flat_map(|tokens| tokens.ids()).max().map_or(0, |&id| id as usize);
+        let spec: ArchSpec = serde_json::from_str(text("spec")?).map_err(|error| {
+            failed("has metadata that does not say what the model is built of (`spec`)").caused_by(error)
+        })?;
+        let pieces = read_pieces(&spec, text("tokens")?, text("str_tokens")?, text("starts_with_bos")?)
+            .map_err(|what| failed(&format!("has metadata that {what}")))?;
+        let batch = pieces.values().next().map_or(0, Vec::len);
         let mut activations = Vec::new();
-        for hook in spec.hooks(n_layers) {
+        for hook in spec.hooks() {
             let Ok(view) = file.tensor(&hook.to_string()) else { continue };
             if view.dtype() != Dtype::F32 {
                 return Err(failed(&format!("has `{hook}` in {:?}, not F32", view.dtype())));
             }
             let tensor = Tensor::from_raw_buffer(view.data(), DType::F32, view.shape(), &Device::Cpu)?;
-            let tensor = if alone { tensor.unsqueeze(0)? } else { tensor };
-            let axes = hook.site().axes();
-            let wanted = |axis: &AxisKind| axis.is_of_tokens().then_some(len);
-            let lens = std::iter::once(Some(tokens.len())).chain(axes.iter().map(wanted));
-            if hook.site() == Site::UnembedOut && tensor.dims().last().is_some_and(|&len| len <= largest) {
+            let tensor = if batch == 1 { tensor.unsqueeze(0)? } else { tensor };
+            let len = |axis: &AxisKind| -> Result<usize> {
+                let stack = spec.stack_of_axis(hook, *axis)?.stack;
+                let tokens = pieces.get(&stack).and_then(|tokens| tokens.first()).map_or(0, Tokens::len);
+                Ok(spec.stack_of(hook)?.dims.axis_len(*axis, tokens, tokens))
+            };
+            let wanted = hook.site().axes().iter().map(len).collect::<Result<Vec<_>>>()?;
+            let wanted = std::iter::once(batch).chain(wanted);
+            if !wanted.eq(tensor.dims().iter().copied()) {
                 return Err(failed(&format!(
-                    "has `{hook}` in shape {:?}, but its tokens have ids up to {largest}",
-                    view.shape()
-                )));
-            }
-            let fits = tensor.rank() == axes.len() + 1
-                && lens.zip(tensor.dims()).all(|(wanted, &len)| len > 0 && wanted.is_none_or(|w| w == len));
-            if !fits {
-                return Err(failed(&format!(
-                    "has `{hook}` in shape {:?}, which does not fit its tokens",
+                    "has `{hook}` in shape {:?}, which does not fit its tokens and its model's sizes",
                     view.shape()
                 )));
             }
             activations.push((hook, tensor));
         }
-        Ok(Run { model: text("model")?.clone(), spec, n_layers, tokens, activations })
+        Ok(Run { model: text("model")?.clone(), spec: spec.into(), pieces, activations })
     }
 }
 
-/// More than any model has: a file that claims more is not believed.
-const MOST_LAYERS: usize = 10_000;
+/// The version of the format.
+const FORMAT: &str = "2";
+
+/// The tokens of each stack, or what is wrong with what is said of them.
+fn read_pieces(spec: &ArchSpec, ids: &str, labels: &str, bos: &str) -> std::result::Result<Pieces, String> {
+    let of = |text: &str, stack: Stack| -> Option<Value> {
+        let all: Value = serde_json::from_str(text).ok()?;
+        if spec.stacks().len() == 1 { Some(all) } else { all.get(stack.name()).cloned() }
+    };
+    /// One input's, or a list of several.
+    fn list<T: DeserializeOwned>(value: Option<Value>) -> std::result::Result<Vec<T>, String> {
+        let value = value.unwrap_or_default();
+        let one = T::deserialize(&value).map(|one| vec![one]);
+        one.or_else(|_| serde_json::from_value(value)).map_err(|_| "does not say its tokens".into())
+    }
+    let mut pieces = Pieces::new();
+    for own in spec.stacks() {
+        let ids: Vec<Vec<u32>> = list(of(ids, own.stack))?;
+        let labels: Vec<Vec<String>> = list(of(labels, own.stack))?;
+        let bos: Vec<bool> = list(of(bos, own.stack))?;
+        let (count, len) = (ids.len(), ids.first().map_or(0, Vec::len));
+        let all_so_long =
+            ids.iter().map(Vec::len).chain(labels.iter().map(Vec::len)).all(|other| other == len);
+        if len == 0 || !all_so_long || (labels.len(), bos.len()) != (count, count) {
+            let labels = labels.len();
+            return Err(format!(
+                "contradicts itself: {count} inputs of {len} tokens with {labels} lists of labels"
+            ));
+        }
+        let largest = ids.iter().flatten().max().copied().unwrap_or(0) as usize;
+        if len > own.dims.n_ctx || largest >= own.dims.d_vocab {
+            let Dims { n_ctx, d_vocab, .. } = own.dims;
+            return Err(format!(
+                "contradicts itself: {len} tokens with ids up to {largest}, of a model that reads {n_ctx} of {d_vocab}"
+            ));
+        }
+        if let Some(other) = pieces.values().map(Vec::len).find(|&other| other != count) {
+            return Err(format!("contradicts itself: {other} inputs of one stack, and {count} of another"));
+        }
+        let tokens = ids.into_iter().zip(labels).zip(bos);
+        let tokens = tokens.map(|((ids, labels), has_bos)| Tokens::new(ids, labels, has_bos)).collect();
+        pieces.insert(own.stack, tokens);
+    }
+    Ok(pieces)
+}
 
 /// An activation as safetensors writes it.
 struct SavedTensor(Tensor);

@@ -50,14 +50,16 @@ impl RunOptions {
         RunOptions { keep: Selection::Matching(glob.into()), ..Self::default() }
     }
 
-    /// Goes no further than this layer; the logits are then not made.
+    /// Goes no further than this layer; the logits are then not made. Of several stacks, the one that is read out is meant.
     pub fn stop_after(mut self, layer: usize) -> Self {
         self.stop_after = Some(layer);
         self
     }
 
-    /// The hooks of a model of this spec and so many layers to keep; at least one.
-    pub(crate) fn hooks(&self, spec: ArchSpec, n_layers: usize) -> Result<Vec<Hook>> {
+    /// The hooks of a model of this spec to keep; at least one.
+    pub(crate) fn hooks(&self, spec: &ArchSpec) -> Result<Vec<Hook>> {
+        let read = spec.last_stack();
+        let n_layers = read.dims.n_layers;
         if let Some(layer) = self.stop_after.filter(|&layer| layer >= n_layers) {
             return Err(Error::new(
                 ErrorKind::Address,
@@ -66,8 +68,9 @@ impl RunOptions {
             .help(format!("layers are 0 to {}", n_layers.saturating_sub(1))));
         }
         let reached = |hook: &Hook| match (self.stop_after, hook.layer()) {
+            _ if !hook.site().is_of_readout() && hook.stack() != read.stack => true,
             (Some(stop), Some(layer)) => layer <= stop,
-            (Some(_), None) => matches!(hook.site(), Site::Embed | Site::PosEmbed),
+            (Some(_), None) => hook.site().is_of_embedding(),
             (None, _) => true,
         };
         let kept = |hook: &Hook| match &self.keep {
@@ -76,14 +79,14 @@ impl RunOptions {
             Selection::Sites(sites) => sites.contains(&hook.site()),
             Selection::Matching(glob) => matches(glob, &hook.to_string()),
         };
-        let hooks: Vec<Hook> =
-            spec.hooks(n_layers).into_iter().filter(|hook| reached(hook) && kept(hook)).collect();
+        let hooks: Vec<Hook> = spec.hooks().into_iter().filter(|hook| reached(hook) && kept(hook)).collect();
         if hooks.is_empty() {
             if let Selection::Sites(sites) = &self.keep {
                 // A site that the model does not have has its own reason.
                 let lacking = |site: &&Site| !spec.has(**site);
                 if let Some(site) = sites.iter().find(lacking) {
-                    spec.check(if site.in_block() { site.at(0) } else { Hook::from(*site) }, n_layers)?;
+                    let hook = if site.in_block() { site.at(0) } else { Hook::from(*site) };
+                    spec.check(hook.of(read.stack))?;
                 }
             }
             let what = match &self.keep {

@@ -5,7 +5,10 @@ use candle_core::Tensor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::input::{Input, Sequences, Tokens};
 use crate::model::model::Model;
+use crate::model::run::Pieces;
 use crate::network::dims::Dims;
+use crate::network::spec::StackSpec;
+use crate::network::start::Batch;
 
 impl Model {
     /// One text or one sequence of ids, as the model reads it, with its labels. Draws itself as a table, so that
@@ -68,21 +71,79 @@ impl Model {
         self.tokenizer.labels(ids)
     }
 
+    /// The sequences of a model that reads one text. Fails where they are pairs.
     pub(crate) fn tokenize(&self, input: &Input) -> Result<Vec<Tokens>> {
-        if input.len() == 0 {
-            return Err(Error::new(ErrorKind::Input, "there is no text and there are no ids to run")
-                .help("give at least one"));
-        }
+        some(input)?;
         (0..input.len()).map(|index| self.tokenize_one(input, index)).collect()
     }
 
     /// One of an input's sequences. Of thousands, all need not be tokens at once.
     pub(crate) fn tokenize_one(&self, input: &Input, index: usize) -> Result<Tokens> {
+        let inputs = self.inputs_of_stacks(input)?;
+        let [(stack, input)] = inputs.as_slice() else {
+            self.spec().only_stack("what is read as a single text")?;
+            return Err(Error::new(ErrorKind::Input, "a pair is given where one text is read"));
+        };
+        self.sequence(stack, input, index)
+    }
+
+    /// The tokens of every stack, sequence by sequence.
+    pub(crate) fn pieces(&self, input: &Input) -> Result<Pieces> {
+        some(input)?;
+        let mut all = Pieces::new();
+        for (stack, input) in self.inputs_of_stacks(input)? {
+            let each = (0..input.len()).map(|index| self.sequence(stack, input, index));
+            all.insert(stack.stack, each.collect::<Result<_>>()?);
+        }
+        Ok(all)
+    }
+
+    /// Those of one sequence of each. Of thousands, all need not be tokens at once.
+    pub(crate) fn pieces_of_one(&self, input: &Input, index: usize) -> Result<Pieces> {
+        let stacks = self.inputs_of_stacks(input)?.into_iter();
+        stacks.map(|(stack, input)| Ok((stack.stack, vec![self.sequence(stack, input, index)?]))).collect()
+    }
+
+    /// What each stack reads of an input.
+    fn inputs_of_stacks<'a>(&'a self, input: &'a Input) -> Result<Vec<(&'a StackSpec, &'a Input)>> {
+        match (self.spec().stacks(), &input.second) {
+            ([stack], None) => Ok(vec![(stack, input)]),
+            ([_], Some(_)) => {
+                Err(Error::new(ErrorKind::Input, "a pair is given to a model that reads one text")
+                    .help("give the text alone"))
+            }
+            ([first, second], Some(target)) if input.len() == target.len() => {
+                Ok(vec![(first, input), (second, target)])
+            }
+            ([first, second], Some(target)) => Err(Error::new(
+                ErrorKind::Input,
+                format!(
+                    "there are {} inputs for the {}, and {} for the {}",
+                    input.len(),
+                    first.stack,
+                    target.len(),
+                    second.stack
+                ),
+            )
+            .help("give as many of the one as of the other")),
+            (stacks, _) => {
+                let names: Vec<&str> = stacks.iter().map(|spec| spec.stack.name()).collect();
+                Err(Error::new(
+                    ErrorKind::Input,
+                    format!("this model has stacks that each read something: {}", names.join(", ")),
+                )
+                .help("give a pair, as `Input::pair(\"The cat sat.\", \"Le chat s'est assis.\")`"))
+            }
+        }
+    }
+
+    fn sequence(&self, stack: &StackSpec, input: &Input, index: usize) -> Result<Tokens> {
         let ids = match &input.sequences {
             Sequences::Texts(texts) => self.encoded(&texts[index], input.bos),
             Sequences::Ids(ids) => Ok(ids[index].clone()),
         };
-        ids.and_then(|ids| self.checked(ids)).map_err(|error| input.with_input_index(error, index))
+        ids.and_then(|ids| self.checked(&stack.dims, ids))
+            .map_err(|error| input.with_input_index(error, index))
     }
 
     fn encoded(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
@@ -105,8 +166,8 @@ impl Model {
         Ok(bos.into_iter().chain(self.tokenizer.encode(text)?).collect())
     }
 
-    pub(crate) fn checked(&self, ids: Vec<u32>) -> Result<Tokens> {
-        let Dims { n_ctx, d_vocab, .. } = *self.dims();
+    pub(crate) fn checked(&self, dims: &Dims, ids: Vec<u32>) -> Result<Tokens> {
+        let Dims { n_ctx, d_vocab, .. } = *dims;
         if ids.is_empty() {
             return Err(Error::new(ErrorKind::Input, "the input has no tokens: there is nothing to run")
                 .help("give at least one token"));
@@ -142,17 +203,35 @@ impl Model {
         }
     }
 
-    /// Ids `[batch, position]`. Shorter sequences are filled at the end, where a causal model's earlier positions
-    /// cannot see them; whoever reads the outcome must know the lengths.
-    pub(crate) fn batch(&self, tokens: &[Tokens]) -> Result<Tensor> {
-        let longest = tokens.iter().map(Tokens::len).max().unwrap_or(0);
+    /// What the stacks read. Shorter sequences are filled at the end, where a causal stack's earlier positions cannot see them;
+    /// of others it is said which positions are there. Whoever reads the outcome must know the lengths.
+    pub(crate) fn batch(&self, pieces: &Pieces) -> Result<Batch> {
+        let mut batch = Batch::default();
         let fill = self.bos().unwrap_or(0);
-        let row = |tokens: &Tokens| {
-            let mut ids = tokens.ids().to_vec();
-            ids.resize(longest, fill);
-            ids
-        };
-        let ids: Vec<u32> = tokens.iter().flat_map(row).collect();
-        Ok(Tensor::from_vec(ids, (tokens.len(), longest), self.network.device())?)
+        for (&stack, tokens) in pieces {
+            let longest = tokens.iter().map(Tokens::len).max().unwrap_or(0);
+            let row = |tokens: &Tokens| {
+                let mut ids = tokens.ids().to_vec();
+                ids.resize(longest, fill);
+                ids
+            };
+            let ids: Vec<u32> = tokens.iter().flat_map(row).collect();
+            let ids = Tensor::from_vec(ids, (tokens.len(), longest), self.network.device())?;
+            let is_filled = tokens.iter().any(|tokens| tokens.len() < longest);
+            let is_seen = !self.spec().stack(stack)?.sees.is_causal() || self.spec().is_attended_to(stack);
+            let present = |tokens: &Tokens| (0..longest).map(|position| position < tokens.len()).collect();
+            let present = (is_filled && is_seen).then(|| tokens.iter().map(present).collect());
+            batch = batch.with(stack, ids, present);
+        }
+        Ok(batch)
+    }
+}
+
+/// Fails if there is nothing to run.
+fn some(input: &Input) -> Result<()> {
+    match input.len() {
+        0 => Err(Error::new(ErrorKind::Input, "there is no text and there are no ids to run")
+            .help("give at least one")),
+        _ => Ok(()),
     }
 }

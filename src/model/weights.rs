@@ -3,12 +3,14 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::hook::{Attn, Site, Stack};
 use crate::memory::floats;
 use crate::model::digest::of_weights;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor, numbered};
 use crate::network::dims::Dims;
 use crate::network::param::{NormParam, Param};
+use crate::network::spec::StackSpec;
 use crate::network::weights::file::Weights;
 use crate::network::weights::initial::DEVIATION;
 
@@ -28,43 +30,46 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn weight(&self, name: &str) -> Result<NamedTensor> {
-        let n_layers = self.dims().n_layers;
-        let shared = self.spec().shares_kv();
-        let (layer, path) = match name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) {
-            Some((layer, path)) => match layer.parse::<usize>() {
-                Ok(number) if number < n_layers && number.to_string() == layer => (Some(number), path),
-                _ => return Err(self.unknown_weight(name)?),
-            },
-            None => (None, name),
+        let Some(WeightPlace { stack, layer, path }) = self.weight_place(name) else {
+            return Err(self.unknown_weight(name)?);
         };
+        let dims = self.spec().stack(stack)?.dims;
+        let shared = dims.shares_kv();
         let has = |param: &Param| param.is_in_block() == layer.is_some();
         // By its full name, as it is kept.
         if let Some(param) = Param::all().filter(has).find(|param| param.path(shared) == path)
-            && let Some(tensor) = self.network.param(param, layer.unwrap_or(0))?
+            && let Some(tensor) = self.network.param(stack, param, layer.unwrap_or(0))?
         {
-            return named_weight(name, param, tensor, layer, shared);
+            return named_weight(name, param, tensor, (stack, layer), shared);
         }
         // A weight that query heads share has TransformerLens's mark; without the mark it is each head's.
         if let Some(param) = Param::all().find(|param| shared && param.is_kv() && param.path(false) == path)
             && let Some(layer) = layer
         {
-            let kept = self.required_param(param, layer)?;
-            self.has_room_for_copies(name, &kept, self.spec().queries_per_kv_head)?;
-            return named_weight(name, param, self.head_param(param, layer)?, Some(layer), false);
+            let kept = self.required_param_of(stack, param, layer)?;
+            self.has_room_for_copies(name, &kept, dims.queries_per_kv_head())?;
+            return named_weight(
+                name,
+                param,
+                self.head_param_of(stack, param, layer)?,
+                (stack, Some(layer)),
+                false,
+            );
         }
         // By its last part: one of the model, or one of every layer.
         let by_short = |marked: bool| {
-            let found = Param::all().filter(move |param| layer.is_none() && param.short(marked) == name);
-            found.filter(|param| self.network.param(*param, 0).is_ok_and(|tensor| tensor.is_some()))
+            let found = Param::all().filter(move |param| layer.is_none() && param.short(marked) == path);
+            found.filter(|param| self.network.param(stack, *param, 0).is_ok_and(|tensor| tensor.is_some()))
         };
         let found: Vec<Param> = by_short(shared).collect();
         match found.as_slice() {
-            [param] if param.is_in_block() => self.weight_of_all_layers(name, *param, shared),
+            [param] if param.is_in_block() => self.weight_of_all_layers(stack, name, *param, shared),
             [param] => {
-                named_weight(param.path(shared), *param, self.required_param(*param, 0)?, None, shared)
+                let full = format!("{}{}", stack.prefix(), param.path(shared));
+                named_weight(&full, *param, self.required_param_of(stack, *param, 0)?, (stack, None), shared)
             }
             [] => match by_short(false).find(|param| shared && param.is_kv()) {
-                Some(param) => self.weight_of_all_layers(name, param, false),
+                Some(param) => self.weight_of_all_layers(stack, name, param, false),
                 None => Err(self.unknown_weight(name)?),
             },
             // `w` and `b` of the norms stand for several weights.
@@ -83,36 +88,82 @@ impl Model {
         }
     }
 
+    /// Whose weight a name is of.
+    fn weight_place<'a>(&self, name: &'a str) -> Option<WeightPlace<'a>> {
+        let stacks = self.spec().stacks();
+        for own in stacks {
+            let in_block = own.stack.block_prefixes().iter().find_map(|prefix| {
+                let (layer, path) = name.strip_prefix(prefix)?.split_once('.')?;
+                layer.starts_with(|c: char| c.is_ascii_digit()).then_some((layer, path))
+            });
+            if let Some((layer, path)) = in_block {
+                let number = layer
+                    .parse()
+                    .ok()
+                    .filter(|&number: &usize| number < own.dims.n_layers && number.to_string() == layer)?;
+                return Some(WeightPlace { stack: own.stack, layer: Some(number), path });
+            }
+        }
+        let of = |own: &StackSpec| {
+            let path = name.strip_prefix(own.stack.prefix()).filter(|_| own.stack != Stack::Main)?;
+            Some(WeightPlace { stack: own.stack, layer: None, path })
+        };
+        // What is read out is in no stack, and of one stack alone nothing more need be said.
+        let stack = self.spec().last_stack().stack;
+        stacks.iter().find_map(of).or(Some(WeightPlace { stack, layer: None, path: name }))
+    }
+
     /// A weight of every layer in one; where query heads share it, theirs or, `shared`, as it is kept.
-    fn weight_of_all_layers(&self, name: &str, param: Param, shared: bool) -> Result<NamedTensor> {
-        let n_layers = self.dims().n_layers;
-        let copies = if param.is_kv() && !shared { self.spec().queries_per_kv_head } else { 1 };
-        self.has_room_for_copies(name, &self.required_param(param, 0)?, n_layers * copies)?;
-        let tensor =
-            |layer| if shared { self.required_param(param, layer) } else { self.head_param(param, layer) };
-        let tensors = (0..n_layers).map(tensor).collect::<Result<Vec<_>>>()?;
-        let mut axes = vec![self.layer_axis()];
-        axes.extend(weight_axes(param, &tensors[0], None, shared));
+    fn weight_of_all_layers(
+        &self,
+        stack: Stack,
+        name: &str,
+        param: Param,
+        shared: bool,
+    ) -> Result<NamedTensor> {
+        let dims = self.spec().stack(stack)?.dims;
+        let copies = if param.is_kv() && !shared { dims.queries_per_kv_head() } else { 1 };
+        self.has_room_for_copies(name, &self.required_param_of(stack, param, 0)?, dims.n_layers * copies)?;
+        let tensor = |layer| match shared {
+            true => self.required_param_of(stack, param, layer),
+            false => self.head_param_of(stack, param, layer),
+        };
+        let tensors = (0..dims.n_layers).map(tensor).collect::<Result<Vec<_>>>()?;
+        let mut axes = vec![Axis::labelled("layer", numbered(&stack.letter().to_string(), dims.n_layers))];
+        axes.extend(weight_axes(param, &tensors[0], (stack, None), shared));
         NamedTensor::new(name, Tensor::stack(&tensors, 0)?, axes)
     }
 
-    /// A weight as it is kept, if the model has it: norms have none once they are folded.
+    /// A weight of the main stack as it is kept, if the model has it: norms have none once they are folded.
     pub(crate) fn param(&self, param: Param, layer: usize) -> Result<Option<Tensor>> {
-        self.network.param(param, layer)
+        self.network.param(Stack::Main, param, layer)
     }
 
     /// As [`param`](Model::param), of what every model has.
     pub(crate) fn required_param(&self, param: Param, layer: usize) -> Result<Tensor> {
-        self.network.param(param, layer)?.ok_or_else(|| {
-            let name = param.path(self.spec().shares_kv());
+        self.required_param_of(Stack::Main, param, layer)
+    }
+
+    /// A weight of heads of the main stack, each query head's where several share one.
+    pub(crate) fn head_param(&self, param: Param, layer: usize) -> Result<Tensor> {
+        self.head_param_of(Stack::Main, param, layer)
+    }
+
+    /// A weight as it is kept, of what every model has.
+    fn required_param_of(&self, stack: Stack, param: Param, layer: usize) -> Result<Tensor> {
+        if matches!(param, Param::Unembed | Param::UnembedBias) {
+            self.spec().check(Site::UnembedOut.into())?;
+        }
+        self.network.param(stack, param, layer)?.ok_or_else(|| {
+            let name = param.path(false);
             Error::new(ErrorKind::Address, format!("there is no weight `{name}` in layer {layer}"))
         })
     }
 
     /// A weight of heads, each query head's where several share one.
-    pub(crate) fn head_param(&self, param: Param, layer: usize) -> Result<Tensor> {
-        let kept = self.required_param(param, layer)?;
-        match self.spec().queries_per_kv_head {
+    fn head_param_of(&self, stack: Stack, param: Param, layer: usize) -> Result<Tensor> {
+        let kept = self.required_param_of(stack, param, layer)?;
+        match self.spec().stack(stack)?.dims.queries_per_kv_head() {
             many if many > 1 && param.is_kv() => repeated(&kept, 0, many),
             _ => Ok(kept),
         }
@@ -199,6 +250,13 @@ impl Model {
     }
 }
 
+/// Whose weight a name is of, and what of its name is left.
+struct WeightPlace<'a> {
+    stack: Stack,
+    layer: Option<usize>,
+    path: &'a str,
+}
+
 /// Each entry of an axis `times` times, one after another.
 fn repeated(x: &Tensor, dim: usize, times: usize) -> Result<Tensor> {
     let mut copies = x.dims().to_vec();
@@ -213,16 +271,22 @@ fn named_weight(
     name: &str,
     param: Param,
     tensor: Tensor,
-    layer: Option<usize>,
+    at: (Stack, Option<usize>),
     shared: bool,
 ) -> Result<NamedTensor> {
-    let axes = weight_axes(param, &tensor, layer, shared);
+    let axes = weight_axes(param, &tensor, at, shared);
     NamedTensor::new(name, tensor, axes)
 }
 
-fn weight_axes(param: Param, tensor: &Tensor, layer: Option<usize>, shared: bool) -> Vec<Axis> {
-    let prefix = if shared && param.is_kv() { "KV" } else { "H" };
-    let prefix = layer.map_or(prefix.to_string(), |layer| format!("L{layer}{prefix}"));
+fn weight_axes(
+    param: Param,
+    tensor: &Tensor,
+    (stack, layer): (Stack, Option<usize>),
+    shared: bool,
+) -> Vec<Axis> {
+    let own = if param.is_of_cross() { Attn::Cross.letter() } else { Attn::Own.letter() };
+    let prefix = if shared && param.is_kv() { "KV" } else { own };
+    let prefix = layer.map_or(prefix.to_string(), |layer| format!("{}{layer}{prefix}", stack.letter()));
     let axis = |(&name, &len): (&&'static str, &usize)| match name {
         "head" => Axis::labelled(name, numbered(&prefix, len)),
         _ => Axis::unlabelled(name, len),

@@ -1,10 +1,12 @@
 //! The sizes of a network.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{AxisKind, Head};
+use serde::{Deserialize, Serialize};
+
+use crate::hook::AxisKind;
 
 /// The sizes of a network, under TransformerLens's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dims {
     /// Blocks.
     pub n_layers: usize,
@@ -25,9 +27,14 @@ pub struct Dims {
 }
 
 impl Dims {
-    /// Fails if there is no such head.
-    pub(crate) fn check_head(&self, head: Head) -> Result<Head> {
-        head.check(self.n_layers, self.n_heads)
+    /// How many query heads share each head of keys and values: 1 where each has its own.
+    pub fn queries_per_kv_head(&self) -> usize {
+        self.n_heads / self.n_key_value_heads
+    }
+
+    /// Whether several query heads share keys and values.
+    pub(crate) fn shares_kv(&self) -> bool {
+        self.queries_per_kv_head() > 1
     }
 
     /// How long an axis of an activation is, of inputs of `len` positions that see `seen` keys.

@@ -4,21 +4,35 @@
 
 use candle_core::{D, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::network::cpu::{can_fuse, center};
-use crate::network::network::Network;
-use crate::network::parts::block::Block;
+use crate::network::network::{Network, ReadoutLayer};
+use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
 use crate::network::spec::NormKind;
 
 impl Network {
     /// The network with its norms' gains and biases in the weights that read them, the biases of values in attention's own,
-    /// and the logits centred; what writes to the stream is centred too where the norms centre what they read.
+    /// and the logits centred; what writes to the stream is centred too where the norms centre what they read. Fails where that
+    /// would change what the network computes.
     pub(crate) fn folded(&self) -> Result<Network> {
         let mut folded = self.clone();
-        let centres = self.ln_final.kind == NormKind::Layer;
-        for Block { ln1, attn, mlp } in &mut folded.blocks {
+        let ([stack], ReadoutLayer::Vocabulary { unembed, .. }) =
+            (folded.stacks.as_mut_slice(), &mut folded.readout)
+        else {
+            return Err(match self.stacks.len() {
+                1 => cannot("no weight reads what its last norm makes"),
+                _ => cannot("its stacks read one another through norms that several weights share"),
+            });
+        };
+        if stack.block_kind == BlockKind::PostNorm {
+            return Err(cannot(
+                "its norms come after the sums, so what they make stays in the stream, gain and bias included",
+            ));
+        }
+        let centres = stack.ln_final.kind == NormKind::Layer;
+        for Block { ln1, attn, mlp, .. } in &mut stack.blocks {
             into_readers(ln1, [&mut attn.qkv])?;
             if let Some((ln2, mlp)) = mlp {
                 into_readers(ln2, std::iter::once(&mut mlp.input).chain(&mut mlp.gate))?;
@@ -42,14 +56,19 @@ impl Network {
                 attn.qkv.bias = Some(Tensor::cat(&[rest, b_v.zeros_like()?], 0)?.flatten_all()?);
             }
         }
-        into_readers(&mut folded.ln_final, [&mut folded.unembed])?;
+        into_readers(&mut stack.ln_final, [&mut *unembed])?;
         if centres {
-            folded.w_e = centred(&folded.w_e)?;
-            folded.w_pos = folded.w_pos.as_ref().map(centred).transpose()?;
+            stack.w_e = centred(&stack.w_e)?;
+            stack.w_pos = stack.w_pos.as_ref().map(centred).transpose()?;
         }
-        centre(&mut folded.unembed)?;
+        centre(unembed)?;
         Ok(folded)
     }
+}
+
+fn cannot(why: &str) -> Error {
+    Error::new(ErrorKind::Model, format!("this model's norms cannot be folded: {why}"))
+        .help("look into the model as it is")
 }
 
 /// Takes gain and bias out of a norm into what reads it. Where the norm centres, so do the weights: their columns lose

@@ -3,15 +3,18 @@
 
 use rayon::current_num_threads;
 
-use crate::hook::{Hook, Site};
+use crate::hook::{Attn, Hook, Site};
 use crate::network::cpu::attend::BLOCK;
 use crate::network::dims::Dims;
-use crate::network::network::Network;
+use crate::network::network::{Network, ReadoutLayer, StackNetwork};
+use crate::network::parts::attention::Attention;
+use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
-use crate::network::parts::mlp::Activation;
-use crate::network::spec::{MlpKind, NormKind};
+use crate::network::parts::mlp::{Activation, Mlp};
+use crate::network::parts::norm::{Norm, NormOf};
+use crate::network::spec::NormKind;
 use crate::network::start::{Past, Start};
-use crate::network::tap::{Tap, hook};
+use crate::network::tap::Tap;
 
 impl Dims {
     /// How many numbers an activation has, of `batch` inputs of `len` positions that see `seen` keys.
@@ -27,41 +30,62 @@ pub(crate) const CHANGING: u64 = 3;
 impl Network {
     /// The most bytes that a run takes at once beyond what is there before it, with what its tap keeps.
     pub(crate) fn footprint(&self, start: &Start, past: Option<&Past>, tap: &dyn Tap) -> u64 {
-        let (first, batch, len) = match start {
-            Start::Tokens(ids) => (0, ids.dims().first(), ids.dims().get(1)),
-            Start::Residual { layer, stream } => (*layer, stream.dims().first(), stream.dims().get(1)),
+        let (from, first) = match start {
+            Start::Inputs(_) => (self.stacks[0].stack, 0),
+            Start::Residual { stack, layer, .. } => (*stack, *layer),
         };
-        let (Some(&batch), Some(&len)) = (batch, len) else { return 0 };
-        let mut walk = Walk { network: self, tap, past, batch, len, layer: None, held: 0, most: 0 };
-        let mut stays = walk.begin(matches!(start, Start::Tokens(_)));
-        for layer in first..self.blocks.len() {
-            walk.layer = Some(layer);
-            stays = walk.block(stays);
-            if tap.stop_after() == Some(layer) {
-                return walk.most.saturating_mul(4);
+        let (mut held, mut most) = (0, 0u64);
+        let stacks = self.stacks.iter().enumerate().skip_while(|(_, own)| own.stack != from);
+        for (index, stack) in stacks {
+            if matches!(start, Start::Inputs(known) if known.finished.contains_key(&stack.stack)) {
+                continue;
             }
+            let Some((batch, len)) = start.size(stack.stack) else { break };
+            let source = stack.crosses.and_then(|source| start.size(source)).map_or(0, |(_, len)| len);
+            let mut walk =
+                Walk { stack, tap, past, batch, len, source, layer: 0, attn: Attn::Own, held, most: held };
+            let resumes = stack.stack == from && matches!(start, Start::Residual { .. });
+            let mut stays = walk.begin(!resumes);
+            for (layer, block) in stack.blocks.iter().enumerate().skip(if resumes { first } else { 0 }) {
+                walk.layer = layer;
+                stays = walk.block(block, stays);
+                if tap.stop_after() == Some((stack.stack, layer)) {
+                    return most.max(walk.most).saturating_mul(4);
+                }
+            }
+            if index + 1 == self.stacks.len() {
+                walk.read_out(self);
+            } else {
+                walk.finish();
+            }
+            most = most.max(walk.most);
+            // What it left, for others to attend to, and what is kept of it.
+            held = walk.held;
         }
-        walk.layer = None;
-        walk.unembed();
-        walk.most.saturating_mul(4)
+        most.saturating_mul(4)
     }
 }
 
 /// Where a run is, in numbers.
 struct Walk<'a> {
-    network: &'a Network,
+    stack: &'a StackNetwork,
     tap: &'a dyn Tap,
     past: Option<&'a Past>,
     batch: usize,
     len: usize,
-    layer: Option<usize>,
+    /// Positions of the stack that cross-attention attends to.
+    source: usize,
+    layer: usize,
+    attn: Attn,
     held: u64,
     most: u64,
 }
 
 impl Walk<'_> {
     fn hook(&self, site: Site) -> Hook {
-        hook(site, self.layer)
+        let hook = if site.in_block() { site.at(self.layer) } else { site.into() };
+        let attn = if site.is_of_attention() { self.attn } else { Attn::Own };
+        hook.of(self.stack.stack).with_attn(attn)
     }
 
     fn wants(&self, site: Site) -> bool {
@@ -73,11 +97,18 @@ impl Walk<'_> {
     }
 
     fn before(&self) -> usize {
-        self.past.zip(self.layer).map_or(0, |(past, layer)| past.len_at(layer))
+        self.past.map_or(0, |past| past.len_at(self.stack.stack, self.layer))
+    }
+
+    /// How many keys a query sees.
+    fn seen(&self) -> usize {
+        if self.attn == Attn::Cross { self.source } else { self.len + self.before() }
     }
 
     fn size(&self, site: Site) -> u64 {
-        self.network.dims.numbers(site, self.batch, self.len, self.len + self.before())
+        let of_source = self.attn == Attn::Cross && site.is_of_source();
+        let len = if of_source { self.source } else { self.len };
+        self.stack.dims.numbers(site, self.batch, len, self.seen())
     }
 
     fn make(&mut self, numbers: u64) -> u64 {
@@ -117,7 +148,7 @@ impl Walk<'_> {
             return true; // Whoever gave it may still have it.
         }
         self.change(Site::Embed);
-        if self.network.w_pos.is_none() {
+        if self.stack.w_pos.is_none() {
             return self.keeps(Site::Embed);
         }
         self.change(Site::PosEmbed);
@@ -127,26 +158,43 @@ impl Walk<'_> {
     }
 
     /// Goes through a block whose stream is held by others or not, and says the same of the one that it leaves.
-    fn block(&mut self, stays: bool) -> bool {
+    fn block(&mut self, block: &Block, stays: bool) -> bool {
         use Site::*;
         let stream = self.size(ResidPre);
-        let spec = self.network.spec();
         self.change(ResidPre);
-        self.attention();
+        self.attention(&block.attn, &block.ln1, NormOf::Attention);
         self.change(AttnOut);
-        let (with_mlp, serial) = (spec.mlp != MlpKind::None, spec.has(ResidMid));
+        let kind = self.stack.block_kind;
+        let (with_mlp, serial) = (block.mlp.is_some(), block.mlp.is_some() && kind != BlockKind::Parallel);
         if serial {
             self.make(stream);
             self.change(ResidMid);
         }
-        if with_mlp {
-            self.mlp();
+        if let Some((norm, cross)) = &block.cross {
+            self.attn = Attn::Cross;
+            self.attention(cross, norm, NormOf::Cross);
+            self.change(AttnOut);
+            let out = self.size(AttnOut);
+            self.make(stream);
+            self.change(ResidMidCross);
+            self.leave(AttnOut, out);
+            self.attn = Attn::Own;
+            if !self.keeps(ResidMidCross) {
+                self.free(stream);
+            }
+        }
+        if let Some((norm, mlp)) = &block.mlp {
+            self.mlp(mlp, norm, block.norm_of_mlp());
             self.change(MlpOut);
             // Attention and MLP are added one after another.
             self.pass(if serial { 0 } else { 2 * stream });
         }
         self.make(stream);
         self.change(ResidPost);
+        if kind == BlockKind::PostNorm {
+            // Both norms leave a stream of their own.
+            self.pass(2 * stream);
+        }
         let inputs = [QInput, KInput, VInput].iter().any(|&site| self.keeps(site));
         let read_by_mlp = with_mlp && self.keeps(MlpIn);
         if !(stays || self.keeps(ResidPre) || inputs || read_by_mlp && !serial) {
@@ -163,8 +211,8 @@ impl Walk<'_> {
     }
 
     /// A norm, which leaves its outcome; gives its size.
-    fn norm(&mut self, kind: NormKind, scale: Site, normalized: Site) -> u64 {
-        if kind == NormKind::None {
+    fn norm(&mut self, norm: &Norm, [scale, normalized]: [Site; 2]) -> u64 {
+        if norm.kind == NormKind::None {
             return 0;
         }
         if self.wants(scale) {
@@ -182,10 +230,8 @@ impl Walk<'_> {
     }
 
     /// What attention writes is left, and what is kept of its inside.
-    fn attention(&mut self) {
+    fn attention(&mut self, attn: &Attention, norm: &Norm, of: NormOf) {
         use Site::*;
-        let Some(block) = self.layer.and_then(|layer| self.network.blocks.get(layer)) else { return };
-        let attn = &block.attn;
         let (q, kv) = (self.size(Q), self.size(K));
         for site in [QInput, KInput, VInput] {
             self.change(site);
@@ -194,7 +240,7 @@ impl Walk<'_> {
                 self.pass((CHANGING + 2) * self.size(site));
             }
         }
-        let mut inside = self.norm(block.ln1.kind, Ln1Scale, Ln1Normalized);
+        let mut inside = self.norm(norm, of.sites());
         let both = self.make(q + 2 * kv);
         inside += both;
         for site in [Q, K, V] {
@@ -218,7 +264,7 @@ impl Walk<'_> {
                 }
             }
         }
-        if self.past.is_some() {
+        if self.past.is_some() && self.attn == Attn::Own {
             let before = self.before();
             if before == 0 {
                 // Keys and values stay as they were made, in what they are views of.
@@ -227,7 +273,7 @@ impl Walk<'_> {
                     inside -= kv;
                 }
             } else {
-                let of = |len: usize| 2 * self.network.dims.numbers(K, self.batch, len, len);
+                let of = |len: usize| 2 * self.stack.dims.numbers(K, self.batch, len, len);
                 let (all, old) = (of(before + self.len), of(before));
                 self.make(all);
                 self.free(old);
@@ -238,7 +284,7 @@ impl Walk<'_> {
             self.pass(if attn.output.weight.is_contiguous() {
                 0
             } else {
-                self.network.dims.numbers(QInput, 1, attn.n_heads, 1)
+                self.stack.dims.numbers(QInput, 1, attn.n_heads, 1)
             });
             let result = self.make(self.size(Result));
             self.pass(q);
@@ -253,7 +299,7 @@ impl Walk<'_> {
     fn mix(&mut self) -> u64 {
         use Site::*;
         let square = self.size(Pattern);
-        self.pass((current_num_threads() * BLOCK * (self.len + self.before())) as u64);
+        self.pass((current_num_threads() * BLOCK * self.seen()) as u64);
         let (scores, pattern) = (self.wants(AttnScores), self.wants(Pattern));
         if scores {
             self.make(square);
@@ -275,15 +321,11 @@ impl Walk<'_> {
     }
 
     /// What the MLP writes is left, and what is kept of its inside.
-    fn mlp(&mut self) {
+    fn mlp(&mut self, mlp: &Mlp, norm: &Norm, of: NormOf) {
         use Site::*;
-        let Some((norm, mlp)) = self.layer.and_then(|layer| self.network.blocks.get(layer)?.mlp.as_ref())
-        else {
-            return;
-        };
         let neurons = self.size(MlpPost);
         self.change(MlpIn);
-        let normalized = self.norm(norm.kind, Ln2Scale, Ln2Normalized);
+        let normalized = self.norm(norm, of.sites());
         let in_place = mlp.activation == Activation::GeluTanh && !self.wants(MlpPre);
         self.make(neurons);
         self.change(MlpPre);
@@ -305,12 +347,19 @@ impl Walk<'_> {
         self.free(normalized);
     }
 
-    fn unembed(&mut self) {
+    /// The last norm.
+    fn finish(&mut self) {
+        self.norm(&self.stack.ln_final, [Site::LnFinalScale, Site::LnFinalNormalized]);
+    }
+
+    fn read_out(&mut self, network: &Network) {
         use Site::*;
-        if ![LnFinalNormalized, LnFinalScale, UnembedIn, UnembedOut].iter().any(|&site| self.wants(site)) {
+        let wanted =
+            [LnFinalNormalized, LnFinalScale, UnembedIn, UnembedOut].iter().any(|&site| self.wants(site));
+        if !wanted || matches!(network.readout, ReadoutLayer::Nothing) {
             return;
         }
-        self.norm(self.network.ln_final.kind, LnFinalScale, LnFinalNormalized);
+        self.finish();
         if let Some(positions) = self.tap.unembed_positions() {
             self.len = positions.len();
             self.make(self.size(UnembedIn));
@@ -334,19 +383,21 @@ impl Network {
         sites: &[Site],
     ) -> u64 {
         use Site::*;
-        let dims = &self.dims;
+        let Some(stack) = self.stacks.last() else { return 0 };
+        let ReadoutLayer::Vocabulary { unembed, .. } = &self.readout else { return 0 };
+        let dims = &stack.dims;
         let size = |site| dims.numbers(site, batch, len, len);
         let (stream, q, kv, square, neurons) =
             (size(ResidPre), size(Q), size(K), size(Pattern), size(MlpPre));
-        let norm = match self.ln_final.kind {
+        let norm = match stack.ln_final.kind {
             NormKind::Layer => 5 * stream, // centred, squared, divided, times the gain, plus the bias
             NormKind::Rms => 3 * stream,
             NormKind::None => 0,
         };
         let linear = |linear: &Linear, out: u64| if linear.bias.is_some() { 2 * out } else { out };
         let mut all = 2 * norm;
-        let mut weights = vec![self.unembed.weight.elem_count() as u64];
-        for block in &self.blocks {
+        let mut weights = vec![unembed.weight.elem_count() as u64];
+        for block in &stack.blocks {
             let attn = &block.attn;
             all +=
                 norm + linear(&attn.qkv, q + 2 * kv) + 3 * q + 2 * kv + linear(&attn.output, stream) + stream;
@@ -369,10 +420,10 @@ impl Network {
         // In the first layer what lies before the site has no gradient.
         let before = [ResidPre, QInput, KInput, VInput, Ln1Scale, Ln1Normalized, Q, K, V, RotQ, RotK];
         let is_whole = sites.is_empty() || sites.iter().any(|site| before.contains(site));
-        let layers = (self.blocks.len() as u64).saturating_sub(u64::from(!is_whole));
+        let layers = (stack.blocks.len() as u64).saturating_sub(u64::from(!is_whole));
         // Scores, masked scores, pattern, and what the mask gets of a gradient; then what one of them takes on the way back.
         let (squares, at_once) = match sites.contains(&Pattern) {
-            true => (2 * self.blocks.len() as u64, 3),
+            true => (2 * stack.blocks.len() as u64, 3),
             false => (4 * layers, if layers > 0 { 4 } else { 0 }),
         };
         let mask = dims.numbers(LnFinalScale, len, len, len);

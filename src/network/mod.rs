@@ -17,5 +17,5 @@ pub(crate) mod tap;
 pub(crate) mod weights;
 
 pub use dims::Dims;
-pub use spec::{ArchSpec, MlpKind, NormKind, PositionEncoding};
+pub use spec::{ArchSpec, MlpKind, NormKind, NormPlace, PositionEncoding, Readout, Sees, StackSpec};
 pub use tap::Tap;

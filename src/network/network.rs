@@ -1,27 +1,65 @@
-//! What all architectures have in common: embeddings, blocks one after another on one residual stream, a last norm and an
-//! unembedding. What a block does is its architecture's own.
+//! What all architectures have in common: stacks, each of embeddings, blocks one after another on one residual stream, and a
+//! last norm; and what is read out of them. What a block does is its architecture's own.
 //!
 //! Shapes at the end of lines: B batch, T positions read now, H heads, K heads of keys and values, D width of a head, M
 //! width of the residual stream, N neurons, V vocabulary.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::Site;
+use crate::hook::{Attn, Hook, Site, Stack};
 use crate::network::dims::Dims;
 use crate::network::parts::attention::ScoreSpec;
 use crate::network::parts::block::{Block, BlockKind};
-use crate::network::parts::layer::LayerCtx;
+use crate::network::parts::layer::{Keys, LayerCtx, Source};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Mlp;
 use crate::network::parts::norm::Norm;
-use crate::network::spec::{ArchSpec, MlpKind, PositionEncoding};
-use crate::network::start::{Past, Start};
+use crate::network::spec::{ArchSpec, MlpKind, NormPlace, PositionEncoding, Readout, Sees, StackSpec};
+use crate::network::start::{Known, Past, Start};
 use crate::network::tap::{Tap, TapCtx};
 
 /// A transformer of any architecture that is known.
 #[derive(Clone, Debug)]
 pub struct Network {
+    /// In the order in which a run goes through them.
+    pub(crate) stacks: Vec<StackNetwork>,
+    pub(crate) readout: ReadoutLayer,
+    prepends_bos: bool,
+    spec: Arc<ArchSpec>,
+}
+
+/// One stack of it.
+#[derive(Clone, Debug)]
+pub struct StackNetwork {
+    pub(crate) stack: Stack,
+    pub(crate) dims: Dims,
+    pub(crate) sees: Sees,
+    pub(crate) positions: PositionEncoding,
+    /// What its cross-attention attends to.
+    pub(crate) crosses: Option<Stack>,
+    pub(crate) block_kind: BlockKind,
+    pub(crate) w_e: Tensor,           // (V, M)
+    pub(crate) w_pos: Option<Tensor>, // (n_ctx, M)
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) ln_final: Norm,
+}
+
+/// What makes of a stream what a model is read out by.
+#[derive(Clone, Debug)]
+pub(crate) enum ReadoutLayer {
+    Vocabulary {
+        of: Stack,
+        unembed: Linear, // (M, V)
+    },
+    #[allow(dead_code)] // No model that is read so far predicts nothing.
+    Nothing,
+}
+
+/// The parts of a causal stack that stands alone and predicts tokens, as most architectures have it.
+pub(crate) struct Decoder {
     pub(crate) dims: Dims,
     pub(crate) block_kind: BlockKind,
     pub(crate) prepends_bos: bool,
@@ -32,35 +70,49 @@ pub struct Network {
     pub(crate) unembed: Linear, // (M, V)
 }
 
+impl From<Decoder> for Network {
+    fn from(decoder: Decoder) -> Network {
+        let Decoder { dims, block_kind, prepends_bos, w_e, w_pos, blocks, ln_final, unembed } = decoder;
+        let positions = if w_pos.is_some() { PositionEncoding::Learned } else { PositionEncoding::Rotary };
+        let stack = StackNetwork {
+            stack: Stack::Main,
+            dims,
+            sees: Sees::Earlier,
+            positions,
+            crosses: None,
+            block_kind,
+            w_e,
+            w_pos,
+            blocks,
+            ln_final,
+        };
+        Network::new(vec![stack], ReadoutLayer::Vocabulary { of: Stack::Main, unembed }, prepends_bos)
+    }
+}
+
 impl Network {
-    /// Its sizes.
+    pub(crate) fn new(stacks: Vec<StackNetwork>, readout: ReadoutLayer, prepends_bos: bool) -> Network {
+        let read = match readout {
+            ReadoutLayer::Vocabulary { of, .. } => Readout::Vocabulary(of),
+            ReadoutLayer::Nothing => Readout::Nothing,
+        };
+        let spec = Arc::new(ArchSpec::new(stacks.iter().map(StackNetwork::spec).collect(), read));
+        Network { stacks, readout, prepends_bos, spec }
+    }
+
+    /// The sizes of the stack that is read out.
     pub(crate) fn dims(&self) -> &Dims {
-        &self.dims
+        &self.spec.last_stack().dims
     }
 
     /// Where its weights are, and its inputs must be.
     pub(crate) fn device(&self) -> &Device {
-        self.w_e.device()
+        self.stacks[0].w_e.device()
     }
 
     /// What it is built of, and so which activations it has.
-    pub(crate) fn spec(&self) -> ArchSpec {
-        let first = self.blocks.first();
-        ArchSpec {
-            positions: if self.w_pos.is_some() {
-                PositionEncoding::Learned
-            } else {
-                PositionEncoding::Rotary
-            },
-            norm: self.ln_final.kind,
-            mlp: match first.and_then(|block| block.mlp.as_ref()) {
-                Some((_, Mlp { gate: Some(_), .. })) => MlpKind::Gated,
-                Some(_) => MlpKind::Plain,
-                None => MlpKind::None,
-            },
-            parallel: self.block_kind == BlockKind::Parallel,
-            queries_per_kv_head: self.dims.n_heads / self.dims.n_key_value_heads,
-        }
+    pub(crate) fn spec(&self) -> &Arc<ArchSpec> {
+        &self.spec
     }
 
     /// Whether text is run with a BOS token before it, as TransformerLens runs models of this architecture by default.
@@ -68,54 +120,158 @@ impl Network {
         self.prepends_bos
     }
 
-    /// Runs from `start`, handing activations to `tap`. With `past`, the input continues what was read before.
-    pub(crate) fn run(&self, start: Start, mut past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<()> {
+    /// Runs from `start`, handing activations to `tap`. With `past`, the input continues what was read before. Gives what a run
+    /// that begins in a later stack must know.
+    pub(crate) fn run(&self, start: Start, mut past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<Known> {
         let mut tap = TapCtx(tap);
-        let (first, mut x) = match start {
-            Start::Tokens(ids) => (0, self.embed(&ids, past.as_deref(), &mut tap)?), // (B, T, M)
-            Start::Residual { layer, stream } => (layer, stream),
+        let (mut resumed, mut known) = match start {
+            Start::Inputs(known) => (None, known),
+            Start::Residual { stack, layer, stream, known } => (Some((stack, layer, stream)), known),
         };
-        let read = self.first_needed_position(&tap);
+        let from =
+            resumed.as_ref().and_then(|(stack, ..)| self.stacks.iter().position(|own| own.stack == *stack));
+        for (index, stack) in self.stacks.iter().enumerate().skip(from.unwrap_or(0)) {
+            let begin = resumed.take().map(|(_, layer, stream)| (layer, stream));
+            if begin.is_none() && known.finished.contains_key(&stack.stack) {
+                continue;
+            }
+            let is_last = index + 1 == self.stacks.len();
+            let Some((x, unread)) = stack.run(begin, &known, past.as_deref_mut(), is_last, &mut tap)? else {
+                return Ok(known);
+            };
+            if is_last {
+                self.read_out(stack, x, unread, &mut tap)?;
+            } else {
+                let finished = stack.finish(x, &mut tap)?;
+                known.finished.insert(stack.stack, finished);
+            }
+        }
+        Ok(known)
+    }
+
+    /// The last norm, and the logits of a stream that begins after `unread` positions.
+    fn read_out(&self, stack: &StackNetwork, x: Tensor, unread: usize, tap: &mut TapCtx) -> Result<()> {
+        use Site::{UnembedIn, UnembedOut};
+        let ReadoutLayer::Vocabulary { unembed, .. } = &self.readout else {
+            return stack.finish(x, tap).map(drop);
+        };
+        if !stack.final_hooks().into_iter().any(|hook| tap.wants(hook))
+            && ![UnembedIn, UnembedOut].iter().any(|&site| tap.wants(site))
+        {
+            return Ok(());
+        }
+        let x = stack.finish(x, tap)?; // (B, T, M)
+        let x = match tap.0.unembed_positions() {
+            Some(positions) => {
+                let positions = positions.iter().map(|&p| (p - unread) as u32).collect::<Vec<_>>();
+                x.index_select(&Tensor::new(positions, x.device())?, 1)?
+            }
+            None => x,
+        };
+        let x = tap.at(UnembedIn, x)?;
+        if tap.wants(UnembedOut) {
+            tap.at(UnembedOut, unembed.forward(&x)?)?; // (B, T, V)
+        }
+        Ok(())
+    }
+
+    /// How queries and keys become attention scores in a layer of a model of one stack. Fails if there is no such layer.
+    pub(crate) fn scoring(&self, layer: usize) -> Result<&ScoreSpec> {
+        let blocks = &self.stacks[0].blocks;
+        blocks.get(layer).map(|block| &block.attn.scoring).ok_or_else(|| {
+            Error::new(ErrorKind::Address, format!("there is no layer {layer}"))
+                .help(format!("layers are 0 to {}", blocks.len().saturating_sub(1)))
+        })
+    }
+}
+
+impl StackNetwork {
+    /// What it is built of.
+    fn spec(&self) -> StackSpec {
+        let first = self.blocks.first();
+        let norm_place = match self.block_kind {
+            BlockKind::PostNorm => NormPlace::After,
+            BlockKind::Serial | BlockKind::Parallel | BlockKind::AttentionOnly => NormPlace::Before,
+        };
+        StackSpec {
+            stack: self.stack,
+            dims: self.dims,
+            positions: self.positions,
+            sees: self.sees,
+            norm: first.map_or(self.ln_final.kind, |block| block.ln1.kind),
+            norm_place,
+            mlp: match first.and_then(|block| block.mlp.as_ref()) {
+                Some((_, Mlp { gate: Some(_), .. })) => MlpKind::Gated,
+                Some(_) => MlpKind::Plain,
+                None => MlpKind::None,
+            },
+            parallel: self.block_kind == BlockKind::Parallel,
+            crosses: self.crosses,
+        }
+    }
+
+    /// Runs its blocks, from its inputs or from a stream that a layer reads. Gives the stream that the last one leaves, and how
+    /// many positions were left out of it; nothing where the tap asked to stop.
+    fn run(
+        &self,
+        begin: Option<(usize, Tensor)>,
+        known: &Known,
+        past: Option<&mut Past>,
+        is_last: bool,
+        tap: &mut TapCtx,
+    ) -> Result<Option<(Tensor, usize)>> {
+        // What sees all has no keys that a longer input would leave as they are.
+        let mut past = past.filter(|_| self.sees.is_causal());
+        let (first, mut x) = match begin {
+            Some(begin) => begin,
+            None => (0, self.embed(known.batch.ids(self.stack)?, past.as_deref(), tap)?), // (B, T, M)
+        };
+        let read = if is_last && self.sees.is_causal() { self.first_needed_position(tap) } else { None };
+        let own = Keys { sees: self.sees, present: known.batch.present(self.stack), bias: None };
+        let source = self.crosses.map(|source| self.source(source, known)).transpose()?;
         let mut unread = 0;
-        let mut own = Past::default();
+        let mut own_past = Past::default();
         for (index, block) in self.blocks.iter().enumerate().skip(first) {
             let read = read.filter(|_| index + 1 == self.blocks.len());
             let mut past = match past.as_deref_mut() {
-                None if read.is_some() => Some(&mut own),
+                None if read.is_some() => Some(&mut own_past),
                 past => past,
             };
             if let (Some(read), Some(past)) = (read, past.as_deref_mut()) {
                 (x, unread) = self.skip_unneeded_positions(x, read, past)?; // (B, T, M)
             }
-            let mut layer = LayerCtx { index, tap: &mut tap, past };
+            let mut layer = LayerCtx { stack: self.stack, index, attn: Attn::Own, tap, past, own, source };
             x = block.forward(self.block_kind, x, &mut layer)?; // (B, T, M)
-            if tap.0.stop_after() == Some(index) {
-                return Ok(());
+            if tap.0.stop_after() == Some((self.stack, index)) {
+                return Ok(None);
             }
         }
-        self.unembed(x, unread, &mut tap)
+        Ok(Some((x, unread)))
     }
 
-    /// How queries and keys become attention scores in a layer. Fails if there is no such layer.
-    pub(crate) fn scoring(&self, layer: usize) -> Result<&ScoreSpec> {
-        self.blocks.get(layer).map(|block| &block.attn.scoring).ok_or_else(|| {
-            Error::new(ErrorKind::Address, format!("there is no layer {layer}"))
-                .help(format!("layers are 0 to {}", self.blocks.len().saturating_sub(1)))
-        })
+    /// What its cross-attention attends to.
+    fn source<'a>(&self, source: Stack, known: &'a Known) -> Result<Source<'a>> {
+        let stream = known.finished.get(&source).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Input,
+                format!("the {} attends to the {source}, which did not run", self.stack),
+            )
+        })?;
+        let keys = Keys { sees: Sees::All, present: known.batch.present(source), bias: None };
+        Ok(Source { stream, keys })
     }
-}
 
-impl Network {
     fn embed(&self, ids: &Tensor, past: Option<&Past>, tap: &mut TapCtx) -> Result<Tensor> {
         let (batch, len) = ids.dims2()?;
         let start = past.map_or(0, Past::len);
         let rows = self.w_e.index_select(&ids.flatten_all()?, 0)?; // (BT, M)
         let embed = rows.reshape((batch, len, self.dims.d_model))?; // (B, T, M)
-        let embed = tap.at(Site::Embed, None, embed)?;
+        let embed = tap.at(self.hook(Site::Embed), embed)?;
         let Some(w_pos) = &self.w_pos else { return Ok(embed) };
         let positions = w_pos.narrow(0, start, len)?; // (T, M)
-        let pos_embed = if tap.wants(Site::PosEmbed, None) {
-            tap.at(Site::PosEmbed, None, positions.broadcast_as(embed.dims())?)? // (B, T, M)
+        let hook = self.hook(Site::PosEmbed);
+        let pos_embed = if tap.wants(hook) {
+            tap.at(hook, positions.broadcast_as(embed.dims())?)? // (B, T, M)
         } else {
             positions.unsqueeze(0)? // (1, T, M)
         };
@@ -126,8 +282,12 @@ impl Network {
     fn first_needed_position(&self, tap: &TapCtx) -> Option<usize> {
         let last = self.blocks.len().checked_sub(1)?;
         let first = tap.0.unembed_positions()?.iter().copied().min()?;
-        let seen = Site::ALL.into_iter().any(|site| site.in_block() && tap.wants(site, Some(last)));
-        let normed = [Site::LnFinalScale, Site::LnFinalNormalized].iter().any(|&site| tap.wants(site, None));
+        let looks = |site: Site| {
+            let hook = site.at(last).of(self.stack);
+            tap.wants(hook) || self.crosses.is_some() && tap.wants(hook.cross())
+        };
+        let seen = Site::ALL.into_iter().any(|site| site.in_block() && looks(site));
+        let normed = self.final_hooks().into_iter().any(|hook| tap.wants(hook));
         (first > 0 && !seen && !normed).then_some(first)
     }
 
@@ -139,29 +299,23 @@ impl Network {
             return Ok((x, 0));
         }
         let Block { ln1, attn, .. } = &self.blocks[index];
-        let (k, v) = attn.keys_and_values(ln1, x.narrow(1, 0, read)?, past.len_at(index))?;
-        past.extend(index, k, v)?;
+        let before = (self.block_kind != BlockKind::PostNorm).then_some(ln1);
+        let start = past.len_at(self.stack, index);
+        let (k, v) = attn.keys_and_values(before, x.narrow(1, 0, read)?, start)?;
+        past.extend(self.stack, index, k, v)?;
         Ok((x.narrow(1, read, len - read)?.contiguous()?, read))
     }
 
-    /// The last norm and the logits of a stream that begins after `unread` positions.
-    fn unembed(&self, x: Tensor, unread: usize, tap: &mut TapCtx) -> Result<()> {
-        use Site::{LnFinalNormalized, LnFinalScale, UnembedIn, UnembedOut};
-        if ![LnFinalScale, LnFinalNormalized, UnembedIn, UnembedOut].iter().any(|&s| tap.wants(s, None)) {
-            return Ok(());
-        }
-        let x = self.ln_final.forward(x, (LnFinalScale, LnFinalNormalized, None), tap)?; // (B, T, M)
-        let x = match tap.0.unembed_positions() {
-            Some(positions) => {
-                let positions = positions.iter().map(|&p| (p - unread) as u32).collect::<Vec<_>>();
-                x.index_select(&Tensor::new(positions, x.device())?, 1)?
-            }
-            None => x,
-        };
-        let x = tap.at(UnembedIn, None, x)?;
-        if tap.wants(UnembedOut, None) {
-            tap.at(UnembedOut, None, self.unembed.forward(&x)?)?; // (B, T, V)
-        }
-        Ok(())
+    /// The stream through the last norm.
+    fn finish(&self, x: Tensor, tap: &mut TapCtx) -> Result<Tensor> {
+        self.ln_final.forward(x, self.final_hooks(), tap) // (B, T, M)
+    }
+
+    fn hook(&self, site: Site) -> Hook {
+        Hook::from(site).of(self.stack)
+    }
+
+    fn final_hooks(&self) -> [Hook; 2] {
+        [Site::LnFinalScale, Site::LnFinalNormalized].map(|site| self.hook(site))
     }
 }

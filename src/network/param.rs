@@ -3,10 +3,12 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::network::network::Network;
+use crate::hook::Stack;
+use crate::network::network::{Network, ReadoutLayer};
 use crate::network::parts::attention::Projection;
 use crate::network::parts::block::Block;
 use crate::network::parts::norm::Norm;
+use crate::network::spec::StackSpec;
 
 /// A weight by what it is; with a layer, where it is a block's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,13 @@ pub(crate) enum Param {
     Output,
     /// `b_O`
     OutputBias,
+    /// Those of cross-attention: `cross_attn.W_Q`, ...
+    CrossWeight(Projection),
+    CrossBias(Projection),
+    CrossOutput,
+    CrossOutputBias,
     Ln2(NormParam),
+    Ln3(NormParam),
     /// `W_in`
     MlpIn,
     /// `b_in`
@@ -54,11 +62,11 @@ pub(crate) enum NormParam {
 use NormParam::{Bias, Gain};
 use Projection::{K, Q, V};
 
-/// Those that a model has once, before its blocks.
+/// Those that a stack has once, before its blocks.
 const FIRST: [Param; 2] = [Param::Embed, Param::PosEmbed];
 
 /// Those of a block.
-const IN_BLOCK: [Param; 21] = [
+const IN_BLOCK: [Param; 31] = [
     Param::Ln1(Gain),
     Param::Ln1(Bias),
     Param::Weight(Q),
@@ -75,6 +83,16 @@ const IN_BLOCK: [Param; 21] = [
     Param::OutputBias,
     Param::Ln2(Gain),
     Param::Ln2(Bias),
+    Param::CrossWeight(Q),
+    Param::CrossBias(Q),
+    Param::CrossWeight(K),
+    Param::CrossBias(K),
+    Param::CrossWeight(V),
+    Param::CrossBias(V),
+    Param::CrossOutput,
+    Param::CrossOutputBias,
+    Param::Ln3(Gain),
+    Param::Ln3(Bias),
     Param::MlpIn,
     Param::MlpInBias,
     Param::MlpGate,
@@ -82,8 +100,11 @@ const IN_BLOCK: [Param; 21] = [
     Param::MlpOutBias,
 ];
 
-/// Those that a model has once, after its blocks.
-const LAST: [Param; 4] = [Param::LnFinal(Gain), Param::LnFinal(Bias), Param::Unembed, Param::UnembedBias];
+/// Those that a stack has once, after its blocks.
+const LAST: [Param; 2] = [Param::LnFinal(Gain), Param::LnFinal(Bias)];
+
+/// Those that a model is read out by.
+const READOUT: [Param; 2] = [Param::Unembed, Param::UnembedBias];
 
 impl Param {
     pub(crate) fn is_in_block(self) -> bool {
@@ -92,7 +113,7 @@ impl Param {
 
     /// Every weight that a model of this kind can have.
     pub(crate) fn all() -> impl Iterator<Item = Param> {
-        FIRST.into_iter().chain(IN_BLOCK).chain(LAST)
+        FIRST.into_iter().chain(IN_BLOCK).chain(LAST).chain(READOUT)
     }
 
     /// Its name within its block, or in the model; `shared` marks keys and values that several query heads share.
@@ -118,6 +139,20 @@ impl Param {
             (Param::KNorm(Bias), _) => "attn.k_norm.b",
             (Param::Output, _) => "attn.W_O",
             (Param::OutputBias, _) => "attn.b_O",
+            (Param::CrossWeight(Q), _) => "cross_attn.W_Q",
+            (Param::CrossBias(Q), _) => "cross_attn.b_Q",
+            (Param::CrossWeight(K), false) => "cross_attn.W_K",
+            (Param::CrossWeight(K), true) => "cross_attn._W_K",
+            (Param::CrossBias(K), false) => "cross_attn.b_K",
+            (Param::CrossBias(K), true) => "cross_attn._b_K",
+            (Param::CrossWeight(V), false) => "cross_attn.W_V",
+            (Param::CrossWeight(V), true) => "cross_attn._W_V",
+            (Param::CrossBias(V), false) => "cross_attn.b_V",
+            (Param::CrossBias(V), true) => "cross_attn._b_V",
+            (Param::CrossOutput, _) => "cross_attn.W_O",
+            (Param::CrossOutputBias, _) => "cross_attn.b_O",
+            (Param::Ln3(Gain), _) => "ln3.w",
+            (Param::Ln3(Bias), _) => "ln3.b",
             (Param::Ln2(Gain), _) => "ln2.w",
             (Param::Ln2(Bias), _) => "ln2.b",
             (Param::MlpIn, _) => "mlp.W_in",
@@ -140,7 +175,16 @@ impl Param {
 
     /// Whether its `head` axis counts heads of keys and values.
     pub(crate) fn is_kv(self) -> bool {
-        matches!(self, Param::Weight(K | V) | Param::Bias(K | V))
+        matches!(
+            self,
+            Param::Weight(K | V) | Param::Bias(K | V) | Param::CrossWeight(K | V) | Param::CrossBias(K | V)
+        )
+    }
+
+    /// Whether it is of cross-attention.
+    pub(crate) fn is_of_cross(self) -> bool {
+        use Param::{CrossBias, CrossOutput, CrossOutputBias, CrossWeight};
+        matches!(self, CrossWeight(_) | CrossBias(_) | CrossOutput | CrossOutputBias)
     }
 
     /// Its axes, in one layer.
@@ -148,18 +192,22 @@ impl Param {
         match self {
             Param::Embed => &["d_vocab", "d_model"],
             Param::PosEmbed => &["position", "d_model"],
-            Param::Weight(_) => &["head", "d_model", "d_head"],
-            Param::Bias(_) => &["head", "d_head"],
+            Param::Weight(_) | Param::CrossWeight(_) => &["head", "d_model", "d_head"],
+            Param::Bias(_) | Param::CrossBias(_) => &["head", "d_head"],
             Param::QNorm(_) | Param::KNorm(_) => &["d_head"],
-            Param::Output => &["head", "d_head", "d_model"],
+            Param::Output | Param::CrossOutput => &["head", "d_head", "d_model"],
             Param::MlpIn | Param::MlpGate => &["d_model", "d_mlp"],
             Param::MlpInBias => &["d_mlp"],
             Param::MlpOut => &["d_mlp", "d_model"],
             Param::Unembed => &["d_model", "d_vocab"],
             Param::UnembedBias => &["d_vocab"],
-            Param::Ln1(_) | Param::Ln2(_) | Param::LnFinal(_) | Param::OutputBias | Param::MlpOutBias => {
-                &["d_model"]
-            }
+            Param::Ln1(_)
+            | Param::Ln2(_)
+            | Param::Ln3(_)
+            | Param::LnFinal(_)
+            | Param::OutputBias
+            | Param::CrossOutputBias
+            | Param::MlpOutBias => &["d_model"],
         }
     }
 }
@@ -173,23 +221,35 @@ fn of_norm(norm: &Norm, part: NormParam) -> Option<Tensor> {
 
 impl Block {
     fn param(&self, param: Param) -> Result<Option<Tensor>> {
-        let Block { ln1, attn, mlp } = self;
+        let Block { ln1, attn, cross, mlp } = self;
         let norms = attn.scoring.norms.as_ref();
+        // The norms are counted as they come.
+        let norm_of_mlp = mlp.as_ref().map(|(norm, _)| norm);
+        let (ln2, ln3) = match cross {
+            Some((norm, _)) => (Some(norm), norm_of_mlp),
+            None => (norm_of_mlp, None),
+        };
+        let of = |norm: Option<&Norm>, part: NormParam| norm.and_then(|norm| of_norm(norm, part));
         Ok(match param {
             Param::Ln1(part) => of_norm(ln1, part),
+            Param::Ln2(part) => of(ln2, part),
+            Param::Ln3(part) => of(ln3, part),
             Param::Weight(which) => Some(attn.weight(which)?),
             Param::Bias(which) => Some(attn.bias(which)?),
             Param::QNorm(part) => norms.and_then(|(of_q, _)| of_norm(of_q, part)),
             Param::KNorm(part) => norms.and_then(|(_, of_k)| of_norm(of_k, part)),
             Param::Output => Some(attn.w_o()?),
             Param::OutputBias => Some(attn.output.bias_or_zeros()?),
-            _ => match (mlp, param) {
-                (Some((ln2, _)), Param::Ln2(part)) => of_norm(ln2, part),
-                (Some((_, mlp)), Param::MlpIn) => Some(mlp.input.weight.clone()),
-                (Some((_, mlp)), Param::MlpInBias) => Some(mlp.input.bias_or_zeros()?),
-                (Some((_, mlp)), Param::MlpGate) => mlp.gate.as_ref().map(|gate| gate.weight.clone()),
-                (Some((_, mlp)), Param::MlpOut) => Some(mlp.output.weight.clone()),
-                (Some((_, mlp)), Param::MlpOutBias) => Some(mlp.output.bias_or_zeros()?),
+            _ => match (cross, mlp, param) {
+                (Some((_, cross)), _, Param::CrossWeight(which)) => Some(cross.weight(which)?),
+                (Some((_, cross)), _, Param::CrossBias(which)) => Some(cross.bias(which)?),
+                (Some((_, cross)), _, Param::CrossOutput) => Some(cross.w_o()?),
+                (Some((_, cross)), _, Param::CrossOutputBias) => Some(cross.output.bias_or_zeros()?),
+                (_, Some((_, mlp)), Param::MlpIn) => Some(mlp.input.weight.clone()),
+                (_, Some((_, mlp)), Param::MlpInBias) => Some(mlp.input.bias_or_zeros()?),
+                (_, Some((_, mlp)), Param::MlpGate) => mlp.gate.as_ref().map(|gate| gate.weight.clone()),
+                (_, Some((_, mlp)), Param::MlpOut) => Some(mlp.output.weight.clone()),
+                (_, Some((_, mlp)), Param::MlpOutBias) => Some(mlp.output.bias_or_zeros()?),
                 _ => None,
             },
         })
@@ -197,16 +257,25 @@ impl Block {
 }
 
 impl Network {
-    /// A weight in TransformerLens's shape, if the network has it: a view of its own wherever the layout allows. `layer` says
-    /// whose, of a block's.
-    pub(crate) fn param(&self, param: Param, layer: usize) -> Result<Option<Tensor>> {
+    /// A weight in TransformerLens's shape, if the network has it: a view of its own wherever the layout allows. `stack` and
+    /// `layer` say whose, of a block's; of the unembedding there is one.
+    pub(crate) fn param(&self, stack: Stack, param: Param, layer: usize) -> Result<Option<Tensor>> {
+        match (&self.readout, param) {
+            (ReadoutLayer::Vocabulary { unembed, .. }, Param::Unembed) => {
+                return Ok(Some(unembed.weight.clone()));
+            }
+            (ReadoutLayer::Vocabulary { unembed, .. }, Param::UnembedBias) => {
+                return Ok(Some(unembed.bias_or_zeros()?));
+            }
+            (_, Param::Unembed | Param::UnembedBias) => return Ok(None),
+            _ => {}
+        }
+        let Some(stack) = self.stacks.iter().find(|own| own.stack == stack) else { return Ok(None) };
         Ok(match param {
-            Param::Embed => Some(self.w_e.clone()),
-            Param::PosEmbed => self.w_pos.clone(),
-            Param::LnFinal(part) => of_norm(&self.ln_final, part),
-            Param::Unembed => Some(self.unembed.weight.clone()),
-            Param::UnembedBias => Some(self.unembed.bias_or_zeros()?),
-            of_block => match self.blocks.get(layer) {
+            Param::Embed => Some(stack.w_e.clone()),
+            Param::PosEmbed => stack.w_pos.clone(),
+            Param::LnFinal(part) => of_norm(&stack.ln_final, part),
+            of_block => match stack.blocks.get(layer) {
                 Some(block) => block.param(of_block)?,
                 None => None,
             },
@@ -216,21 +285,23 @@ impl Network {
     /// Every weight under TransformerLens's name for it, in TransformerLens's shape.
     pub(crate) fn weights(&self) -> Result<Vec<(String, Tensor)>> {
         let mut all = Vec::new();
-        let mut push = |name: String, param: Param, layer: usize| -> Result<()> {
-            all.extend(self.param(param, layer)?.map(|tensor| (name, tensor)));
-            Ok(())
-        };
-        let shared = self.spec().shares_kv();
-        for param in FIRST {
-            push(param.path(shared).into(), param, 0)?;
-        }
-        for layer in 0..self.blocks.len() {
-            for param in IN_BLOCK {
-                push(format!("blocks.{layer}.{}", param.path(shared)), param, layer)?;
+        for StackSpec { stack, dims, .. } in self.spec().stacks() {
+            let shared = dims.shares_kv();
+            let once = |param: Param| (format!("{}{}", stack.prefix(), param.path(shared)), param, 0);
+            let blocks = (0..dims.n_layers).flat_map(|layer| {
+                let prefix = format!("{}{layer}.", stack.block_prefixes()[0]);
+                IN_BLOCK
+                    .into_iter()
+                    .map(move |param| (format!("{prefix}{}", param.path(shared)), param, layer))
+            });
+            let of_stack = FIRST.into_iter().map(once).chain(blocks).chain(LAST.into_iter().map(once));
+            for (name, param, layer) in of_stack {
+                all.extend(self.param(*stack, param, layer)?.map(|tensor| (name, tensor)));
             }
         }
-        for param in LAST {
-            push(param.path(shared).into(), param, 0)?;
+        for param in READOUT {
+            let tensor = self.param(Stack::Main, param, 0)?;
+            all.extend(tensor.map(|tensor| (param.path(false).to_string(), tensor)));
         }
         Ok(all)
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::hook::{Hook, Site};
+use crate::hook::{Hook, Site, Stack};
 use crate::network::tap::{Tap, not_reached};
 
 /// Keeps the activations of some hooks, and lets a run end once it has them.
@@ -60,13 +60,22 @@ impl Tap for Record {
         Ok(activation)
     }
 
-    /// With no logits to keep, what lies after the last wanted layer need not run.
-    fn stop_after(&self) -> Option<usize> {
-        let after_blocks =
-            |hook: &Hook| !hook.site().in_block() && !matches!(hook.site(), Site::Embed | Site::PosEmbed);
-        match self.hooks.iter().any(after_blocks) {
+    /// With no logits to keep, what lies after the last wanted layer need not run. Of several stacks the last in
+    /// [the order of runs](Stack::ALL) counts.
+    fn stop_after(&self) -> Option<(Stack, usize)> {
+        let place = |hook: &Hook| {
+            let order = Stack::ALL.iter().position(|stack| *stack == hook.stack());
+            (order, hook.layer().unwrap_or(0))
+        };
+        let is_after = |hook: &Hook| hook.is_after_blocks();
+        let Some(last) = self.hooks.iter().max_by_key(|hook| place(hook)) else {
+            return Some((Stack::Main, 0));
+        };
+        // What a stack makes after its blocks is made before the next one runs.
+        let is_last_of_all = |hook: &&Hook| hook.stack() == last.stack() || hook.site().is_of_readout();
+        match self.hooks.iter().filter(is_last_of_all).any(is_after) {
             true => None,
-            false => self.hooks.iter().filter_map(|hook| hook.layer()).max().or(Some(0)),
+            false => Some((last.stack(), last.layer().unwrap_or(0))),
         }
     }
 

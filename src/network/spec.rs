@@ -3,38 +3,142 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Hook, Site};
+use crate::hook::{Attn, AxisKind, Head, Hook, Site, Stack, head};
+use crate::network::dims::Dims;
 
-/// What of its parts a model has, and how they stand to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a model is: its stacks, in the order in which a run goes through them, and what is read out of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenSpec")]
 pub struct ArchSpec {
+    stacks: Vec<StackSpec>,
+    readout: Readout,
+}
+
+/// What a file says of a model, which may be anything.
+#[derive(Deserialize)]
+struct WrittenSpec {
+    stacks: Vec<StackSpec>,
+    readout: Readout,
+}
+
+impl TryFrom<WrittenSpec> for ArchSpec {
+    type Error = String;
+
+    fn try_from(written: WrittenSpec) -> std::result::Result<ArchSpec, String> {
+        // Names of hooks are made of it, one by one.
+        const MOST_LAYERS: usize = 10_000;
+        let WrittenSpec { stacks, readout } = written;
+        for (index, StackSpec { stack, dims, crosses, .. }) in stacks.iter().enumerate() {
+            let Dims { n_layers, n_heads, n_key_value_heads, d_model, d_head, d_mlp, d_vocab, n_ctx } = *dims;
+            let all = [n_layers, n_heads, n_key_value_heads, d_model, d_head, d_vocab, n_ctx];
+            let are_sizes = all.iter().all(|size| (1..=u32::MAX as usize).contains(size))
+                && d_mlp <= u32::MAX as usize
+                && n_layers <= MOST_LAYERS;
+            if !are_sizes || !n_heads.is_multiple_of(n_key_value_heads) {
+                return Err(format!("the {stack} stack has sizes that no model has: {dims:?}"));
+            }
+            let before = || stacks[..index].iter().map(|spec| spec.stack);
+            if before().any(|other| other == *stack)
+                || crosses.is_some_and(|to| before().all(|own| own != to))
+            {
+                return Err(format!(
+                    "the {stack} stack is there twice, or attends to one that does not come before"
+                ));
+            }
+        }
+        let is_last = |of: Stack| stacks.last().is_some_and(|spec| spec.stack == of);
+        match readout {
+            Readout::Vocabulary(of) if !is_last(of) => {
+                Err(format!("the {of} stack is read out, and is not the last"))
+            }
+            _ if stacks.is_empty() => Err("there is no stack".into()),
+            _ => Ok(ArchSpec { stacks, readout }),
+        }
+    }
+}
+
+/// One stack: its sizes, what of its parts it has, and how they stand to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackSpec {
+    /// Which stack it is.
+    pub stack: Stack,
+    /// Its sizes.
+    pub dims: Dims,
     /// How it knows positions.
     pub positions: PositionEncoding,
+    /// Which positions each of its own sees.
+    pub sees: Sees,
     /// What its norms do.
-    #[serde(rename = "norms")]
     pub norm: NormKind,
+    /// Where its norms stand.
+    pub norm_place: NormPlace,
     /// What its MLPs are.
-    #[serde(rename = "mlps")]
     pub mlp: MlpKind,
     /// Whether attention and MLP of a block read the same stream, and are added to it together.
     pub parallel: bool,
-    /// How many query heads share each head of keys and values: 1 where each has its own.
-    #[serde(rename = "group")]
-    pub queries_per_kv_head: usize,
+    /// The stack that its cross-attention attends to, where it has such.
+    pub crosses: Option<Stack>,
+}
+
+/// What is read out of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Readout {
+    /// Logits of the tokens of a vocabulary, at each position of a stack.
+    Vocabulary(Stack),
+    /// Nothing: the streams themselves are what it makes.
+    Nothing,
+}
+
+/// Which positions of its own stack a position sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sees {
+    /// Itself and those before it: the stack is causal. Some layers may look back a window only.
+    Earlier,
+    /// All.
+    All,
+}
+
+impl Sees {
+    /// Whether what lies before a position stays as it is, whatever stands there or behind it. Only then can a run leave out
+    /// positions of which nothing is read, resume behind a change, be filled at its end unseen, or keep the keys of earlier
+    /// positions.
+    pub(crate) fn is_causal(self) -> bool {
+        self == Sees::Earlier
+    }
+}
+
+/// Where norms stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormPlace {
+    /// Before what reads the residual stream (GPT-2, T5).
+    Before,
+    /// After what was read is added to it (the first transformer, BERT).
+    After,
 }
 
 /// How a model knows positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PositionEncoding {
     /// By embeddings that are added to those of the tokens.
-    #[serde(rename = "Embedded")]
     Learned,
+    /// By such embeddings that are sines and cosines, and not learned (Vaswani et al. 2017).
+    Sinusoidal,
     /// By rotating queries and keys (Su et al. 2021).
     Rotary,
+    /// By a bias on attention scores that depends on the distance (Raffel et al. 2020).
+    RelativeBias,
+    /// It does not.
+    None,
 }
 
 /// What norms do before they multiply by their gain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NormKind {
     /// Centre, and divide by the standard deviation (LayerNorm).
     Layer,
@@ -46,6 +150,7 @@ pub enum NormKind {
 
 /// What MLPs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MlpKind {
     /// Two linear maps with a nonlinearity between.
     Plain,
@@ -55,30 +160,49 @@ pub enum MlpKind {
     None,
 }
 
-impl ArchSpec {
-    /// GPT-2's.
-    pub(crate) const GPT2: ArchSpec = ArchSpec {
-        positions: PositionEncoding::Learned,
-        norm: NormKind::Layer,
-        mlp: MlpKind::Plain,
-        parallel: false,
-        queries_per_kv_head: 1,
-    };
-
+impl StackSpec {
     /// Why there is no such activation, and what to ask for instead; nothing where there is one.
-    fn missing_reason(&self, site: Site) -> Option<(&'static str, &'static str)> {
+    fn missing_reason(&self, site: Site, attn: Attn) -> Option<(&'static str, &'static str)> {
         use Site::*;
+        let embeds_positions =
+            matches!(self.positions, PositionEncoding::Learned | PositionEncoding::Sinusoidal);
         match site {
+            _ if attn == Attn::Cross && self.crosses.is_none() => Some((
+                "it attends to no other stack",
+                "leave `cross` out: it has attention to its own positions alone",
+            )),
+            RotQ | RotK if attn == Attn::Cross => Some((
+                "nothing is rotated in cross-attention",
+                "use `cross_attn.hook_q` and `cross_attn.hook_k`",
+            )),
             PosEmbed if self.positions == PositionEncoding::Rotary => Some((
                 "positions rotate queries and keys, and are not embedded",
                 "see `attn.hook_rot_q` and `attn.hook_rot_k`",
             )),
-            RotQ | RotK if self.positions == PositionEncoding::Learned => {
+            PosEmbed if !embeds_positions => {
+                Some(("positions are not embedded", "see `attn.hook_attn_scores`, where distance counts"))
+            }
+            RotQ | RotK if embeds_positions => {
                 Some(("positions are embedded, and rotate nothing", "use `attn.hook_q` and `attn.hook_k`"))
             }
-            MlpIn | Ln2Scale | Ln2Normalized | MlpPre | MlpPreLinear | MlpPost | MlpOut
-                if self.mlp == MlpKind::None =>
-            {
+            RotQ | RotK if self.positions != PositionEncoding::Rotary => {
+                Some(("positions rotate nothing", "use `attn.hook_q` and `attn.hook_k`"))
+            }
+            ResidMidCross | Ln3Scale | Ln3Normalized if self.crosses.is_none() => {
+                Some(("it has no cross-attention", "see `hook_resid_mid`, and ln2"))
+            }
+            NormalizedResidPost if self.norm_place == NormPlace::Before => Some((
+                "norms come before what reads the stream",
+                "use `hook_resid_post`, which the next block reads",
+            )),
+            LnFinalScale | LnFinalNormalized if self.norm_place == NormPlace::After => Some((
+                "norms come after each sum, and there is no last one",
+                "see `hook_normalized_resid_post` of the last layer",
+            )),
+            MlpIn | MlpPre | MlpPreLinear | MlpPost | MlpOut if self.mlp == MlpKind::None => {
+                Some(("it has no MLPs", "its blocks are attention alone: see `hook_attn_out`"))
+            }
+            Ln2Scale | Ln2Normalized if self.mlp == MlpKind::None && self.crosses.is_none() => {
                 Some(("it has no MLPs", "its blocks are attention alone: see `hook_attn_out`"))
             }
             ResidMid if self.mlp == MlpKind::None => {
@@ -91,7 +215,8 @@ impl ArchSpec {
             MlpPreLinear if self.mlp == MlpKind::Plain => {
                 Some(("its MLPs have no gate", "use `mlp.hook_pre`"))
             }
-            Ln1Scale | Ln1Normalized | Ln2Scale | Ln2Normalized | LnFinalScale | LnFinalNormalized
+            Ln1Scale | Ln1Normalized | Ln2Scale | Ln2Normalized | Ln3Scale | Ln3Normalized | LnFinalScale
+            | LnFinalNormalized
                 if self.norm == NormKind::None =>
             {
                 Some(("it has no norms", "what they would read is read as it is: use the residual stream"))
@@ -100,20 +225,216 @@ impl ArchSpec {
         }
     }
 
-    /// Whether several query heads share keys and values.
-    pub(crate) fn shares_kv(&self) -> bool {
-        self.queries_per_kv_head > 1
-    }
-
-    /// Whether a model of this spec has such an activation.
+    /// Whether the stack has such an activation.
     pub fn has(&self, site: Site) -> bool {
-        self.missing_reason(site).is_none()
+        self.missing_reason(site, Attn::Own).is_none()
     }
 
-    /// Fails unless a model of this spec and `n_layers` layers has the hook.
-    pub(crate) fn check(&self, hook: Hook, n_layers: usize) -> Result<Hook> {
-        let hook = hook.check(n_layers)?;
-        match self.missing_reason(hook.site()) {
+    /// The sites of a block in the order in which a run meets them.
+    fn sites_of_block(&self) -> impl Iterator<Item = (Site, Attn)> {
+        use Site::*;
+        let own =
+            |sites: &[Site]| -> Vec<(Site, Attn)> { sites.iter().map(|&site| (site, Attn::Own)).collect() };
+        let cross =
+            |sites: &[Site]| -> Vec<(Site, Attn)> { sites.iter().map(|&site| (site, Attn::Cross)).collect() };
+        const INPUTS: [Site; 3] = [QInput, KInput, VInput];
+        const ATTENTION: [Site; 10] = [Q, K, V, RotQ, RotK, AttnScores, Pattern, Z, Result, AttnOut];
+        const MLP: [Site; 4] = [MlpPre, MlpPreLinear, MlpPost, MlpOut];
+        let mut all = own(&[ResidPre]);
+        all.extend(own(&INPUTS));
+        let (ln1, ln2, ln3) =
+            ([Ln1Scale, Ln1Normalized], [Ln2Scale, Ln2Normalized], [Ln3Scale, Ln3Normalized]);
+        match self.norm_place {
+            NormPlace::Before => {
+                all.extend(own(&ln1).into_iter().chain(own(&ATTENTION)).chain(own(&[ResidMid])));
+                if self.crosses.is_some() {
+                    all.extend(cross(&INPUTS).into_iter().chain(own(&ln2)).chain(cross(&ATTENTION)));
+                    all.extend(own(&[ResidMidCross, MlpIn]).into_iter().chain(own(&ln3)));
+                } else {
+                    all.extend(own(&[MlpIn]).into_iter().chain(own(&ln2)));
+                }
+                all.extend(own(&MLP).into_iter().chain(own(&[ResidPost])));
+            }
+            NormPlace::After => {
+                all.extend(own(&ATTENTION).into_iter().chain(own(&[ResidMid])));
+                let last = if self.crosses.is_some() {
+                    all.extend(own(&ln1).into_iter().chain(cross(&INPUTS)).chain(cross(&ATTENTION)));
+                    all.extend(own(&[ResidMidCross]));
+                    all.extend(own(&ln2));
+                    ln3
+                } else {
+                    all.extend(own(&ln1));
+                    ln2
+                };
+                all.extend(own(&[MlpIn]).into_iter().chain(own(&MLP)).chain(own(&[ResidPost])));
+                all.extend(own(&last).into_iter().chain(own(&[NormalizedResidPost])));
+            }
+        }
+        let spec = *self;
+        all.into_iter().filter(move |&(site, attn)| spec.missing_reason(site, attn).is_none())
+    }
+
+    fn hooks(&self) -> impl Iterator<Item = Hook> {
+        let stack = self.stack;
+        let once = move |sites: [Site; 2]| {
+            sites.into_iter().filter(|site| self.has(*site)).map(move |site| Hook::from(site).of(stack))
+        };
+        let blocks = (0..self.dims.n_layers).flat_map(move |layer| {
+            self.sites_of_block().map(move |(site, attn)| site.at(layer).of(stack).with_attn(attn))
+        });
+        once([Site::Embed, Site::PosEmbed])
+            .chain(blocks)
+            .chain(once([Site::LnFinalScale, Site::LnFinalNormalized]))
+    }
+
+    /// The attentions of a layer, in the order in which a run meets them.
+    pub(crate) fn attentions(&self) -> impl Iterator<Item = Attn> + use<> {
+        [Attn::Own].into_iter().chain(self.crosses.map(|_| Attn::Cross))
+    }
+}
+
+impl ArchSpec {
+    pub(crate) fn new(stacks: Vec<StackSpec>, readout: Readout) -> ArchSpec {
+        ArchSpec { stacks, readout }
+    }
+
+    /// Its stacks, in the order in which a run goes through them.
+    pub fn stacks(&self) -> &[StackSpec] {
+        &self.stacks
+    }
+
+    /// What is read out of it.
+    pub fn readout(&self) -> Readout {
+        self.readout
+    }
+
+    /// One stack. Fails, naming those that there are, if it is none of them.
+    pub fn stack(&self, stack: Stack) -> Result<&StackSpec> {
+        self.stacks.iter().find(|spec| spec.stack == stack).ok_or_else(|| {
+            let names: Vec<&str> = self.stacks.iter().map(|spec| spec.stack.name()).collect();
+            Error::new(ErrorKind::Address, format!("this model has no {stack} stack"))
+                .help(format!("it has {}", names.join(" and ")))
+        })
+    }
+
+    /// The stack that is read out: the last that a run goes through, where nothing is.
+    pub fn last_stack(&self) -> &StackSpec {
+        let read = match self.readout {
+            Readout::Vocabulary(stack) => self.stacks.iter().find(|spec| spec.stack == stack),
+            Readout::Nothing => None,
+        };
+        read.unwrap_or(&self.stacks[self.stacks.len() - 1])
+    }
+
+    /// The one stack of a model that has one. Fails where there are several, for what is made of one.
+    pub(crate) fn only_stack(&self, what: &str) -> Result<&StackSpec> {
+        match self.stacks() {
+            [stack] => Ok(stack),
+            several => {
+                let names: Vec<&str> = several.iter().map(|spec| spec.stack.name()).collect();
+                let what =
+                    format!("{what} is of a model of one stack, and this one has {}", names.join(" and "));
+                Err(Error::new(ErrorKind::Model, what)
+                    .help("its activations can be read and changed: `run_with_cache`, `ablate`, `patch`, `ablation_effects`"))
+            }
+        }
+    }
+
+    /// The stack whose positions each predict the next token from those before. Fails where there is none.
+    pub(crate) fn predicts_next(&self, what: &str) -> Result<&StackSpec> {
+        let last = self.last_stack();
+        let (why, help) = match self.readout {
+            Readout::Nothing => {
+                ("this one predicts no tokens", "see its residual stream, as `hook_resid_post`")
+            }
+            Readout::Vocabulary(_) if !last.sees.is_causal() => (
+                "each position of this one sees what comes after it",
+                "its logits are there to be read: `logits`; and `Metric::custom` measures what they say",
+            ),
+            Readout::Vocabulary(_) => return Ok(last),
+        };
+        Err(Error::new(ErrorKind::Model, format!("{what} is of a model that predicts the next token: {why}"))
+            .help(help))
+    }
+
+    /// The one stack of a decoder that stands alone.
+    pub(crate) fn decoder(&self, what: &str) -> Result<&StackSpec> {
+        self.only_stack(what)?;
+        self.predicts_next(what)
+    }
+
+    /// The one stack of a model whose residual stream is the sum of what was written to it: norms stand before what reads it.
+    pub(crate) fn sum_of_parts(&self, what: &str) -> Result<&StackSpec> {
+        let stack = self.only_stack(what)?;
+        match stack.norm_place {
+            NormPlace::Before => Ok(stack),
+            NormPlace::After => Err(Error::new(
+                ErrorKind::Model,
+                format!(
+                    "{what} takes the residual stream apart into what was written to it, and the norms of this model come after \
+                     each sum: nothing stays as it was written"
+                ),
+            )
+            .help("its parts can be changed instead: `ablation_effects`, `activation_patching`")),
+        }
+    }
+
+    /// The stack that a hook is in; what is read out of a model is in the one that it is read out of.
+    pub(crate) fn stack_of(&self, hook: Hook) -> Result<&StackSpec> {
+        if hook.site().is_of_readout() { Ok(self.last_stack()) } else { self.stack(hook.stack()) }
+    }
+
+    /// The stack whose positions an axis of an activation counts.
+    pub(crate) fn stack_of_axis(&self, hook: Hook, axis: AxisKind) -> Result<&StackSpec> {
+        let own = self.stack_of(hook)?;
+        let of_source = axis == AxisKind::Key || axis == AxisKind::Position && hook.site().is_of_source();
+        match own.crosses {
+            Some(source) if hook.attn() == Attn::Cross && of_source => self.stack(source),
+            _ => Ok(own),
+        }
+    }
+
+    /// Whether another stack attends to this one.
+    pub(crate) fn is_attended_to(&self, stack: Stack) -> bool {
+        self.stacks.iter().any(|spec| spec.crosses == Some(stack))
+    }
+
+    /// Whether a model of this spec has such an activation in some stack.
+    pub fn has(&self, site: Site) -> bool {
+        match self.readout {
+            Readout::Nothing if site.is_of_readout() => false,
+            _ => site.is_of_readout() || self.stacks.iter().any(|spec| spec.has(site)),
+        }
+    }
+
+    /// Fails unless a model of this spec has the hook.
+    pub(crate) fn check(&self, hook: Hook) -> Result<Hook> {
+        let hook = hook.check_place()?;
+        if hook.site().is_of_readout() {
+            return match self.readout {
+                Readout::Vocabulary(_) => Ok(hook),
+                Readout::Nothing => Err(Error::new(
+                    ErrorKind::Address,
+                    format!("this model has no `{hook}`: it predicts no tokens"),
+                )
+                .help("see the residual stream, as `hook_resid_post`")),
+            };
+        }
+        let spec = self.stack(hook.stack()).map_err(|error| {
+            let error = Error::new(ErrorKind::Address, format!("there is no `{hook}`")).caused_by(error);
+            let names: Vec<String> =
+                self.stacks.iter().map(|spec| format!("`{}`", hook.of(spec.stack))).collect();
+            error.help(format!("this model has {}", names.join(" and ")))
+        })?;
+        let n_layers = spec.dims.n_layers;
+        if hook.layer().is_some_and(|layer| layer >= n_layers) {
+            return Err(Error::new(
+                ErrorKind::Address,
+                format!("`{hook}` does not exist: the {} has {n_layers} layers", self.word(spec.stack)),
+            )
+            .help(format!("layers are 0 to {}", n_layers.saturating_sub(1))));
+        }
+        match spec.missing_reason(hook.site(), hook.attn()) {
             None => Ok(hook),
             Some((why, instead)) => {
                 Err(Error::new(ErrorKind::Address, format!("this model has no `{hook}`: {why}"))
@@ -122,8 +443,49 @@ impl ArchSpec {
         }
     }
 
-    /// Every hook of a model of this spec and `n_layers` layers, in the order in which a run meets them.
-    pub fn hooks(&self, n_layers: usize) -> Vec<Hook> {
-        Hook::all(n_layers).into_iter().filter(|hook| self.has(hook.site())).collect()
+    /// Fails unless a model of this spec has the head.
+    pub(crate) fn check_head(&self, head: Head) -> Result<Head> {
+        let spec = self.stack(head.stack)?;
+        if head.attn == Attn::Cross && spec.crosses.is_none() {
+            return Err(Error::new(
+                ErrorKind::Address,
+                format!("there is no head {head}: the {} attends to no other stack", self.word(head.stack)),
+            )
+            .help("heads of cross-attention are in a decoder that reads an encoder, as D0X0"));
+        }
+        head.check(spec.dims.n_layers, spec.dims.n_heads, self.word(head.stack))
+    }
+
+    /// Fails unless a model of this spec has such a head of keys and values.
+    pub(crate) fn check_kv_head(&self, head: Head) -> Result<&StackSpec> {
+        let spec = self.stack(head.stack)?;
+        head.check(spec.dims.n_layers, spec.dims.n_key_value_heads, self.word(head.stack))?;
+        Ok(spec)
+    }
+
+    /// What errors call a stack: the model, where it is the only one.
+    fn word(&self, stack: Stack) -> &'static str {
+        if self.stacks.len() == 1 { "model" } else { stack.name() }
+    }
+
+    /// Every hook, in the order in which a run meets them.
+    pub fn hooks(&self) -> Vec<Hook> {
+        let read: &[Site] = match self.readout {
+            Readout::Vocabulary(_) => &[Site::UnembedIn, Site::UnembedOut],
+            Readout::Nothing => &[],
+        };
+        self.stacks.iter().flat_map(StackSpec::hooks).chain(read.iter().map(|&site| site.into())).collect()
+    }
+
+    /// Every attention head, stack by stack and layer by layer, in the order in which a run meets them.
+    pub fn heads(&self) -> impl Iterator<Item = Head> {
+        self.stacks.iter().flat_map(|spec| {
+            (0..spec.dims.n_layers).flat_map(move |layer| {
+                spec.attentions().flat_map(move |attn| {
+                    (0..spec.dims.n_heads)
+                        .map(move |index| Head { attn, ..head(layer, index).of(spec.stack) })
+                })
+            })
+        })
     }
 }

@@ -1,60 +1,165 @@
 //! Where a run begins: its input, and what was read before.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::Stack;
 
 /// Where a run begins.
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// From token ids `[batch, position]`.
-    Tokens(Tensor),
-    /// From the residual stream `[batch, position, d_model]` as layer `layer` reads it: what lies below
-    /// is known already.
+    /// From inputs: stacks that have finished already do not run again.
+    Inputs(Known),
+    /// From the residual stream `[batch, position, d_model]` as layer `layer` of a stack reads it: what lies below is known
+    /// already.
     Residual {
+        /// The stack.
+        stack: Stack,
         /// The layer that reads it.
         layer: usize,
         /// The residual stream, before `hook_resid_pre`.
         stream: Tensor,
+        /// What the stacks before made.
+        known: Known,
     },
 }
 
-/// Keys and values of earlier positions, layer by layer, so that generation reads each token once.
+impl Start {
+    /// From token ids `[batch, position]` of a model of one stack.
+    pub(crate) fn tokens(ids: Tensor) -> Start {
+        Batch::default().with(Stack::Main, ids, None).into()
+    }
+
+    /// From the stream that a layer of the one stack of a model reads.
+    pub(crate) fn residual(layer: usize, stream: Tensor) -> Start {
+        Start::Residual { stack: Stack::Main, layer, stream, known: Known::default() }
+    }
+
+    /// How many inputs there are, and of how many positions in a stack that is yet to run.
+    pub(crate) fn size(&self, stack: Stack) -> Option<(usize, usize)> {
+        let tensor = match self {
+            Start::Inputs(known) => known.batch.ids.get(&stack)?,
+            Start::Residual { stack: of, stream, .. } if *of == stack => stream,
+            Start::Residual { known, .. } => known.batch.ids.get(&stack)?,
+        };
+        Some((*tensor.dims().first()?, *tensor.dims().get(1)?))
+    }
+}
+
+impl From<Batch> for Start {
+    fn from(batch: Batch) -> Start {
+        Start::Inputs(Known { batch, finished: BTreeMap::new() })
+    }
+}
+
+/// For each input, which of its positions are there, and no filling; nothing where all are, or none could tell.
+pub(crate) type Presence = Option<Arc<[Vec<bool>]>>;
+
+/// What the stacks of a network read.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    ids: BTreeMap<Stack, Tensor>,
+    present: BTreeMap<Stack, Arc<[Vec<bool>]>>,
+}
+
+impl Batch {
+    /// The same with token ids `[batch, position]` for a stack.
+    pub(crate) fn with(mut self, stack: Stack, ids: Tensor, present: Presence) -> Batch {
+        self.ids.insert(stack, ids);
+        self.present.extend(present.map(|present| (stack, present)));
+        self
+    }
+
+    /// Fails if there is nothing for a stack.
+    pub(crate) fn ids(&self, stack: Stack) -> Result<&Tensor> {
+        self.ids.get(&stack).ok_or_else(|| {
+            Error::new(ErrorKind::Input, format!("there is nothing for the {stack} to read"))
+                .help("give an input for each stack")
+        })
+    }
+
+    pub(crate) fn present(&self, stack: Stack) -> Option<&[Vec<bool>]> {
+        self.present.get(&stack).map(AsRef::as_ref)
+    }
+}
+
+/// What a run knows when a stack is through: its inputs, and what stacks made.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub(crate) batch: Batch,
+    /// What a stack leaves for others to attend to `[batch, position, d_model]`.
+    pub(crate) finished: BTreeMap<Stack, Tensor>,
+}
+
+impl Known {
+    /// The same of one input as so many runs of it, which begin in a stack: what that one and later ones made is forgotten.
+    pub(crate) fn repeat(&self, runs: usize, from: Stack) -> Result<Known> {
+        let Batch { ids, present } = &self.batch;
+        let ids = ids.iter().map(|(stack, ids)| Ok((*stack, ids.repeat((runs, 1))?)));
+        let present = present.iter().map(|(stack, present)| {
+            (*stack, std::iter::repeat_n(present.iter().cloned(), runs).flatten().collect())
+        });
+        let order = |stack: Stack| Stack::ALL.iter().position(|own| *own == stack);
+        let kept = self.finished.iter().filter(|(stack, _)| order(**stack) < order(from));
+        let finished = kept.map(|(stack, stream)| Ok((*stack, stream.repeat((runs, 1, 1))?)));
+        Ok(Known {
+            batch: Batch { ids: ids.collect::<Result<_>>()?, present: present.collect() },
+            finished: finished.collect::<Result<_>>()?,
+        })
+    }
+
+    /// The same without the first positions of a stack.
+    pub(crate) fn skip(mut self, stack: Stack, positions: usize) -> Result<Known> {
+        if let Some(ids) = self.batch.ids.get_mut(&stack) {
+            *ids = ids.narrow(1, positions, ids.dim(1)?.saturating_sub(positions))?;
+        }
+        Ok(self)
+    }
+}
+
+/// Keys and values of earlier positions of causal stacks, layer by layer, so that generation reads each token once.
 #[derive(Clone, Debug, Default)]
 pub struct Past {
-    layers: BTreeMap<usize, (Tensor, Tensor)>,
+    layers: BTreeMap<(Stack, usize), (Tensor, Tensor)>,
 }
 
 impl Past {
     /// How many positions have been read.
     pub fn len(&self) -> usize {
-        self.layers.first_key_value().map_or(0, |(&layer, _)| self.len_at(layer))
+        self.layers.first_key_value().map_or(0, |(&(stack, layer), _)| self.len_at(stack, layer))
     }
 
     /// How many positions a layer has read.
-    pub(crate) fn len_at(&self, layer: usize) -> usize {
-        self.layers.get(&layer).and_then(|(k, _)| k.dims().get(1).copied()).unwrap_or(0)
+    pub(crate) fn len_at(&self, stack: Stack, layer: usize) -> usize {
+        self.layers.get(&(stack, layer)).and_then(|(k, _)| k.dims().get(1).copied()).unwrap_or(0)
     }
 
     /// Appends a layer's new keys and values `[batch, position, head, d_head]`; gives back all so far.
-    pub(crate) fn extend(&mut self, layer: usize, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
-        let joined = match self.layers.get(&layer) {
+    pub(crate) fn extend(
+        &mut self,
+        stack: Stack,
+        layer: usize,
+        k: Tensor,
+        v: Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let joined = match self.layers.get(&(stack, layer)) {
             Some((past_k, past_v)) => (Tensor::cat(&[past_k, &k], 1)?, Tensor::cat(&[past_v, &v], 1)?),
             None => (k, v),
         };
-        self.layers.insert(layer, joined.clone());
+        self.layers.insert((stack, layer), joined.clone());
         Ok(joined)
     }
 
     /// What a batch of so many runs has behind it, each like the one run here, that resumes at a layer and a position.
-    pub(crate) fn before(&self, layer: usize, position: usize, runs: usize) -> Result<Past> {
+    pub(crate) fn before(&self, stack: Stack, layer: usize, position: usize, runs: usize) -> Result<Past> {
         let mut layers = BTreeMap::new();
         if position > 0 {
-            for (&layer, (k, v)) in self.layers.range(layer..) {
+            for (&at, (k, v)) in self.layers.range((stack, layer)..) {
                 let cut = |tensor: &Tensor| tensor.narrow(1, 0, position)?.repeat((runs, 1, 1, 1));
-                layers.insert(layer, (cut(k)?, cut(v)?));
+                layers.insert(at, (cut(k)?, cut(v)?));
             }
         }
         Ok(Past { layers })

@@ -3,12 +3,12 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Hook, Site};
+use crate::hook::{Hook, Stack};
 
 /// Sees activations while a network runs, and may change them.
 ///
 /// A network asks [`wants`](Tap::wants) first: what nobody wants and nothing needs is never made, the
-/// logits above all. Activations have the axes that their [`Site`] says, with the batch first.
+/// logits above all. Activations have the axes that their [`Site`](crate::Site) says, with the batch first.
 pub trait Tap {
     /// Whether this activation is to be handed over.
     fn wants(&self, hook: Hook) -> bool;
@@ -22,8 +22,8 @@ pub trait Tap {
         self.wants(hook)
     }
 
-    /// The last layer to run. The last norm and the unembedding then do not run.
-    fn stop_after(&self) -> Option<usize> {
+    /// The last layer to run, and its stack. The last norm and the unembedding then do not run.
+    fn stop_after(&self) -> Option<(Stack, usize)> {
         None
     }
 
@@ -37,13 +37,13 @@ pub trait Tap {
 pub(crate) struct TapCtx<'a>(pub &'a mut dyn Tap);
 
 impl TapCtx<'_> {
-    pub(crate) fn wants(&self, site: Site, layer: Option<usize>) -> bool {
-        self.0.wants(hook(site, layer))
+    pub(crate) fn wants(&self, hook: impl Into<Hook>) -> bool {
+        self.0.wants(hook.into())
     }
 
     /// Hands an activation over if it is wanted, and gives what the network continues with.
-    pub(crate) fn at(&mut self, site: Site, layer: Option<usize>, activation: Tensor) -> Result<Tensor> {
-        let hook = hook(site, layer);
+    pub(crate) fn at(&mut self, hook: impl Into<Hook>, activation: Tensor) -> Result<Tensor> {
+        let hook = hook.into();
         if !self.0.wants(hook) {
             return Ok(activation);
         }
@@ -61,14 +61,6 @@ impl TapCtx<'_> {
             .help("a tap gives back an activation of the same shape and type"));
         }
         Ok(back)
-    }
-}
-
-/// The hook of a site: in a layer, or of the model.
-pub(crate) fn hook(site: Site, layer: Option<usize>) -> Hook {
-    match layer {
-        Some(layer) => site.at(layer),
-        None => site.into(),
     }
 }
 

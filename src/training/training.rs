@@ -308,7 +308,7 @@ fn losses(network: &Network, sequences: &[Vec<u32>]) -> Result<Tensor> {
     let ids = Tensor::new(sequences.to_vec(), network.device())?;
     let last = ids.dim(1)? - 1;
     let mut logits = Record::logits();
-    network.run(Start::Tokens(ids.narrow(1, 0, last)?), None, &mut logits)?;
+    network.run(Start::tokens(ids.narrow(1, 0, last)?), None, &mut logits)?;
     let logits = logits.only()?; // (B, T, V)
     let next = ids.narrow(1, 1, last)?.flatten_all()?; // (BT)
     let (rows, len, vocab) = logits.dims3()?;

@@ -54,10 +54,10 @@ fn what_a_model_lacks_is_said() -> Result<()> {
             &["the same stream"],
         ),
         ("no gate", nothing(neox.edit(("pre_linear", 0), "x", |x| Ok(x.clone()))), address, &["no gate"]),
-        ("no MLP to ablate", nothing(bare.ablate(Component::Mlp(0), Ablation::Zero)), address, &["no MLPs"]),
+        ("no MLP to ablate", nothing(bare.ablate(mlp(0), Ablation::Zero)), address, &["no MLPs"]),
         (
             "no neuron to ablate",
-            nothing(bare.ablate(Component::Neuron { layer: 0, index: 0 }, Ablation::Zero)),
+            nothing(bare.ablate(mlp(0).neuron(0), Ablation::Zero)),
             address,
             &["no MLPs"],
         ),
@@ -134,15 +134,15 @@ fn heads_that_share_keys() -> Result<()> {
             assert_eq!(own, of_layer.select("head", index)?.to_vec()?);
         }
     }
-    assert_eq!(model.query_heads_of_kv(1, 1)?, [head(1, 2), head(1, 3)]);
-    assert!(model.query_heads_of_kv(1, 2).is_err());
+    assert_eq!(model.query_heads_of_kv(head(1, 1))?, [head(1, 2), head(1, 3)]);
+    assert!(model.query_heads_of_kv(head(1, 2)).is_err());
     let ids = vec![0, 5, 6, 7, 5, 6, 7];
     let run = model.run_with_cache(&ids)?;
     assert_eq!((run.q(0)?.shape()[1], run.k(0)?.shape()[1]), (4, 2));
     assert_eq!(run.k(0)?.axes()[1].label(1), "L0KV1");
     // A key's query heads one by one are other than all of them together.
     let loss = |model: Model| model.loss(&ids);
-    let both = loss(model.ablate(model.query_heads_of_kv(0, 0)?, Ablation::Zero)?)?;
+    let both = loss(model.ablate(model.query_heads_of_kv(head(0, 0))?, Ablation::Zero)?)?;
     let one = loss(model.ablate(head(0, 0), Ablation::Zero)?)?;
     assert_ne!(both, one);
     let patched = activation_patching(&model, &ids, vec![0, 5, 9, 7, 5, 6, 7], Site::K, &Metric::Loss)?;

@@ -13,6 +13,7 @@ use headlight::{ErrorKind, Result};
 fn run_of(ids: &[u32], pattern: Vec<Vec<Vec<f32>>>) -> Result<Run> {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("run.safetensors");
+    let pattern_heads = pattern.len();
     let tensor = Tensor::new(pattern, &Device::Cpu)?;
     let labels: Vec<String> = ids.iter().map(u32::to_string).collect();
     let metadata = HashMap::from([
@@ -20,11 +21,28 @@ fn run_of(ids: &[u32], pattern: Vec<Vec<Vec<f32>>>) -> Result<Run> {
         ("str_tokens".to_string(), serde_json::json!(labels).to_string()),
         ("starts_with_bos".to_string(), "[true]".to_string()),
         ("model".to_string(), "by hand".to_string()),
-        ("n_layers".to_string(), "1".to_string()),
+        ("headlight_run".to_string(), "2".to_string()),
+        ("spec".to_string(), spec(pattern_heads, ids).to_string()),
     ]);
     let tensors = [("blocks.0.attn.hook_pattern", tensor)];
     safetensors::serialize_to_file(tensors, Some(metadata), &path).expect("written");
     Run::open(&path)
+}
+
+/// What a file says of a model of one layer of so many heads that can read the ids.
+fn spec(heads: usize, ids: &[u32]) -> serde_json::Value {
+    serde_json::json!({
+        "stacks": [{
+            "stack": "main",
+            "dims": {
+                "n_layers": 1, "n_heads": heads, "n_key_value_heads": heads, "d_model": 8, "d_head": 4, "d_mlp": 0,
+                "d_vocab": ids.iter().max().map_or(1, |id| id + 1), "n_ctx": ids.len(),
+            },
+            "positions": "learned", "sees": "earlier", "norm": "layer", "norm_place": "before", "mlp": "none",
+            "parallel": false, "crosses": null,
+        }],
+        "readout": { "vocabulary": "main" },
+    })
 }
 
 /// A head that attends to one key from each query.
@@ -195,7 +213,7 @@ fn causes_tell_the_trained_from_the_random() -> Result<()> {
     // Whoever does not attend is asked nothing else, and the others show the same as where all are asked.
     let everything = Criteria { prefix_matching: -1.0, ..Criteria::default() };
     let of_all = causal_truth_by(&trained, &everything, &RepeatedTokens::for_model(&trained))?;
-    for head in Head::all(trained.dims().n_layers, trained.dims().n_heads) {
+    for head in trained.heads() {
         let (evidence, full) =
             (truth.evidence(head).expect("judged"), of_all.evidence(head).expect("judged"));
         if evidence.prefix_matching > Criteria::default().prefix_matching {

@@ -487,6 +487,7 @@ fn runs_from_files(said: &mut Said) -> Result<()> {
     let sound = folder.read("run.safetensors");
     let (_, header) = safetensors::SafeTensors::read_metadata(&sound).expect("sound");
     let metadata = header.metadata().clone().expect("a run has metadata");
+    let spec = &metadata["spec"];
     let lies: &[(&str, &str)] = &[
         ("tokens", "[1, 2]"),
         ("tokens", "[]"),
@@ -495,9 +496,16 @@ fn runs_from_files(said: &mut Said) -> Result<()> {
         ("tokens", "[-1, 2, 3, 4]"),
         ("str_tokens", "[\"the\"]"),
         ("starts_with_bos", "[]"),
-        ("n_layers", "0"),
-        ("n_layers", "1000000000000000000"),
-        ("n_layers", "many"),
+        ("headlight_run", "1"),
+        ("headlight_run", "3"),
+        ("spec", "many"),
+        ("spec", "{\"stacks\": [], \"readout\": \"nothing\"}"),
+        ("spec", &spec.replace("\"n_layers\":2", "\"n_layers\":0")),
+        ("spec", &spec.replace("\"n_layers\":2", "\"n_layers\":1000000000000000000")),
+        ("spec", &spec.replace("\"n_key_value_heads\":4", "\"n_key_value_heads\":3")),
+        ("spec", &spec.replace("\"crosses\":null", "\"crosses\":\"encoder\"")),
+        ("spec", &spec.replace("{\"vocabulary\":\"main\"}", "{\"vocabulary\":\"decoder\"}")),
+        ("spec", &spec.replace("\"d_vocab\":", "\"d_vocab\":0.")),
     ];
     for (key, value) in lies {
         let mut lying = metadata.clone();

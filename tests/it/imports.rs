@@ -31,6 +31,7 @@ const LIBRARY: Crate = Crate {
         &["training"],
         &["figure"],
         &["visualize", "prelude"],
+        &["tests"],
     ],
     least: 300,
 };

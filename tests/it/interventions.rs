@@ -59,8 +59,7 @@ fn ablations_of_heads_and_mlps() -> Result<()> {
         let mut found = Vec::new();
         let with_mlps = model.spec().has(Site::MlpOut);
         for layer in (0..model.dims().n_layers).filter(|_| with_mlps) {
-            let losses =
-                model.ablate(Component::Mlp(layer), Ablation::Zero)?.loss_per_token(&ids)?.to_vec()?;
+            let losses = model.ablate(mlp(layer), Ablation::Zero)?.loss_per_token(&ids)?.to_vec()?;
             found.push(mean(&losses) - mean(&clean_losses));
         }
         let expected: Vec<f64> =
@@ -179,7 +178,7 @@ fn sweeps_are_what_they_sweep() -> Result<()> {
         // Where query heads share keys, heads of keys are counted.
         let key_head = model.dims().n_key_value_heads / 2;
         let received = value(&model.patch(("k_input", 1), Some(key_head), None, &sent)?)? - neither;
-        for reader in model.query_heads_of_kv(1, key_head)? {
+        for reader in model.query_heads_of_kv(head(1, key_head))? {
             let paths = path_patching(&model, &clean_ids, &ids, PathReceiver::Key(reader), &metric)?;
             assert!((paths.at(head(0, 3))? - received).abs() < 5e-5, "{name}: path to the keys of {reader}");
         }
@@ -338,13 +337,13 @@ fn bad_edits_are_refused() -> Result<()> {
         ),
         (
             "an MLP that is not",
-            loss(model.ablate(Component::Mlp(2), Ablation::Zero)),
+            loss(model.ablate(mlp(2), Ablation::Zero)),
             ErrorKind::Address,
             &["blocks.2.hook_mlp_out", "0 to 1"],
         ),
         (
             "a neuron that is not",
-            loss(model.ablate(Component::Neuron { layer: 0, index: 256 }, Ablation::Zero)),
+            loss(model.ablate(mlp(0).neuron(256), Ablation::Zero)),
             ErrorKind::Address,
             &["neuron 256", "0 to 255"],
         ),

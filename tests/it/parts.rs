@@ -234,7 +234,7 @@ fn what_cannot_be_made_or_merged() -> Result<()> {
     place.write("strange", cut.replace("\n9\t", "\n7\t"));
     place.write("short", cut.replacen('\t', "", 1));
     place.write("longer", format!("{cut}12\t1.0\n"));
-    place.write("version", cut.replace("\"headlight_part\":1", "\"headlight_part\":2"));
+    place.write("version", cut.replace("\"headlight_part\":2", "\"headlight_part\":3"));
     place.write("huge", cut.replace("\"layers\":2", "\"layers\":18446744073709551615"));
     place.write("text", "some text\n");
     place.write("bytes", [0xff, 0xfe, b'\n']);
@@ -315,7 +315,7 @@ fn what_cannot_be_made_or_merged() -> Result<()> {
         ("changed", merged(&["1", "2", "strange"]), File, &["line 3, is not the row of input 9"]),
         ("a short row", merged(&["1", "2", "short"]), File, &["line 2, is not the row of input 8"]),
         ("too many rows", merged(&["1", "2", "longer"]), File, &["longer is not a part"]),
-        ("another version", merged(&["version"]), BadInput, &["format 2, and this is 1"]),
+        ("another version", merged(&["version"]), BadInput, &["format 3, and this is 2"]),
         ("sizes that overflow", merged(&["huge"]), BadInput, &["2 of 3 shards are missing: 1/3, 2/3"]),
         ("no part to merge", merged(&["text"]), File, &["text is not a part"]),
         ("bytes to merge", merged(&["bytes"]), File, &["bytes is not a part"]),

@@ -3,16 +3,17 @@
 
 use std::fmt;
 
+use crate::analysis::causal::ablated_stack::AblatedStack;
 use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::sweep::engine::{SweepOutcome, sweep, sweep_rows};
 use crate::analysis::sweep::metric::Metric;
 use crate::analysis::sweep::part::{SweepPart, SweepSpec};
 use crate::error::Result;
-use crate::hook::{Head, Site, head};
-use crate::model::edit::{Ablation, Component};
+use crate::hook::{Attn, Head, Stack, head};
+use crate::model::edit::{Ablation, Component, mlp};
 use crate::model::input::Input;
 use crate::model::model::Model;
-use crate::named::{Axis, NamedTensor, layer_and_head};
+use crate::named::{Axis, NamedTensor, numbered};
 use crate::view::{View, Visualize};
 
 /// What [`ablation_effects`] found: the metric without a part minus the metric with it.
@@ -21,7 +22,8 @@ pub struct AblationEffects {
     metric: String,
     clean: f64,
     heads: HeadGrid,
-    layers: NamedTensor,
+    /// Stack by stack.
+    layers: Vec<NamedTensor>,
 }
 
 impl AblationEffects {
@@ -36,8 +38,13 @@ impl AblationEffects {
     }
 
     /// The effect of each layer's MLP, of its attention, and of both `[part, layer]`; of attention alone where there are no
-    /// MLPs.
+    /// MLPs. Of a model of several stacks the first one's, of which [`layers_of_stacks`](AblationEffects::layers_of_stacks) has all.
     pub fn layers(&self) -> &NamedTensor {
+        &self.layers[0]
+    }
+
+    /// The same of each stack.
+    pub fn layers_of_stacks(&self) -> &[NamedTensor] {
         &self.layers
     }
 
@@ -63,7 +70,8 @@ impl fmt::Debug for AblationEffects {
 
 impl Visualize for AblationEffects {
     fn views(&self) -> Result<Vec<View>> {
-        Ok(vec![View::Heatmap(self.heads.values().clone()), View::Heatmap(self.layers.clone())])
+        let of_layers = self.layers.iter().map(|values| View::Heatmap(values.clone()));
+        Ok(self.heads.views()?.into_iter().chain(of_layers).collect())
     }
 }
 
@@ -107,9 +115,7 @@ impl SweepPart {
             ablation: ablation.to_string(),
             reference,
             metric: metric.describe(model),
-            layers: model.dims().n_layers,
-            heads: model.dims().n_heads,
-            mlps: model.spec().has(Site::MlpOut),
+            stacks: AblatedStack::all(model),
         };
         self.fill(model, &input, Some(metric), asked, |share, keep| {
             sweep_rows(SWEEPING, model, &variants, &input, metric, share, keep)
@@ -121,30 +127,31 @@ const SWEEPING: &str = "ablating";
 
 fn effects(model: &Model, input: &Input, ablation: Ablation, metric: &Metric) -> Result<AblationEffects> {
     let swept = sweep(SWEEPING, model, &variants(model, ablation)?, input, metric)?;
-    let (dims, with_mlps) = (model.dims(), model.spec().has(Site::MlpOut));
-    AblationEffects::new(
-        &swept,
-        metric.describe(model),
-        &ablation.to_string(),
-        dims.n_layers,
-        dims.n_heads,
-        with_mlps,
-    )
+    AblationEffects::new(&swept, metric.describe(model), &ablation.to_string(), &AblatedStack::all(model))
 }
 
-/// The model without each head, then without each MLP, if there are any, each layer's attention, and each layer.
+/// The model without each head, attention by attention; then, stack by stack, without each MLP, if there are any, each layer's
+/// attention, and each layer.
 fn variants(model: &Model, ablation: Ablation) -> Result<Vec<Model>> {
-    let dims = *model.dims();
-    let of_layer = |layer: usize| (0..dims.n_heads).map(move |index| Component::Head(head(layer, index)));
-    let layers = || 0..dims.n_layers;
-    let mut parts: Vec<Vec<Component>> = layers().flat_map(of_layer).map(|head| vec![head]).collect();
-    let attention = layers().map(|layer| of_layer(layer).collect());
-    if model.spec().has(Site::MlpOut) {
-        parts.extend(layers().map(|layer| vec![Component::Mlp(layer)]));
-        parts.extend(attention);
-        parts.extend(layers().map(|layer| of_layer(layer).chain([Component::Mlp(layer)]).collect()));
-    } else {
-        parts.extend(attention);
+    let stacks = AblatedStack::all(model);
+    let mut parts: Vec<Vec<Component>> = Vec::new();
+    for own in &stacks {
+        for &attn in own.attentions() {
+            let heads = (0..own.layers).flat_map(|layer| (0..own.heads).map(move |index| head(layer, index)));
+            parts.extend(heads.map(|head| vec![Head { attn, ..head.of(own.stack) }.into()]));
+        }
+    }
+    for own in &stacks {
+        let of_mlp = |layer: usize| Component::from(mlp(layer).of(own.stack));
+        let layers = || 0..own.layers;
+        let attention = layers().map(|layer| own.heads_of(layer).collect());
+        if own.mlps {
+            parts.extend(layers().map(|layer| vec![of_mlp(layer)]));
+            parts.extend(attention);
+            parts.extend(layers().map(|layer| own.heads_of(layer).chain([of_mlp(layer)]).collect()));
+        } else {
+            parts.extend(attention);
+        }
     }
     parts.into_iter().map(|parts| model.ablate(parts, ablation)).collect()
 }
@@ -155,21 +162,32 @@ impl AblationEffects {
         swept: &SweepOutcome,
         metric: String,
         ablation: &str,
-        n_layers: usize,
-        n_heads: usize,
-        with_mlps: bool,
+        stacks: &[AblatedStack],
     ) -> Result<AblationEffects> {
         let effects: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
-        let (of_heads, of_layers) = effects.split_at(n_layers * n_heads);
         let name = format!("{metric} without it ({ablation} ablation) minus with it");
-        let [layers, _] = layer_and_head(n_layers, n_heads);
-        let parts: &[&str] = if with_mlps { &["MLP", "attention", "both"] } else { &["attention"] };
-        let parts = Axis::labelled("part", parts.iter().map(|part| part.to_string()).collect::<Vec<_>>());
-        Ok(AblationEffects {
-            metric,
-            clean: swept.clean,
-            heads: HeadGrid::from_vec(name.clone(), of_heads.to_vec(), n_layers, n_heads)?,
-            layers: NamedTensor::from_vec(name, of_layers.to_vec(), vec![parts, layers])?,
-        })
+        let attentions: Vec<(Stack, Attn, [usize; 2])> = stacks
+            .iter()
+            .flat_map(|own| own.attentions().iter().map(|&attn| (own.stack, attn, [own.layers, own.heads])))
+            .collect();
+        let of_heads = attentions.iter().map(|(_, _, [layers, heads])| layers * heads).sum();
+        let (of_heads, mut rest) = effects.split_at(of_heads);
+        let mut layers = Vec::new();
+        for own in stacks {
+            let (values, others) = rest.split_at(own.parts().len() * own.layers);
+            rest = others;
+            let parts = own.parts().iter().map(|part| part.to_string()).collect::<Vec<_>>();
+            let axes = vec![
+                Axis::labelled("part", parts),
+                Axis::labelled("layer", numbered(&own.stack.letter().to_string(), own.layers)),
+            ];
+            let name = match own.stack {
+                Stack::Main => name.clone(),
+                stack => format!("{name}, {stack}"),
+            };
+            layers.push(NamedTensor::from_vec(name, values.to_vec(), axes)?);
+        }
+        let heads = HeadGrid::of_attentions(&name, &attentions, of_heads)?;
+        Ok(AblationEffects { metric, clean: swept.clean, heads, layers })
     }
 }

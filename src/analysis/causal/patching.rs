@@ -9,15 +9,15 @@ use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::sweep::engine::sweep;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Hook, Site};
+use crate::hook::{AxisKind, Head, Hook, Site};
 use crate::memory::floats;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
-use crate::model::run::Run;
+use crate::model::run::{Pieces, Run};
 use crate::model::run_options::RunOptions;
-use crate::named::{Axis, NamedTensor};
+use crate::named::{Axis, NamedTensor, numbered};
+use crate::network::dims::Dims;
 use crate::network::record::Record;
-use crate::network::start::Start;
 use crate::network::tap::Tap;
 use crate::progress::Progress;
 use crate::{memory, progress};
@@ -25,7 +25,7 @@ use crate::{memory, progress};
 /// Runs the corrupted input with one activation of the clean input patched in, each place in turn; the raw metric.
 /// `[layer, position]` for a site of the stream (`ResidPre`, `AttnOut`, `MlpOut`, ...), `[layer, head]`, over all
 /// positions, for a site of heads (`Z`, `Q`, `K`, `V`, `Pattern`, ...); of `K` and `V` the heads are those of keys, which query
-/// heads may share.
+/// heads may share. Of a model of several stacks, `Hook::from(Site::Z).of(Stack::Decoder).cross()` says whose site it is.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -39,15 +39,15 @@ pub fn activation_patching(
     model: &Model,
     clean: impl Into<Input>,
     corrupted: impl Into<Input>,
-    site: Site,
+    site: impl Into<Hook>,
     metric: &Metric,
 ) -> Result<NamedTensor> {
-    let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
-    let (places, inner): (Vec<Place>, Axis) = match site.head_axis().is_some() {
-        true => (per_layer(model, model.heads_at(site), |head| (Some(head), None)), model.head_axis_at(site)),
-        false => (per_layer(model, pair.len(), |position| (None, Some(position))), pair.position_axis()),
+    let pair = Pair::new(model, clean.into(), corrupted.into(), site.into())?;
+    let places: Vec<Place> = match pair.has_heads() {
+        true => pair.per_layer(pair.n_heads(), |head| (Some(head), None)),
+        false => pair.per_layer(pair.len(), |position| (None, Some(position))),
     };
-    pair.patch(&places, vec![model.layer_axis(), inner], metric)
+    pair.patch(&places, vec![pair.layer_axis(), pair.inner_axis()], metric)
 }
 
 /// As [`activation_patching`], each head at each position by itself `[layer, head, position]`.
@@ -55,76 +55,123 @@ pub fn activation_patching_by_position(
     model: &Model,
     clean: impl Into<Input>,
     corrupted: impl Into<Input>,
-    site: Site,
+    site: impl Into<Hook>,
     metric: &Metric,
 ) -> Result<NamedTensor> {
-    let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
-    if site.head_axis().is_none() {
-        return Err(Error::new(ErrorKind::Address, format!("`{site}` has no heads"))
+    let pair = Pair::new(model, clean.into(), corrupted.into(), site.into())?;
+    if !pair.has_heads() {
+        return Err(Error::new(ErrorKind::Address, format!("`{}` has no heads", pair.site))
             .help("activation_patching patches it by position; heads are in Z, Q, K, V and Pattern"));
     }
-    let (n_heads, len) = (model.heads_at(site), pair.len());
-    let places = per_layer(model, n_heads * len, |place| (Some(place / len), Some(place % len)));
-    pair.patch(&places, vec![model.layer_axis(), model.head_axis_at(site), pair.position_axis()], metric)
+    let (n_heads, len) = (pair.n_heads(), pair.len());
+    let places = pair.per_layer(n_heads * len, |place| (Some(place / len), Some(place % len)));
+    pair.patch(&places, vec![pair.layer_axis(), pair.inner_axis(), pair.position_axis()], metric)
 }
 
 /// A layer, and the head and the position if it is one only.
 type Place = (usize, Option<usize>, Option<usize>);
 
-fn per_layer(
-    model: &Model,
-    count: usize,
-    place: impl Fn(usize) -> (Option<usize>, Option<usize>),
-) -> Vec<Place> {
-    let layers = 0..model.dims().n_layers;
-    layers
-        .flat_map(|layer| (0..count).map(move |i| (layer, i)))
-        .map(|(layer, i)| (layer, place(i).0, place(i).1))
-        .collect()
-}
-
 /// A clean run and the corrupted input that it is patched into.
 struct Pair<'a> {
     model: &'a Model,
-    site: Site,
+    /// In every layer.
+    site: Hook,
+    /// Of the stack that it is in.
+    dims: Dims,
     clean: Run,
-    corrupted: Tokens,
+    input: Input,
+    corrupted: Pieces,
+    /// What stands at its positions.
+    tokens: Tokens,
 }
 
 impl<'a> Pair<'a> {
-    fn new(model: &'a Model, clean: Input, corrupted: Input, site: Site) -> Result<Self> {
-        if !site.in_block() {
+    fn new(model: &'a Model, clean: Input, input: Input, site: Hook) -> Result<Self> {
+        if !site.site().in_block() {
             return Err(Error::new(
                 ErrorKind::Address,
                 format!("`{site}` is in no layer: there is nothing to go through"),
             )
             .help("patch resid_pre, attn_out, mlp_out, z, q, k, v or pattern"));
         }
-        model.hook(site.at(0))?;
-        let clean = model.run_with_options(clean, &RunOptions::only([site]))?;
-        let corrupted = model.to_tokens(corrupted)?;
-        match clean.tokens() {
-            [tokens] if tokens.len() == corrupted.len() => Ok(Pair { model, site, clean, corrupted }),
-            [tokens] => Err(Error::new(
-                ErrorKind::Input,
-                format!(
-                    "the clean input has {} tokens and the corrupted one {}",
-                    tokens.len(),
-                    corrupted.len()
-                ),
+        if site.layer().is_some() {
+            return Err(Error::new(
+                ErrorKind::Address,
+                format!("`{site}` is in one layer, and each is patched"),
             )
-            .help(format!("they must align, token by token: {tokens} and {corrupted}"))),
-            many => Err(Error::new(ErrorKind::Input, format!("there are {} clean inputs", many.len()))
-                .help("patch one pair at a time")),
+            .help("give the site alone; `patch` makes a model with one activation patched"));
         }
+        let first = model.hook(site.in_layer(0))?;
+        let clean = model.run_with_options(clean, &RunOptions::only([site.site()]))?;
+        if clean.tokens().len() != 1 || input.len() != 1 {
+            let count = clean.tokens().len().max(input.len());
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!("there are {count} inputs where a pair is patched"),
+            )
+            .help("patch one pair at a time"));
+        }
+        let corrupted = model.pieces_of_one(&input, 0)?;
+        for (stack, corrupted) in &corrupted {
+            let ([clean], [corrupted]) = (clean.tokens_of(*stack)?, corrupted.as_slice()) else { continue };
+            if clean.len() != corrupted.len() {
+                return Err(Error::new(
+                    ErrorKind::Input,
+                    format!(
+                        "the clean input has {} tokens and the corrupted one {}",
+                        clean.len(),
+                        corrupted.len()
+                    ),
+                )
+                .help(format!("they must align, token by token: {clean} and {corrupted}")));
+            }
+        }
+        let along =
+            site.site().axes().iter().find(|axis| matches!(axis, AxisKind::Position | AxisKind::Query));
+        let along = model.spec().stack_of_axis(first, along.copied().unwrap_or(AxisKind::Position))?.stack;
+        let tokens = corrupted[&along][0].clone();
+        let dims = model.spec().stack_of(first)?.dims;
+        Ok(Pair { model, site, dims, clean, input, corrupted, tokens })
+    }
+
+    /// The tokens that the metric reads.
+    fn read(&self) -> &Tokens {
+        &self.corrupted[&self.model.spec().last_stack().stack][0]
     }
 
     fn len(&self) -> usize {
-        self.corrupted.len()
+        self.tokens.len()
+    }
+
+    fn has_heads(&self) -> bool {
+        self.site.site().head_axis().is_some()
+    }
+
+    fn n_heads(&self) -> usize {
+        if self.site.site().is_kv() { self.dims.n_key_value_heads } else { self.dims.n_heads }
+    }
+
+    fn per_layer(&self, count: usize, place: impl Fn(usize) -> (Option<usize>, Option<usize>)) -> Vec<Place> {
+        let places = (0..self.dims.n_layers).flat_map(|layer| (0..count).map(move |i| (layer, i)));
+        places.map(|(layer, i)| (layer, place(i).0, place(i).1)).collect()
+    }
+
+    fn layer_axis(&self) -> Axis {
+        Axis::labelled("layer", numbered(&self.site.stack().letter().to_string(), self.dims.n_layers))
+    }
+
+    /// Heads where there are such, and else positions.
+    fn inner_axis(&self) -> Axis {
+        if !self.has_heads() {
+            return self.position_axis();
+        }
+        let shared = self.site.site().is_kv() && self.dims.shares_kv();
+        let prefix = if shared { "KV" } else { self.site.attn().letter() };
+        Axis::labelled("head", numbered(prefix, self.n_heads()))
     }
 
     fn position_axis(&self) -> Axis {
-        Axis::labelled("position", self.corrupted.shared_labels())
+        Axis::labelled("position", self.tokens.shared_labels())
     }
 
     fn patch(&self, places: &[Place], axes: Vec<Axis>, metric: &Metric) -> Result<NamedTensor> {
@@ -137,10 +184,10 @@ impl<'a> Pair<'a> {
         let variant = |&(layer, head, position): &Place| {
             let positions = position.map(|position| [position]);
             let positions = positions.as_ref().map(|one| one.as_slice());
-            self.model.patch(self.site.at(layer), head, positions, &self.clean)
+            self.model.patch(self.site.in_layer(layer), head, positions, &self.clean)
         };
         let variants = places.iter().map(variant).collect::<Result<Vec<_>>>()?;
-        let swept = sweep("patching", self.model, &variants, &(&self.corrupted).into(), metric)?;
+        let swept = sweep("patching", self.model, &variants, &self.input, metric)?;
         let values = swept.variants.iter().map(|&value| value as f32).collect();
         let name = format!("{} with clean {} patched in", metric.describe(self.model), self.site);
         NamedTensor::from_vec(name, values, axes)
@@ -163,11 +210,12 @@ pub fn attribution_patching(
     model: &Model,
     clean: impl Into<Input>,
     corrupted: impl Into<Input>,
-    site: Site,
+    site: impl Into<Hook>,
     metric: &Metric,
 ) -> Result<NamedTensor> {
-    let pair = Pair::new(model, clean.into(), corrupted.into(), site)?;
-    metric.check(model, &pair.corrupted)?;
+    let pair = Pair::new(model, clean.into(), corrupted.into(), site.into())?;
+    let site = pair.site.site();
+    metric.check(model, pair.read())?;
     if matches!(site, Site::AttnScores) {
         return Err(Error::new(
             ErrorKind::Address,
@@ -175,19 +223,18 @@ pub fn attribution_patching(
         )
         .help("use Pattern"));
     }
-    let positions = metric.positions(&pair.corrupted);
-    let read = positions.as_ref().map_or(pair.len(), Vec::len);
+    let positions = metric.positions(pair.read());
+    let read = positions.as_ref().map_or(pair.read().len(), Vec::len);
     let mut gradient = GradientTap {
-        site,
+        site: pair.site,
         places: Vec::new(),
         record: Record::new([metric.hook()]).at_positions(positions),
     };
-    let ids = Tensor::new(vec![pair.corrupted.ids().to_vec()], model.device())?;
-    model.has_room_for_gradients(1, pair.len(), read, &[site])?;
-    model.execute(Start::Tokens(ids), None, &mut gradient)?;
+    model.has_room_for_gradients(1, pair.read().len(), read, &[site])?;
+    model.execute(model.batch(&pair.corrupted)?.into(), None, &mut gradient)?;
     let GradientTap { places, record, .. } = gradient;
-    let read = metric.read(&record.only()?, &pair.corrupted)?;
-    let gradients = metric.differentiable(&read, &pair.corrupted)?.backward();
+    let read = metric.read(&record.only()?, pair.read())?;
+    let gradients = metric.differentiable(&read, pair.read())?.backward();
     progress::check("attribution patching")?;
     let gradients = gradients?;
     let mut values = Vec::new();
@@ -196,36 +243,42 @@ pub fn attribution_patching(
             Some(gradient) => gradient.clone(),
             None => activation.zeros_like()?,
         };
-        let estimate = ((pair.clean.whole(site.at(layer))? - activation)? * gradient)?.squeeze(0)?;
+        let clean = pair.clean.whole(pair.site.in_layer(layer))?;
+        let estimate = ((clean - activation)? * gradient)?.squeeze(0)?;
         // Everything but the heads, where there are heads, or the positions.
         let left = site.head_axis().or(site.position_axis());
         let others: Vec<usize> = (0..estimate.rank()).filter(|&dim| Some(dim) != left).collect();
         let estimate = estimate.sum(others)?;
         values.extend(estimate.to_vec1::<f32>()?);
     }
-    let inner = if site.head_axis().is_some() { model.head_axis_at(site) } else { pair.position_axis() };
     NamedTensor::from_vec(
-        format!("estimated change of {} by patching {site}", metric.describe(model)),
+        format!("estimated change of {} by patching {}", metric.describe(model), pair.site),
         values,
-        vec![model.layer_axis(), inner],
+        vec![pair.layer_axis(), pair.inner_axis()],
     )
 }
 
 /// Adds to each activation a shift of zero, whose gradient is the activation's, and keeps what a metric reads.
 struct GradientTap {
-    site: Site,
+    site: Hook,
     places: Vec<(Tensor, Var)>,
     record: Record,
 }
 
+impl GradientTap {
+    fn is_at(&self, hook: Hook) -> bool {
+        hook.layer().is_some_and(|layer| self.site.in_layer(layer) == hook)
+    }
+}
+
 impl Tap for GradientTap {
     fn wants(&self, hook: Hook) -> bool {
-        hook.site() == self.site || self.record.wants(hook)
+        self.is_at(hook) || self.record.wants(hook)
     }
 
     fn tap(&mut self, hook: Hook, activation: Tensor) -> Result<Tensor> {
         let mut activation = activation;
-        if hook.site() == self.site {
+        if self.is_at(hook) {
             let shift = Var::zeros(activation.dims(), DType::F32, activation.device())?;
             let shifted = (&activation + shift.as_tensor())?;
             self.places.push((activation.detach(), shift));
@@ -283,10 +336,11 @@ pub fn path_patching(
     receiver: PathReceiver,
     metric: &Metric,
 ) -> Result<HeadGrid> {
+    model.spec().sum_of_parts("path patching")?;
     let dims = *model.dims();
-    let pair = Pair::new(model, clean.into(), corrupted.into(), Site::Z)?;
-    metric.check(model, &pair.corrupted)?;
-    let held = model.run_with_options(&pair.corrupted, &RunOptions::only([Site::Z]))?;
+    let pair = Pair::new(model, clean.into(), corrupted.into(), Site::Z.into())?;
+    metric.check(model, pair.read())?;
+    let held = model.run_with_options(&pair.input, &RunOptions::only([Site::Z]))?;
     let (read_at, put_at) = match receiver {
         PathReceiver::Logits => {
             (Site::ResidPost.at(dims.n_layers - 1), Site::ResidPost.at(dims.n_layers - 1))
@@ -298,10 +352,10 @@ pub fn path_patching(
     let to = match receiver {
         PathReceiver::Logits => None,
         PathReceiver::Query(to) | PathReceiver::Key(to) | PathReceiver::Value(to) => {
-            Some(dims.check_head(to)?)
+            Some(model.spec().check_head(to)?)
         }
     };
-    let sharing = if put_at.site().is_kv() { model.spec().queries_per_kv_head } else { 1 };
+    let sharing = if put_at.site().is_kv() { dims.queries_per_kv_head() } else { 1 };
     let reach = to.map_or(dims.n_layers, |to| to.layer);
     let progress = Progress::new("tracing paths", reach * dims.n_heads);
     memory::check(model.device(), floats([reach * dims.n_heads, pair.len(), dims.d_model]), || {
@@ -309,7 +363,7 @@ pub fn path_patching(
         (what, "patch shorter inputs, or paths to a receiver in a lower layer")
     })?;
     let mut variants = Vec::new();
-    for sender in Head::all(reach, dims.n_heads) {
+    for sender in model.heads().take_while(|head| head.layer < reach) {
         // Heads above the sender keep their mixed values, so that the way to the receiver leads through no other head.
         let mut frozen = model.patch(Site::Z.at(sender.layer), None, None, &held)?;
         for layer in sender.layer + 1..dims.n_layers {
@@ -317,7 +371,7 @@ pub fn path_patching(
         }
         let sent = frozen.patch(Site::Z.at(sender.layer), Some(sender.head), None, &pair.clean)?;
         let kept = RunOptions::matching(read_at.to_string());
-        let stream = sent.run_with_options(&pair.corrupted, &kept)?.whole(read_at)?;
+        let stream = sent.run_with_options(&pair.input, &kept)?.whole(read_at)?;
         variants.push(model.edit_with(
             put_at,
             format!("{sender} to {receiver}"),
@@ -336,7 +390,7 @@ pub fn path_patching(
         progress.advance(1)?;
     }
     drop(progress);
-    let swept = sweep("patching paths", model, &variants, &(&pair.corrupted).into(), metric)?;
+    let swept = sweep("patching paths", model, &variants, &pair.input, metric)?;
     let mut values: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
     values.resize(dims.n_layers * dims.n_heads, 0.0);
     let name = format!("change of {} by the path to {receiver}", metric.describe(model));

@@ -108,7 +108,8 @@ pub(crate) fn layer_factors(model: &Model, layer: usize, kind: CircuitKind) -> R
 
 impl Circuit {
     fn new(model: &Model, head: Head, kind: CircuitKind) -> Result<Circuit> {
-        let head = model.dims().check_head(head)?;
+        model.spec().sum_of_parts("a circuit of weights")?;
+        let head = model.spec().check_head(head)?;
         let (left, right) = layer_factors(model, head.layer, kind)?;
         let (left, right) = (left.get(head.head)?.contiguous()?, right.get(head.head)?.contiguous()?);
         Ok(Circuit { kind, head, model: model.clone(), distance: None, left, right })
@@ -322,7 +323,7 @@ impl Circuit {
         let stream = stream.contiguous()?.unsqueeze(0)?; // (1, T, M)
         let layer = self.head.layer;
         let mut pattern = Record::new([Site::Pattern.at(layer)]);
-        self.model.execute(Start::Residual { layer, stream }, None, &mut pattern)?;
+        self.model.execute(Start::residual(layer, stream), None, &mut pattern)?;
         let pattern = pattern.only()?.get(0)?.get(self.head.head)?; // (T, T)
         let axes = vec![Axis::unlabelled("query", count), Axis::unlabelled("key", count)];
         let name = format!("{}, pattern of positions alone", self.head);
@@ -427,6 +428,9 @@ impl Circuit {
         let scoring = self.model.scoring(self.head.layer)?;
         let (len, _) = products.dims2()?;
         let scores = (products * scoring.scale)?;
+        if !self.model.spec().last_stack().sees.is_causal() {
+            return Ok(scores);
+        }
         Ok(match scoring.mask(len, len, scores.device())? {
             Some(mask) => (scores + mask)?,
             None => scores,

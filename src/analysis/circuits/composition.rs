@@ -72,7 +72,7 @@ impl CompositionScores {
     pub fn score(&self, earlier: Head, later: Head) -> Result<f32> {
         let shape = self.scores.shape();
         for head in [earlier, later] {
-            head.check(shape[0], shape[1])?;
+            head.check(shape[0], shape[1], "model")?;
         }
         if earlier.layer >= later.layer {
             return Err(Error::new(
@@ -151,6 +151,7 @@ impl Visualize for CompositionScores {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn composition_scores(model: &Model, kind: Composition) -> Result<CompositionScores> {
+    model.spec().sum_of_parts("composition")?;
     let Dims { n_layers, n_heads, d_model, d_head, .. } = *model.dims();
     if n_layers < 2 {
         return Err(Error::new(

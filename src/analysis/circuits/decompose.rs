@@ -141,7 +141,7 @@ impl<'a> Parts<'a> {
     fn new(model: &'a Model, run: &'a Run, head: Head) -> Result<Self> {
         let stream = Stream::new(model, run)?;
         let dims = *model.dims();
-        dims.check_head(head)?;
+        model.spec().check_head(head)?;
         if model.scoring(head.layer)?.is_normed() {
             return Err(Error::new(
                 ErrorKind::Input,
@@ -177,7 +177,7 @@ impl<'a> Parts<'a> {
     }
 
     fn through(&self, part: Projection) -> Result<Tensor> {
-        let Head { layer, head } = self.head;
+        let Head { layer, head, .. } = self.head;
         let stream = &self.stream;
         let of_head = |param: Param| -> Result<Tensor> {
             Ok(stream.model.head_param(param, layer)?.get(head)?.contiguous()?)

@@ -177,6 +177,7 @@ impl Circuit {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn copying_accuracy(model: &Model, heads: &[Head], k: usize) -> Result<f64> {
+    model.spec().sum_of_parts("copying")?;
     at_least_one(heads.len(), "heads")?;
     at_least_one(k, "tokens")?;
     if let Some(head) =

@@ -101,6 +101,7 @@ impl Visualize for PublishedDetection {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn as_published(run: &Run) -> Result<PublishedDetection> {
+    run.spec().decoder("the detection as published")?;
     let hook = Site::Pattern.at(LAYER.min(run.n_layers() - 1));
     let mut rows = Vec::new();
     for index in 0..run.tokens().len() {

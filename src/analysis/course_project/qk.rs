@@ -61,6 +61,7 @@ impl Visualize for QkAsPublished {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn qk_as_published(run: &Run, layer: usize) -> Result<QkAsPublished> {
+    run.spec().only_stack("the QK matrix as published")?;
     let tokens = run.single()?;
     let (q, k) = (run.get(Site::Q.at(layer))?, run.get(Site::K.at(layer))?); // (T, H, D)
     let (q, k) = (q.tensor(), k.tensor());

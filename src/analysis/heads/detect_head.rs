@@ -58,10 +58,11 @@ pub fn detect_head(
     kind: HeadKind,
     options: &DetectHeadOptions,
 ) -> Result<HeadGrid> {
+    model.spec().decoder("the fit of heads to a pattern")?;
     let run = model.run_with_options(input, &RunOptions::only([Site::Pattern]))?;
     let dims = model.dims();
     if let Some(heads) = &options.heads {
-        heads.iter().try_for_each(|head| dims.check_head(*head).map(drop))?;
+        heads.iter().try_for_each(|head| model.spec().check_head(*head).map(drop))?;
     }
     let mut sums = vec![0f32; dims.n_layers * dims.n_heads];
     let inputs = run.tokens().len();
@@ -97,7 +98,7 @@ fn scores(run: &Run, kind: HeadKind, options: &DetectHeadOptions, n_heads: usize
         progress::check("detecting heads")?;
         let pattern: Tensor = run.pattern(layer)?.tensor().clone();
         for head in 0..n_heads {
-            if options.heads.as_ref().is_some_and(|heads| !heads.contains(&Head { layer, head })) {
+            if options.heads.as_ref().is_some_and(|heads| !heads.contains(&crate::hook::head(layer, head))) {
                 scores.push(f32::NAN);
                 continue;
             }

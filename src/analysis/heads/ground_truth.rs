@@ -85,8 +85,7 @@ const NOT_ASKED: &str = "–";
 impl GroundTruth {
     /// A truth of one's own: these heads of the model, and no others.
     pub fn heads(model: &Model, heads: &[Head]) -> Result<GroundTruth> {
-        let dims = model.dims();
-        heads.iter().try_for_each(|head| dims.check_head(*head).map(drop))?;
+        heads.iter().try_for_each(|head| model.spec().check_head(*head).map(drop))?;
         let entry = |head: Head| Entry { head, is_true: heads.contains(&head), evidence: None };
         let heads = all(model).map(entry).collect();
         Ok(GroundTruth { title: "given heads".into(), criteria: Criteria::default(), heads })
@@ -139,8 +138,7 @@ impl Visualize for GroundTruth {
 }
 
 fn all(model: &Model) -> impl Iterator<Item = Head> + use<> {
-    let dims = *model.dims();
-    Head::all(dims.n_layers, dims.n_heads)
+    model.heads().collect::<Vec<_>>().into_iter()
 }
 
 /// Labels a head an induction head when it attends by prefix matching, and copies what it attends to, and ablating it
@@ -161,6 +159,7 @@ pub fn causal_truth(model: &Model) -> Result<GroundTruth> {
 
 /// As [`causal_truth`], with criteria and tokens of one's own.
 pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTokens) -> Result<GroundTruth> {
+    model.spec().decoder("whether heads are induction heads")?;
     let ids = repeated.ids(model)?;
     let scores = head_scores(model, &[HeadKind::Induction], repeated)?.remove(0);
     let candidates = scores.above(criteria.prefix_matching)?;

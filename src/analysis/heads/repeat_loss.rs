@@ -65,6 +65,7 @@ impl Visualize for LossOnRepeats {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn loss_on_repeats(model: &Model, repeated: &RepeatedTokens) -> Result<LossOnRepeats> {
+    model.spec().decoder("the loss on repeats")?;
     let sequences = repeated.ids(model)?;
     let progress = Progress::new("loss on repeats", sequences.len());
     let mut sums: Vec<f64> = Vec::new();

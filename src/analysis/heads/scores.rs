@@ -104,6 +104,7 @@ impl Visualize for HeadScores {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn head_scores(model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens) -> Result<Vec<HeadScores>> {
+    model.spec().decoder("what heads attend to on repeated tokens")?;
     let ids = repeated.ids(model)?.into();
     let mut totals = RowSum::default();
     each(model, kinds, repeated, &ids, &RowRange::whole(&ids), &mut |row| totals.add(row))?;
@@ -114,6 +115,7 @@ pub fn head_scores(model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens)
 impl SweepPart {
     /// This part of [`head_scores`], whose inputs are the sequences of random tokens.
     pub fn head_scores(&self, model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens) -> Result<()> {
+        model.spec().decoder("what heads attend to on repeated tokens")?;
         let ids = repeated.ids(model)?.into();
         let RepeatedTokens { length, batch, seed } = *repeated;
         let (layers, heads) = (model.dims().n_layers, model.dims().n_heads);
@@ -208,6 +210,7 @@ on_repeated_tokens! {
 }
 
 fn scores_of_run(run: &Run, kind: HeadKind) -> Result<HeadScores> {
+    run.spec().decoder("what heads attend to in a text")?;
     let tokens = run.single()?;
     let period = match tokens.period() {
         Some(period) if kind == HeadKind::Induction && period < SHORTEST => {

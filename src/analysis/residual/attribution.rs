@@ -10,7 +10,7 @@ use candle_core::{D, Tensor};
 use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::residual::stream::{Stream, as_normed, through_all};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Hook, Site};
+use crate::hook::{Hook, Site};
 use crate::memory;
 use crate::memory::floats;
 use crate::model::model::Model;
@@ -35,6 +35,7 @@ const STACK_AXES: [&str; 3] = ["component", "position", "d_model"];
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<NamedTensor> {
+    run.spec().sum_of_parts("the accumulated residual stream")?;
     let mut parts = Vec::new();
     for layer in 0..run.n_layers() {
         parts.push((format!("{layer}_pre"), Site::ResidPre.at(layer)));
@@ -60,6 +61,7 @@ pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<NamedTensor> {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn decompose_resid(run: &Run) -> Result<NamedTensor> {
+    run.spec().sum_of_parts("the decomposition of the residual stream")?;
     let mut parts = vec![
         ("embed".to_string(), Hook::from(Site::Embed)),
         ("pos_embed".to_string(), Hook::from(Site::PosEmbed)),
@@ -145,7 +147,7 @@ pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<NamedTensor>
 }
 
 fn head_labels(model: &Model) -> Vec<String> {
-    Head::all(model.dims().n_layers, model.dims().n_heads).map(|head| head.to_string()).collect()
+    model.heads().map(|head| head.to_string()).collect()
 }
 
 /// Fails where there is no memory for so many components, first one by one and then together.
@@ -257,6 +259,7 @@ pub fn logit_attrs(
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn logit_bias(model: &Model, correct: u32, incorrect: impl Into<Option<u32>>) -> Result<f32> {
+    model.spec().sum_of_parts("what is written to logits")?;
     Ok(LogitDirection::new(model, correct, incorrect.into())?.bias)
 }
 

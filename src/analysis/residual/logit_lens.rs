@@ -109,6 +109,7 @@ impl Visualize for LogitLens {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn logit_lens(model: &Model, run: &Run) -> Result<LogitLens> {
+    model.spec().decoder("a logit lens")?;
     let stream = Stream::new(model, run)?;
     let n_layers = model.dims().n_layers;
     let mut rows: Vec<(String, Hook)> =
@@ -181,7 +182,7 @@ fn likeliest(model: &Model, logits: &[f32], total: f32) -> Vec<(String, f32)> {
 /// The logits `[position, d_vocab]` of a model whose last norm reads this stream `[position, d_model]`.
 fn unembed(model: &Model, stream: &Tensor) -> Result<Tensor> {
     let mut logits = Record::logits();
-    let start = Start::Residual { layer: model.dims().n_layers, stream: stream.unsqueeze(0)? };
+    let start = Start::residual(model.dims().n_layers, stream.unsqueeze(0)?);
     model.execute(start, None, &mut logits)?;
     Ok(logits.only()?.squeeze(0)?)
 }

@@ -22,7 +22,7 @@ pub(crate) struct Stream<'a> {
 
 /// What a model's norms see of a tensor: nothing of its mean over dimension `dim`, where they centre.
 pub(crate) fn as_normed(model: &Model, x: &Tensor, dim: usize) -> Result<Tensor> {
-    match model.spec().norm {
+    match model.spec().last_stack().norm {
         NormKind::Layer => Ok(x.broadcast_sub(&x.mean_keepdim(dim)?)?),
         NormKind::Rms | NormKind::None => Ok(x.clone()),
     }
@@ -30,6 +30,7 @@ pub(crate) fn as_normed(model: &Model, x: &Tensor, dim: usize) -> Result<Tensor>
 
 impl<'a> Stream<'a> {
     pub(crate) fn new(model: &'a Model, run: &'a Run) -> Result<Self> {
+        model.spec().sum_of_parts("this")?;
         let tokens = run.single()?;
         // A folded model has the sizes of the one it was made from, but other activations: sizes alone do not tell.
         if run.model() != model.name() || run.n_layers() != model.dims().n_layers {
@@ -83,7 +84,7 @@ impl<'a> Stream<'a> {
 
     /// Something `[.., position, width]` divided by the scale that a norm had in the run; as it is, where there are no norms.
     pub(crate) fn divide_by_scale(&self, x: &Tensor, scale: impl Into<Hook>) -> Result<Tensor> {
-        match self.model.spec().norm {
+        match self.model.spec().last_stack().norm {
             NormKind::None => Ok(x.clone()),
             NormKind::Layer | NormKind::Rms => Ok(x.broadcast_div(&self.read(scale)?)?),
         }

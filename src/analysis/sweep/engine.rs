@@ -1,7 +1,8 @@
 //! The engine of all sweeps: many small changes to one model, each measured.
 //!
-//! A change at a layer leaves the layers below as they were, so a run resumes at the lowest layer that is changed. A change at
-//! a position leaves the positions before as they were, so it resumes behind those of which nothing is read.
+//! A change at a layer leaves the layers below as they were, so a run resumes at the lowest layer that is changed; one in a stack
+//! leaves the stacks before as they were. In a causal stack a change at a position leaves the positions before as they were, so it
+//! resumes behind those of which nothing is read.
 //! Changes at the same layer run together as the rows of a batch, as many as fit the budget of memory, and only the
 //! logits that the metric reads are made.
 
@@ -12,13 +13,15 @@ use candle_core::Tensor;
 use crate::analysis::sweep::metric::{Mean, Metric};
 use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, check_inputs};
 use crate::error::Result;
-use crate::hook::{Hook, Site};
+use crate::hook::{Attn, Hook, Site, Stack};
 use crate::memory;
 use crate::memory::floats;
 use crate::model::edit::Edit;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
+use crate::model::run::Pieces;
 use crate::network::record::Record;
+use crate::network::spec::{ArchSpec, NormPlace};
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
@@ -66,66 +69,72 @@ pub(crate) fn sweep_rows(
     share: &RowRange,
     keep: &mut RowSink,
 ) -> Result<()> {
+    let spec = model.spec();
+    let read_stack = spec.last_stack().stack;
     let mut by_resume_point: BTreeMap<ResumePoint, Vec<Variant>> = BTreeMap::new();
     for (index, variant) in variants.iter().enumerate() {
         let added = &variant.edits[model.edits.len()..];
-        by_resume_point.entry(ResumePoint::of(added)).or_default().push((index, added));
+        by_resume_point.entry(ResumePoint::of(added, spec)).or_default().push((index, added));
     }
     let steps = variants.len() + 1;
     let progress = Progress::new(what, share.range.len() * steps);
     progress.begin_at(share.done * steps);
     for index in share.left() {
-        let tokens = &model.tokenize_one(input, index)?;
+        let pieces = model.pieces_of_one(input, index)?;
+        let tokens = &pieces[&read_stack][0];
         let budget = memory::share(BUDGET);
         // The layers below are not run again, so no row is larger than that of the whole; beside it is what it resumes from, and
         // what it is compared with.
-        let dims = model.dims();
         let read = metric.logits_read(tokens);
-        let beside =
-            floats([dims.n_layers, tokens.len(), dims.d_model]).saturating_add(floats([read, dims.d_vocab]));
-        let row = Row { model, tokens, metric, layer: 0, skipped: 0 }.bytes();
+        let kept = spec
+            .stacks()
+            .iter()
+            .map(|own| floats([own.dims.n_layers, pieces[&own.stack][0].len(), own.dims.d_model]));
+        let beside = kept.fold(floats([read, model.dims().d_vocab]), u64::saturating_add);
+        let start = ResumePoint { stack: 0, layer: 0, position: 0 };
+        let row = Row { model, pieces: &pieces, metric, from: start, skipped: 0 }.bytes();
         memory::check(model.device(), row.saturating_add(beside), || {
             let what = format!("{what} on {} tokens", tokens.len());
             (what, "run a shorter input: others take no memory meanwhile, however many there are")
         })?;
         let mut sums = vec![Mean::default(); variants.len()];
-        let ids = Tensor::new(vec![tokens.ids().to_vec()], model.device())?;
         // Above the first layer a run resumes from what the layer below left, before edits at the layer's own input.
-        let resumed = by_resume_point.keys().filter_map(|point| point.layer.checked_sub(1));
-        let mut base = VariantTap::new(metric, tokens, &[], resumed, 0);
+        let resumed = by_resume_point.keys().filter_map(|point| point.below(spec));
+        let mut base = VariantTap::new(metric, tokens, &[], resumed, Shift::none(read_stack));
         let mut past = Past::default();
         // Keys and values of earlier positions are kept where a change leaves these as they were.
         let behind = by_resume_point.keys().any(|point| point.skipped(metric, tokens) > 0);
-        model.execute(Start::Tokens(ids), behind.then_some(&mut past), &mut base)?;
+        let known = model.execute(model.batch(&pieces)?.into(), behind.then_some(&mut past), &mut base)?;
         let clean = metric.read(base.record.get(metric.hook()).ok_or_else(not_reached)?, tokens)?;
         let unchanged = metric.of_rows(&clean, &clean, tokens)?;
         progress.advance(1)?;
-        let mut resuming: BTreeMap<(usize, usize), Vec<Variant>> = BTreeMap::new();
+        let mut resuming: BTreeMap<(usize, usize, usize), Vec<Variant>> = BTreeMap::new();
         for (point, variants) in &by_resume_point {
             let skipped = point.skipped(metric, tokens);
-            resuming.entry((point.layer, skipped)).or_default().extend(variants);
+            resuming.entry((point.stack, point.layer, skipped)).or_default().extend(variants);
         }
-        for ((layer, skipped), variants) in &resuming {
-            let row = Row { model, tokens, metric, layer: *layer, skipped: *skipped }.bytes();
+        for (&(stack, layer, skipped), variants) in &resuming {
+            let from = ResumePoint { stack, layer, position: 0 };
+            let row = Row { model, pieces: &pieces, metric, from, skipped }.bytes();
             let rows = (budget / row.max(1)).clamp(1, 64) as usize;
+            let own = spec.stacks()[stack].stack;
             for chunk in variants.chunks(rows) {
                 let changes: Vec<&[Edit]> = chunk.iter().map(|(_, edits)| *edits).collect();
-                let below = layer.checked_sub(1).and_then(|below| base.record.get(Site::ResidPost.at(below)));
-                let (start, mut past) = match below {
+                let below = from.below(spec).and_then(|below| base.record.get(below));
+                let known = known.repeat(chunk.len(), own)?;
+                let start = match below {
                     Some(stream) => {
-                        let stream = stream.narrow(1, *skipped, tokens.len() - skipped)?;
+                        let stream = stream.narrow(1, skipped, stream.dim(1)? - skipped)?;
                         let stream = stream.repeat((chunk.len(), 1, 1))?;
-                        let past = past.before(*layer, *skipped, chunk.len())?;
-                        (Start::Residual { layer: *layer, stream }, past)
+                        Start::Residual { stack: own, layer, stream, known }
                     }
-                    None => {
-                        let ids = vec![tokens.ids()[*skipped..].to_vec(); chunk.len()];
-                        let ids = Tensor::new(ids, model.device())?;
-                        (Start::Tokens(ids), past.before(0, *skipped, chunk.len())?)
-                    }
+                    None => Start::Inputs(known.skip(own, skipped)?),
                 };
-                let mut variant = VariantTap::new(metric, tokens, &changes, [], *skipped);
-                let past = (*skipped > 0).then_some(&mut past);
+                let at = if below.is_some() { layer } else { 0 };
+                let mut past = past.before(own, at, skipped, chunk.len())?;
+                let shift = Shift { stack: own, positions: skipped };
+                let mut variant = VariantTap::new(metric, tokens, &changes, [], shift);
+                let past = (skipped > 0).then_some(&mut past);
                 model.execute(start, past, &mut variant)?;
                 let means = match variant.record.get(metric.hook()) {
                     Some(read) => metric.of_rows(&metric.read(read, tokens)?, &clean, tokens)?,
@@ -152,21 +161,46 @@ type Variant<'a> = (usize, &'a [Edit]);
 /// Where a variant first differs from the model.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct ResumePoint {
+    /// Which stack, in the order of runs.
+    stack: usize,
     layer: usize,
     position: usize,
 }
 
 impl ResumePoint {
-    fn of(added: &[Edit]) -> ResumePoint {
-        let lowest = added.iter().flat_map(Edit::hooks).filter_map(Hook::layer).min();
-        let at_start = added
-            .iter()
-            .flat_map(Edit::hooks)
-            .any(|hook| matches!(hook.site(), Site::Embed | Site::PosEmbed));
+    fn of(added: &[Edit], spec: &ArchSpec) -> ResumePoint {
+        let stacks = spec.stacks();
+        let place = |hook: Hook| {
+            let own = stacks.iter().position(|own| own.stack == hook.stack());
+            let own = if hook.site().is_of_readout() { stacks.len() - 1 } else { own.unwrap_or(0) };
+            // What a stack has once, before or behind its blocks, says nothing of layers.
+            (own, hook.layer().filter(|_| hook.site().in_block()))
+        };
+        let hooks = || added.iter().flat_map(Edit::hooks);
+        let stack = hooks().map(|hook| place(hook).0).min().unwrap_or(0);
+        let in_stack = || hooks().filter(|hook| place(*hook).0 == stack);
+        let at_start = in_stack().any(|hook| hook.site().is_of_embedding());
+        let lowest = in_stack().filter_map(|hook| place(hook).1).min();
+        // Positions that a run may begin behind are those of the stack that is read out; those of keys across stacks are none.
+        let counts = stack + 1 == stacks.len()
+            && stacks[stack].sees.is_causal()
+            && !hooks().any(|hook| hook.attn() == Attn::Cross && hook.site().is_of_source());
+        let position = added.iter().map(Edit::first_position).min().unwrap_or(0);
         ResumePoint {
+            stack,
             layer: if at_start { 0 } else { lowest.unwrap_or(0) },
-            position: added.iter().map(Edit::first_position).min().unwrap_or(0),
+            position: if counts { position } else { 0 },
         }
+    }
+
+    /// What a run resumes from, if there is a layer below.
+    fn below(&self, spec: &ArchSpec) -> Option<Hook> {
+        let own = &spec.stacks()[self.stack];
+        let site = match own.norm_place {
+            NormPlace::Before => Site::ResidPost,
+            NormPlace::After => Site::NormalizedResidPost,
+        };
+        self.layer.checked_sub(1).map(|below| site.at(below).of(own.stack))
     }
 
     /// How many positions need not run again: those before the change, of which nothing is read. Rounded down, so that
@@ -187,9 +221,9 @@ impl ResumePoint {
 /// One changed run of an input, from a layer and a position on.
 struct Row<'a> {
     model: &'a Model,
-    tokens: &'a Tokens,
+    pieces: &'a Pieces,
     metric: &'a Metric,
-    layer: usize,
+    from: ResumePoint,
     skipped: usize,
 }
 
@@ -197,31 +231,63 @@ impl Row<'_> {
     /// What it keeps alive at its widest: the stream and its norms, scores and pattern, neurons, logits, and the keys and values
     /// of the positions that are skipped.
     fn bytes(&self) -> u64 {
-        let dims = self.model.dims();
-        let (all, len) = (self.tokens.len(), self.tokens.len() - self.skipped);
-        let read = self.metric.logits_read(self.tokens).min(len);
-        // A divergence makes more of the logits than other metrics do.
-        let logits = if matches!(self.metric, Metric::Kl) { 4 } else { 3 };
-        // Once as they are given to the run, once with those of the run's own behind them.
-        let past = if self.skipped > 0 { self.skipped + all } else { 0 };
-        let keys = 2 * dims.n_layers.saturating_sub(self.layer) * dims.n_key_value_heads * dims.d_head;
-        [
-            floats([len, 12 * dims.d_model + 3 * dims.d_mlp]),
-            floats([3 * dims.n_heads, len, all]),
-            floats([logits, read, dims.d_vocab]),
-            floats([past, keys]),
-        ]
-        .into_iter()
-        .fold(0, u64::saturating_add)
+        let spec = self.model.spec();
+        let mut widest = 0u64;
+        let mut left = 0u64;
+        for (index, own) in spec.stacks().iter().enumerate().skip(self.from.stack) {
+            let (dims, tokens) = (own.dims, &self.pieces[&own.stack][0]);
+            let skipped = if index == self.from.stack { self.skipped } else { 0 };
+            let layer = if index == self.from.stack { self.from.layer } else { 0 };
+            let (all, len) = (tokens.len(), tokens.len() - skipped);
+            let source = own.crosses.map_or(0, |source| self.pieces[&source][0].len());
+            let is_last = index + 1 == spec.stacks().len();
+            let read = if is_last { self.metric.logits_read(tokens).min(len) } else { 0 };
+            // A divergence makes more of the logits than other metrics do.
+            let logits = if matches!(self.metric, Metric::Kl) { 4 } else { 3 };
+            // Once as they are given to the run, once with those of the run's own behind them.
+            let past = if skipped > 0 { skipped + all } else { 0 };
+            let keys = 2 * dims.n_layers.saturating_sub(layer) * dims.n_key_value_heads * dims.d_head;
+            let own = [
+                floats([len, 12 * dims.d_model + 3 * dims.d_mlp]),
+                floats([3 * dims.n_heads, len, all.max(source)]),
+                floats([source, 2 * dims.n_key_value_heads * dims.d_head]),
+                floats([logits, read, dims.d_vocab]),
+                floats([past, keys]),
+                left,
+            ];
+            widest = widest.max(own.into_iter().fold(0, u64::saturating_add));
+            // What other stacks attend to.
+            left = left.saturating_add(floats([len, dims.d_model]));
+        }
+        widest
     }
 }
 
 /// Changes each row by its own edits, and keeps what the metric reads and what later runs resume from.
 struct VariantTap<'a> {
     changes: &'a [&'a [Edit]],
-    /// Where the run begins.
-    start: usize,
+    shift: Shift,
     record: Record,
+}
+
+/// Where a run begins: behind so many positions of a stack.
+#[derive(Clone, Copy)]
+struct Shift {
+    stack: Stack,
+    positions: usize,
+}
+
+impl Shift {
+    fn none(stack: Stack) -> Shift {
+        Shift { stack, positions: 0 }
+    }
+
+    /// The position of the first entry of an activation.
+    fn of(self, hook: Hook) -> usize {
+        let of_read = hook.site().is_of_readout() || hook.stack() == self.stack;
+        let of_source = hook.attn() == Attn::Cross && hook.site().is_of_source();
+        if of_read && !of_source { self.positions } else { 0 }
+    }
 }
 
 impl<'a> VariantTap<'a> {
@@ -229,13 +295,13 @@ impl<'a> VariantTap<'a> {
         metric: &Metric,
         tokens: &Tokens,
         changes: &'a [&'a [Edit]],
-        resumed: impl IntoIterator<Item = usize>,
-        start: usize,
+        resumed: impl IntoIterator<Item = Hook>,
+        shift: Shift,
     ) -> Self {
-        let streams = resumed.into_iter().map(|layer| Site::ResidPost.at(layer));
+        let start = shift.of(Site::UnembedIn.into());
         let positions = metric.positions(tokens).map(|all| all.into_iter().map(|at| at - start).collect());
-        let record = Record::new(streams.chain([metric.hook()])).at_positions(positions);
-        VariantTap { changes, start, record }
+        let record = Record::new(resumed.into_iter().chain([metric.hook()])).at_positions(positions);
+        VariantTap { changes, shift, record }
     }
 
     fn changes_at(&self, hook: Hook) -> bool {
@@ -259,7 +325,7 @@ impl Tap for VariantTap<'_> {
             for (row, edits) in self.changes.iter().enumerate() {
                 let mut changed = activation.narrow(0, row, 1)?;
                 for edit in *edits {
-                    changed = edit.apply(hook, changed, self.start)?;
+                    changed = edit.apply(hook, changed, self.shift.of(hook))?;
                 }
                 rows.push(changed);
             }

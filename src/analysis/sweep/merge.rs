@@ -59,9 +59,8 @@ fn merge_parts(paths: &[PathBuf]) -> Result<SweepResult> {
     let added = add(paths)?;
     let (model, totals) = (added.header.model, added.totals);
     Ok(match added.header.asked {
-        SweepSpec::Ablation { ablation, metric, layers, heads, mlps, .. } => {
-            let effects =
-                AblationEffects::new(&SweepOutcome::of(&totals), metric, &ablation, layers, heads, mlps)?;
+        SweepSpec::Ablation { ablation, metric, stacks, .. } => {
+            let effects = AblationEffects::new(&SweepOutcome::of(&totals), metric, &ablation, &stacks)?;
             SweepResult::Ablation { model, ablation, effects }
         }
         SweepSpec::HeadScores { kinds, length, batch, seed, layers, heads } => {

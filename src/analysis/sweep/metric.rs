@@ -132,6 +132,11 @@ impl Metric {
     /// Fails if the metric cannot be had of this model and input.
     pub(crate) fn check(&self, model: &Model, tokens: &Tokens) -> Result<()> {
         let dims = model.dims();
+        match self {
+            Metric::Loss | Metric::LossFrom(_) => model.spec().predicts_next("the loss").map(drop)?,
+            Metric::InductionScore(_) => model.spec().only_stack("an induction score").map(drop)?,
+            _ => model.spec().check(self.hook()).map(drop)?,
+        }
         let refused = |what: String, help: &str| Err(Error::new(ErrorKind::Input, what).help(help));
         let (ids, position) = match self {
             Metric::LogitDiff { correct, incorrect, position } => (vec![*correct, *incorrect], *position),
@@ -149,7 +154,7 @@ impl Metric {
                 );
             }
             Metric::InductionScore(head) => {
-                dims.check_head(*head)?;
+                model.spec().check_head(*head)?;
                 tokens.period().map(|_| ()).ok_or_else(|| {
                     Error::new(ErrorKind::Input, format!("{tokens} does not say the same tokens twice"))
                         .help("an induction score takes an input that repeats as a whole")
@@ -192,7 +197,7 @@ impl Metric {
     /// The activation that is read.
     pub(crate) fn hook(&self) -> Hook {
         match self {
-            Metric::InductionScore(head) => Site::Pattern.at(head.layer),
+            Metric::InductionScore(head) => head.hook(Site::Pattern),
             _ => Site::UnembedOut.into(),
         }
     }

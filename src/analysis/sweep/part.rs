@@ -14,6 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::analysis::causal::ablated_stack::AblatedStack;
 use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
@@ -120,7 +121,7 @@ pub struct SweepPart {
 }
 
 /// The version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The first line of a part.
 #[derive(Serialize, Deserialize)]
@@ -139,33 +140,17 @@ pub(crate) struct Header {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "sweep", rename_all = "snake_case")]
 pub(crate) enum SweepSpec {
-    Ablation {
-        ablation: String,
-        reference: Option<String>,
-        metric: String,
-        layers: usize,
-        heads: usize,
-        mlps: bool,
-    },
-    HeadScores {
-        kinds: Vec<HeadKind>,
-        length: usize,
-        batch: usize,
-        seed: u64,
-        layers: usize,
-        heads: usize,
-    },
-    Metric {
-        metric: String,
-    },
+    Ablation { ablation: String, reference: Option<String>, metric: String, stacks: Vec<AblatedStack> },
+    HeadScores { kinds: Vec<HeadKind>, length: usize, batch: usize, seed: u64, layers: usize, heads: usize },
+    Metric { metric: String },
 }
 
 impl SweepSpec {
     /// How many numbers a row has, in a file that may say anything.
     fn width(&self) -> Option<usize> {
         match self {
-            SweepSpec::Ablation { layers, heads, mlps, .. } => {
-                layers.checked_mul(heads.checked_add(if *mlps { 3 } else { 1 })?)?.checked_add(2)
+            SweepSpec::Ablation { stacks, .. } => {
+                stacks.iter().try_fold(2usize, |sum, stack| sum.checked_add(stack.count()?))
             }
             SweepSpec::HeadScores { kinds, layers, heads, .. } => {
                 layers.checked_mul(*heads)?.checked_mul(3)?.checked_add(2)?.checked_mul(kinds.len())
@@ -216,14 +201,15 @@ pub(crate) fn check_inputs(
 ) -> Result<()> {
     if input.len() == 0 {
         // Says that there is nothing to run.
-        return model.tokenize(input).map(drop);
+        return model.pieces(input).map(drop);
     }
     for index in 0..input.len() {
-        let tokens = model.tokenize_one(input, index)?;
-        if let Some(metric) = metric {
-            metric.check(model, &tokens).map_err(|error| input.with_input_index(error, index))?;
+        let pieces = model.pieces_of_one(input, index)?;
+        let read = model.spec().last_stack().stack;
+        if let (Some(metric), Some([tokens])) = (metric, pieces.get(&read).map(Vec::as_slice)) {
+            metric.check(model, tokens).map_err(|error| input.with_input_index(error, index))?;
         }
-        each(tokens);
+        pieces.into_values().flatten().for_each(&mut each);
     }
     Ok(())
 }
@@ -449,15 +435,15 @@ pub(crate) fn add(paths: &[PathBuf]) -> Result<MergedRows> {
         let mut reader = Reader::new(path)?;
         reader.line()?;
         let entries = entries(path, reader.text()?)?;
-        let header = Header::deserialize(&Value::Object(entries.clone()));
-        let header = header.map_err(|error| not_a_part(path).caused_by(error))?;
-        if header.headlight_part != FORMAT {
-            let (its, of) = (header.headlight_part, path.display());
+        if entries["headlight_part"] != FORMAT {
+            let (its, of) = (&entries["headlight_part"], path.display());
             return refused(
                 format!("{of} is of format {its}, and this is {FORMAT}"),
                 "use the version that made it",
             );
         }
+        let header = Header::deserialize(&Value::Object(entries.clone()));
+        let header = header.map_err(|error| not_a_part(path).caused_by(error))?;
         match (&first, parts.first()) {
             (Some(first), Some((other, of))) => {
                 if header.shard.of != of.shard.of {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::network::config::{RawDims, check_epsilon, reject_if, required};
 use crate::network::dims::Dims;
-use crate::network::network::Network;
+use crate::network::network::{Decoder, Network};
 use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
@@ -132,13 +132,14 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                 },
                 scoring: ScoreSpec::plain(d),
             },
+            cross: None,
             mlp: None,
         });
     }
     let unembed =
         Linear { weight: all.get("unembed.W_U", &[m, v])?, bias: Some(all.get("unembed.b_U", &[v])?) };
     let ln_final = config.norm(&all.child("ln_final"), m)?;
-    Ok(Network {
+    Ok(Decoder {
         dims,
         block_kind: BlockKind::AttentionOnly,
         prepends_bos: true,
@@ -147,5 +148,6 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         blocks,
         ln_final,
         unembed,
-    })
+    }
+    .into())
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::network::config::{RawDims, check_epsilon, reject_if};
 use crate::network::dims::Dims;
-use crate::network::network::Network;
+use crate::network::network::{Decoder, Network};
 use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
@@ -117,6 +117,7 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
                 output: linear(&of_layer, "attn.c_proj", [m, m])?,
                 scoring: ScoreSpec { scale, ..ScoreSpec::plain(dims.d_head) },
             },
+            cross: None,
             mlp: Some((
                 of_layer.layer_norm("ln_2", m, eps)?,
                 Mlp {
@@ -130,7 +131,7 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
     }
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
     let ln_final = all.layer_norm("ln_f", m, eps)?;
-    Ok(Network {
+    Ok(Decoder {
         dims,
         block_kind: BlockKind::Serial,
         prepends_bos: true,
@@ -139,5 +140,6 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
         blocks,
         ln_final,
         unembed,
-    })
+    }
+    .into())
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::network::config::{RawDims, check_epsilon, invalid_config};
 use crate::network::dims::Dims;
-use crate::network::network::Network;
+use crate::network::network::{Decoder, Network};
 use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
@@ -144,6 +144,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                 output: attn.linear("out_proj", [m, m], true)?,
                 scoring: ScoreSpec { scale: 1.0, window, ..ScoreSpec::plain(dims.d_head) },
             },
+            cross: None,
             mlp: Some((
                 of_layer.layer_norm("ln_2", m, eps)?,
                 Mlp {
@@ -157,7 +158,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     }
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
     let ln_final = all.layer_norm("ln_f", m, eps)?;
-    Ok(Network {
+    Ok(Decoder {
         dims,
         block_kind: BlockKind::Serial,
         prepends_bos: true,
@@ -166,5 +167,6 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         blocks,
         ln_final,
         unembed,
-    })
+    }
+    .into())
 }

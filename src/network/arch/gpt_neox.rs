@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::network::config::{RawDims, check_epsilon, check_rotary_dims};
 use crate::network::dims::Dims;
-use crate::network::network::Network;
+use crate::network::network::{Decoder, Network};
 use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
@@ -101,6 +101,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                 output: of_layer.linear("attention.dense", [m, m], config.attention_bias)?,
                 scoring: ScoreSpec { rotary: Some(rotary.clone()), ..ScoreSpec::plain(d_head) },
             },
+            cross: None,
             mlp: Some((
                 of_layer.layer_norm("post_attention_layernorm", m, eps)?,
                 Mlp {
@@ -117,7 +118,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let unembed = unembedding(weights, name, &w_e, config.tie_word_embeddings)?;
     let ln_final = all.layer_norm("final_layer_norm", m, eps)?;
     let block_kind = if config.use_parallel_residual { BlockKind::Parallel } else { BlockKind::Serial };
-    Ok(Network { dims, block_kind, prepends_bos: false, w_e, w_pos: None, blocks, ln_final, unembed })
+    Ok(Decoder { dims, block_kind, prepends_bos: false, w_e, w_pos: None, blocks, ln_final, unembed }.into())
 }
 
 /// The file has each head's query, key and value together; here all queries come first, then all keys and values.

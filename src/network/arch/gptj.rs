@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::network::config::{RawDims, check_epsilon, check_rotary_dims};
 use crate::network::dims::Dims;
-use crate::network::network::Network;
+use crate::network::network::{Decoder, Network};
 use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
@@ -98,6 +98,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                 output: attn.linear("out_proj", [m, m], false)?,
                 scoring: ScoreSpec { rotary: Some(rotary.clone()), ..ScoreSpec::plain(d_head) },
             },
+            cross: None,
             // The MLP's norm is attention's, under a name of its own, as in TransformerLens.
             mlp: Some((norm, mlp)),
         });
@@ -107,7 +108,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         unembed.bias = Some(weights.get("lm_head.bias", &[v])?);
     }
     let ln_final = all.layer_norm("ln_f", m, eps)?;
-    Ok(Network {
+    Ok(Decoder {
         dims,
         block_kind: BlockKind::Parallel,
         prepends_bos: true,
@@ -116,5 +117,6 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         blocks,
         ln_final,
         unembed,
-    })
+    }
+    .into())
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::network::config::{RawDims, check_epsilon, check_rotary_dims, reject_if};
 use crate::network::dims::Dims;
-use crate::network::network::Network;
+use crate::network::network::{Decoder, Network};
 use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
@@ -135,6 +135,7 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
                     ..ScoreSpec::plain(d_head)
                 },
             },
+            cross: None,
             mlp: Some((
                 of_layer.rms_norm("post_attention_layernorm", m, eps)?,
                 Mlp {
@@ -149,7 +150,7 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
     let ln_final = all.rms_norm("norm", m, eps)?;
     let prepends_bos = variant.prepends_bos;
-    Ok(Network {
+    Ok(Decoder {
         dims,
         block_kind: BlockKind::Serial,
         prepends_bos,
@@ -158,5 +159,6 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
         blocks,
         ln_final,
         unembed,
-    })
+    }
+    .into())
 }

@@ -8,13 +8,21 @@ use crate::network::cpu::rows::{by_rows, last, rows_a_task, values};
 use crate::network::cpu::sum::{exp, sum};
 use crate::progress::is_stopping;
 
-/// Softmax over the last axis; a key at -inf gets exactly 0.
+/// Softmax over the last axis; a key at -inf gets exactly 0, even where all are.
 pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() {
         return Ok(x.contiguous()?.apply_op1(Softmax)?);
     }
-    let exp = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
-    Ok(exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?)
+    softmax_on_device(x)
+}
+
+fn softmax_on_device(x: &Tensor) -> Result<Tensor> {
+    // Of a row of -inf only the largest is made finite, and the sum 1.
+    let largest = x.max_keepdim(D::Minus1)?.detach().maximum(f32::MIN)?;
+    let exp = x.broadcast_sub(&largest)?.exp()?;
+    let sum = exp.sum_keepdim(D::Minus1)?;
+    let is_zero = sum.detach().eq(0f32)?.to_dtype(sum.dtype())?;
+    Ok(exp.broadcast_div(&(sum + is_zero)?)?)
 }
 
 /// The logarithm of the sum of the exponentials of the last axis, which stays with length 1.
@@ -46,13 +54,7 @@ impl CustomOp1 for Softmax {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let width = last(layout);
-        by_rows(layout, width, values(storage, layout)?, |row| {
-            // What lies ahead of a query is masked, and is 0.
-            let seen = row.iter().rposition(|&x| x != f32::NEG_INFINITY).map_or(row.len(), |last| last + 1);
-            let (seen, masked) = row.split_at_mut(seen);
-            softmax_of(seen);
-            masked.fill(0.0);
-        })
+        by_rows(layout, width, values(storage, layout)?, softmax_of_masked)
     }
 
     /// Backward passes look here, once a layer, whether to stop.
@@ -64,7 +66,16 @@ impl CustomOp1 for Softmax {
     }
 }
 
-/// Softmax of one row, in place.
+/// Softmax of one row, in place, of which some may be -inf, or all.
+pub(crate) fn softmax_of_masked(x: &mut [f32]) {
+    // What lies ahead of a query is masked, and is 0.
+    let seen = x.iter().rposition(|&x| x != f32::NEG_INFINITY).map_or(0, |last| last + 1);
+    let (seen, masked) = x.split_at_mut(seen);
+    softmax_of(seen);
+    masked.fill(0.0);
+}
+
+/// Softmax of one row, in place, of which some are more than -inf.
 pub(crate) fn softmax_of(x: &mut [f32]) {
     let largest = largest(x);
     x.iter_mut().for_each(|x| *x = exp(*x - largest));
@@ -191,5 +202,35 @@ impl CustomOp1 for CrossEntropySlope {
             out[next as usize] -= gradient;
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    /// Ordinary rows as ever, and zeros with gradients of zero for a row of which nothing is seen.
+    #[test]
+    fn what_is_not_seen_gets_nothing() -> Result<()> {
+        const MASKED: f32 = f32::NEG_INFINITY;
+        let rows = [[MASKED, 1.0, 2.0, MASKED], [MASKED; 4], [-200.0, -201.0, MASKED, -200.5]];
+        let weights = Tensor::new(&[[1f32, -2.0, 3.0, 0.5]], &Device::Cpu)?;
+        let x = Var::from_tensor(&Tensor::new(&rows, &Device::Cpu)?)?;
+        for softmax in [softmax, softmax_on_device] {
+            let p = softmax(&x)?;
+            let gradients = p.broadcast_mul(&weights)?.sum_all()?.backward()?;
+            let gradients = gradients.get(x.as_tensor()).map(Tensor::to_vec2::<f32>).transpose()?.unwrap();
+            for ((x, p), gradients) in rows.iter().zip(p.to_vec2::<f32>()?).zip(gradients) {
+                let total: f64 = x.iter().map(|&x| f64::from(x).exp()).sum();
+                for ((&x, p), gradient) in x.iter().zip(p).zip(gradients) {
+                    let then = if x == MASKED { 0.0 } else { f64::from(x).exp() / total };
+                    assert!((f64::from(p) - then).abs() < 1e-6, "{p}, not {then}");
+                    assert!(if x == MASKED { p == 0.0 && gradient == 0.0 } else { gradient.is_finite() });
+                }
+            }
+        }
+        Ok(())
     }
 }

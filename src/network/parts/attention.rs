@@ -6,15 +6,16 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::error::Result;
-use crate::hook::Site;
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::{Attn, Site};
 use crate::network::cpu::attend;
-use crate::network::cpu::attend::MaskSpec;
+use crate::network::cpu::attend::{Mask, Visibility};
 use crate::network::cpu::{can_fuse, softmax};
-use crate::network::parts::layer::LayerCtx;
+use crate::network::parts::layer::{Keys, LayerCtx};
 use crate::network::parts::linear::Linear;
-use crate::network::parts::norm::Norm;
+use crate::network::parts::norm::{Norm, NormOf};
 use crate::network::parts::rotary::Rotary;
+use crate::network::spec::Sees;
 
 /// The attention of a block.
 #[derive(Clone, Debug)]
@@ -59,20 +60,23 @@ impl ScoreSpec {
         }
     }
 
+    /// Which keys a query sees.
+    pub(crate) fn visibility(&self) -> Visibility {
+        Visibility::Causal { window: self.window.unwrap_or(usize::MAX) }
+    }
+
     /// 0 where a query may look, -inf where the key lies ahead of it or too far back `[query, key]`. The last of `seen`
     /// keys is that of the last of `len` queries. Nothing where all queries may look everywhere.
     pub(crate) fn mask(&self, len: usize, seen: usize, device: &Device) -> Result<Option<Tensor>> {
-        let window = self.window.unwrap_or(usize::MAX);
-        if len == 1 && seen <= window {
-            return Ok(None);
-        }
-        let offset = seen - len;
-        let allowed = |query: usize, key: usize| key <= query + offset && query + offset - key < window;
-        let mask = (0..len).flat_map(|query| {
-            (0..seen).map(move |key| if allowed(query, key) { 0f32 } else { f32::NEG_INFINITY })
-        });
-        Ok(Some(Tensor::from_iter(mask, device)?.reshape((len, seen))?))
+        self.visibility().to_tensor(len, seen, device)
     }
+}
+
+fn no_source(layer: &LayerCtx) -> Error {
+    Error::new(
+        ErrorKind::Config,
+        format!("layer {} of the {} has nothing to attend to", layer.index, layer.stack),
+    )
 }
 
 /// Queries, keys or values.
@@ -84,13 +88,35 @@ pub(crate) enum Projection {
 }
 
 impl Attention {
-    /// What attention adds to the residual stream `pre`, which it reads through a norm.
-    pub(crate) fn forward(&self, ln1: &Norm, pre: &Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
-        let inputs = self.split_inputs(pre, layer)?; // three of (B, T, H or K, M), where changed
-        let shown = (Site::Ln1Scale, Site::Ln1Normalized, Some(layer.index));
-        let normalized = ln1.forward(pre.clone(), shown, layer.tap)?; // (B, T, M)
-        let [q, k, v] = self.project(&normalized)?; // (B, T, H, D), (B, T, K, D) twice
-        let [q, k, v] = self.project_split(ln1, inputs, [q, k, v])?;
+    /// What attention adds to the residual stream `pre`, which it reads through a norm if there is one before it. Cross-attention
+    /// has keys and values of what another stack left.
+    pub(crate) fn forward(
+        &self,
+        before: Option<&Norm>,
+        pre: &Tensor,
+        layer: &mut LayerCtx,
+    ) -> Result<Tensor> {
+        let source = match layer.attn {
+            Attn::Own => None,
+            Attn::Cross => Some(layer.source.ok_or_else(|| no_source(layer))?),
+        };
+        let read = source.map_or(pre, |source| source.stream);
+        let inputs = self.split_inputs([pre, read, read], layer)?; // three of (B, T, H or K, M), where changed
+        let normalized = match before {
+            Some(before) => {
+                let of = if source.is_some() { NormOf::Cross } else { NormOf::Attention };
+                let shown = of.sites().map(|site| layer.hook(site));
+                before.forward(pre.clone(), shown, layer.tap)? // (B, T, M)
+            }
+            None => pre.clone(),
+        };
+        let [q, k, v] = match source {
+            None => self.project(&normalized)?, // (B, T, H, D), (B, T, K, D) twice
+            Some(source) => self.project_across(&normalized, source.stream)?, // (B, T, H, D), (B, S, K, D) twice
+        };
+        // What another stack left was normed there.
+        let of_keys = before.filter(|_| source.is_none());
+        let [q, k, v] = self.project_split([before, of_keys, of_keys], inputs, [q, k, v])?;
         let q = layer.at(Site::Q, q)?;
         let k = layer.at(Site::K, k)?;
         let v = layer.at(Site::V, v)?;
@@ -100,8 +126,12 @@ impl Attention {
             q = layer.at(Site::RotQ, rotary.rotate(&q, start)?)?; // (B, T, H, D)
             k = layer.at(Site::RotK, rotary.rotate(&k, start)?)?; // (B, T, K, D)
         }
-        let (k, v) = layer.with_past(k, v)?; // (B, S, K, D)
-        let z = self.attend(&q, &k, &v, layer)?; // (B, T, H, D)
+        let (k, v) = match source {
+            None => layer.with_past(k, v)?, // (B, S, K, D)
+            Some(_) => (k, v),
+        };
+        let keys = source.map_or(layer.own, |source| source.keys);
+        let z = self.attend(&q, &k, &v, keys, layer)?; // (B, T, H, D)
         let z = layer.at(Site::Z, z)?; // (B, T, H, D)
         if layer.wants(Site::Result) {
             let result = self.result(&z)?; // (B, T, H, M)
@@ -115,17 +145,17 @@ impl Attention {
 
     /// Keys and values `[batch, position, head, d_head]`, as [`forward`](Attention::forward) leaves them behind, of positions
     /// from `start` on whose attention nobody reads.
-    pub(crate) fn keys_and_values(&self, ln1: &Norm, pre: Tensor, start: usize) -> Result<(Tensor, Tensor)> {
-        let (batch, len, _) = pre.dims3()?;
-        let (_, heads) = self.head_range(Projection::K);
-        let d_head = self.qkv.weight.dim(1)? / (self.n_heads + 2 * heads);
-        let (first, width) = (self.n_heads * d_head, heads * d_head);
-        let both = Linear {
-            weight: self.qkv.weight.narrow(1, first, 2 * width)?, // (M, 2KD)
-            bias: self.qkv.bias.as_ref().map(|bias| bias.narrow(0, first, 2 * width)).transpose()?, // (2KD)
+    pub(crate) fn keys_and_values(
+        &self,
+        before: Option<&Norm>,
+        pre: Tensor,
+        start: usize,
+    ) -> Result<(Tensor, Tensor)> {
+        let pre = match before {
+            Some(before) => before.forward_untapped(pre)?,
+            None => pre,
         };
-        let both = both.forward(&ln1.forward_untapped(pre)?)?.reshape((batch, len, 2 * heads, d_head))?; // (B, T, 2K, D)
-        let (k, v) = (both.narrow(2, 0, heads)?, both.narrow(2, heads, heads)?); // (B, T, K, D)
+        let [k, v] = self.project_keys_and_values(&pre)?; // (B, T, K, D)
         let k = match &self.scoring.norms {
             Some((_, of_k)) => of_k.forward_untapped(k)?,
             None => k,
@@ -136,17 +166,44 @@ impl Attention {
         })
     }
 
+    /// Keys and values `[batch, position, head, d_head]` of what is read.
+    fn project_keys_and_values(&self, x: &Tensor) -> Result<[Tensor; 2]> {
+        let (batch, len, _) = x.dims3()?;
+        let (first, heads) = self.head_range(Projection::K);
+        let both = self.some_heads(first, 2 * heads)?.forward(x)?; // (B, S, 2KD)
+        let both = both.reshape((batch, len, 2 * heads, ()))?; // (B, S, 2K, D)
+        Ok([both.narrow(2, 0, heads)?, both.narrow(2, heads, heads)?]) // (B, S, K, D)
+    }
+
+    /// The linear map to some of the heads of queries, keys and values.
+    fn some_heads(&self, first: usize, heads: usize) -> Result<Linear> {
+        let d_head = self.qkv.weight.dim(1)? / (self.n_heads + 2 * self.n_key_value_heads);
+        let (first, width) = (first * d_head, heads * d_head);
+        Ok(Linear {
+            weight: self.qkv.weight.narrow(1, first, width)?,
+            bias: self.qkv.bias.as_ref().map(|bias| bias.narrow(0, first, width)).transpose()?,
+        })
+    }
+
+    /// Queries of one stream, keys and values of another.
+    fn project_across(&self, x: &Tensor, source: &Tensor) -> Result<[Tensor; 3]> {
+        let (batch, len, _) = x.dims3()?;
+        let q = self.some_heads(0, self.n_heads)?.forward(x)?; // (B, T, HD)
+        let [k, v] = self.project_keys_and_values(source)?; // (B, S, K, D)
+        Ok([q.reshape((batch, len, self.n_heads, ()))?, k, v]) // (B, T, H, D)
+    }
+
     /// What the tap made of each head's own copy of the residual stream; nothing where it changed nothing,
     /// so that reading these copies costs a view.
-    fn split_inputs(&self, pre: &Tensor, layer: &mut LayerCtx) -> Result<[Option<Tensor>; 3]> {
+    fn split_inputs(&self, read: [&Tensor; 3], layer: &mut LayerCtx) -> Result<[Option<Tensor>; 3]> {
         let mut changed = [None, None, None];
         let sites =
             [(Site::QInput, Projection::Q), (Site::KInput, Projection::K), (Site::VInput, Projection::V)];
-        for (slot, (site, part)) in changed.iter_mut().zip(sites) {
+        for ((slot, read), (site, part)) in changed.iter_mut().zip(read).zip(sites) {
             if layer.wants(site) {
-                let (batch, len, width) = pre.dims3()?;
+                let (batch, len, width) = read.dims3()?;
                 let (_, heads) = self.head_range(part);
-                let copies = pre.unsqueeze(2)?.broadcast_as((batch, len, heads, width))?;
+                let copies = read.unsqueeze(2)?.broadcast_as((batch, len, heads, width))?;
                 let given = layer.at(site, copies.clone())?; // (B, T, H or K, M)
                 *slot = (given.id() != copies.id()).then_some(given);
             }
@@ -168,16 +225,19 @@ impl Attention {
 
     fn project_split(
         &self,
-        ln1: &Norm,
+        before: [Option<&Norm>; 3],
         inputs: [Option<Tensor>; 3],
         shared: [Tensor; 3],
     ) -> Result<[Tensor; 3]> {
         let mut projected = shared;
-        for ((slot, input), part) in
-            projected.iter_mut().zip(inputs).zip([Projection::Q, Projection::K, Projection::V])
-        {
+        let parts = [Projection::Q, Projection::K, Projection::V];
+        for (((slot, input), before), part) in projected.iter_mut().zip(inputs).zip(before).zip(parts) {
             if let Some(input) = input {
-                *slot = self.project_per_head(part, &ln1.forward_untapped(input)?)?; // (B, T, H, D)
+                let read = match before {
+                    Some(before) => before.forward_untapped(input)?,
+                    None => input,
+                };
+                *slot = self.project_per_head(part, &read)?; // (B, T, H, D)
             }
         }
         Ok(projected)
@@ -193,13 +253,17 @@ impl Attention {
     }
 
     /// The values as queries and keys mix them, by way of scores and pattern where somebody asks for these.
-    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
-        if !can_fuse([q, k, v]) {
-            let scores = layer.at(Site::AttnScores, self.scores(q, k)?)?; // (B, H, T, S)
+    fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, keys: Keys, layer: &mut LayerCtx) -> Result<Tensor> {
+        let visibility = match keys.sees {
+            Sees::Earlier => self.scoring.visibility(),
+            Sees::All => Visibility::Full,
+        };
+        let mask = Mask { scale: self.scoring.scale, visibility, present: keys.present, bias: keys.bias };
+        if !can_fuse([q, k, v].into_iter().chain(mask.bias)) {
+            let scores = layer.at(Site::AttnScores, self.scores(q, k, mask)?)?; // (B, H, T, S)
             let pattern = layer.at(Site::Pattern, softmax(&scores)?)?; // (B, H, T, S)
             return self.apply_pattern(&pattern, v); // (B, T, H, D)
         }
-        let mask = MaskSpec { scale: self.scoring.scale, window: self.scoring.window.unwrap_or(usize::MAX) };
         let (pattern, masked) = match (layer.wants(Site::AttnScores), layer.wants(Site::Pattern)) {
             (false, false) => return attend::attend(q, k, v, mask), // (B, T, H, D)
             (false, true) => (attend::pattern(q, k, mask)?, true),  // (B, H, T, S)
@@ -210,20 +274,24 @@ impl Attention {
             }
         };
         let given = layer.at(Site::Pattern, pattern.clone())?; // (B, H, T, S)
+        // A gradient may begin here.
+        if !can_fuse([&given]) {
+            return self.apply_pattern(&given, v); // (B, T, H, D)
+        }
         // Somebody may have put attention where there was none.
         let mask = (masked && given.id() == pattern.id()).then_some(mask);
         attend::apply_pattern(&given, v, mask) // (B, T, H, D)
     }
 
-    fn scores(&self, q: &Tensor, k: &Tensor) -> Result<Tensor> {
-        let q = (q.transpose(1, 2)?.contiguous()? * self.scoring.scale)?; // (B, H, T, D)
+    fn scores(&self, q: &Tensor, k: &Tensor, mask: Mask) -> Result<Tensor> {
+        let q = (q.transpose(1, 2)?.contiguous()? * mask.scale)?; // (B, H, T, D)
         let k = k.permute((0, 2, 3, 1))?.contiguous()?; // (B, K, D, S)
         let (batch, heads, len, width) = q.dims4()?;
         let seen = k.dim(3)?;
         // The queries of heads that share a key stand one after another, as if they were more positions.
         let q = q.reshape((batch, self.n_key_value_heads, (), width))?; // (B, K, HT/K, D)
         let scores = q.matmul(&k)?.reshape((batch, heads, len, seen))?; // (B, H, T, S)
-        Ok(match self.scoring.mask(len, seen, scores.device())? {
+        Ok(match mask.to_tensor([batch, heads, len, seen], scores.device())? {
             Some(mask) => scores.broadcast_add(&mask)?, // (B, H, T, S)
             None => scores,
         })

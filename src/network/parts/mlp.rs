@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::hook::Site;
 use crate::network::cpu::{gelu, gelu_inplace};
+use crate::network::parts::layer::LayerCtx;
 use crate::network::parts::linear::Linear;
-use crate::network::tap::TapCtx;
 
 /// `W_out f(W_in x)`, or `W_out (f(W_gate x) * W_in x)` with a gate.
 #[derive(Clone, Debug)]
@@ -19,24 +19,23 @@ pub(crate) struct Mlp {
 }
 
 impl Mlp {
-    pub(crate) fn forward(&self, layer: usize, x: &Tensor, tap: &mut TapCtx) -> Result<Tensor> {
-        let l = Some(layer);
+    pub(crate) fn forward(&self, x: &Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
         let post = match &self.gate {
             None => {
                 let pre = self.input.forward(x)?; // (B, T, N)
                 match self.activation {
-                    Activation::GeluTanh if !tap.wants(Site::MlpPre, l) => gelu_inplace(pre)?, // (B, T, N)
-                    activation => activation.apply(&tap.at(Site::MlpPre, l, pre)?)?,           // (B, T, N)
+                    Activation::GeluTanh if !layer.wants(Site::MlpPre) => gelu_inplace(pre)?, // (B, T, N)
+                    activation => activation.apply(&layer.at(Site::MlpPre, pre)?)?,           // (B, T, N)
                 }
             }
             Some(gate) => {
-                let pre = tap.at(Site::MlpPre, l, gate.forward(x)?)?; // (B, T, N)
+                let pre = layer.at(Site::MlpPre, gate.forward(x)?)?; // (B, T, N)
                 let open = self.activation.apply(&pre)?; // (B, T, N)
-                let linear = tap.at(Site::MlpPreLinear, l, self.input.forward(x)?)?; // (B, T, N)
+                let linear = layer.at(Site::MlpPreLinear, self.input.forward(x)?)?; // (B, T, N)
                 (open * linear)? // (B, T, N)
             }
         };
-        let post = tap.at(Site::MlpPost, l, post)?; // (B, T, N)
+        let post = layer.at(Site::MlpPost, post)?; // (B, T, N)
         self.output.forward(&post) // (B, T, M)
     }
 }

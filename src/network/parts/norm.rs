@@ -3,7 +3,7 @@
 use candle_core::{D, Tensor};
 
 use crate::error::Result;
-use crate::hook::Site;
+use crate::hook::{Hook, Site};
 use crate::network::cpu::{can_fuse, gain_and_bias, norm_scale, normalize};
 use crate::network::spec::NormKind;
 use crate::network::tap::TapCtx;
@@ -17,8 +17,32 @@ pub(crate) struct Norm {
     pub(crate) bias: Option<Tensor>, // (M)
 }
 
-/// Where a norm shows its scale, and what it makes before gain and bias; in which layer.
-pub(crate) type NormHooks = (Site, Site, Option<usize>);
+/// Whose norm it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NormOf {
+    /// ln1
+    Attention,
+    /// ln2
+    Cross,
+    /// ln2
+    Mlp,
+    /// ln3
+    MlpAfterCross,
+}
+
+impl NormOf {
+    /// Where it shows its scale, and what it makes before gain and bias.
+    pub(crate) fn sites(self) -> [Site; 2] {
+        match self {
+            NormOf::Attention => [Site::Ln1Scale, Site::Ln1Normalized],
+            NormOf::Cross | NormOf::Mlp => [Site::Ln2Scale, Site::Ln2Normalized],
+            NormOf::MlpAfterCross => [Site::Ln3Scale, Site::Ln3Normalized],
+        }
+    }
+}
+
+/// Where a norm shows its scale, and what it makes before gain and bias.
+pub(crate) type NormHooks = [Hook; 2];
 
 impl Norm {
     pub(crate) fn layer(eps: f64, gain: Tensor, bias: Tensor) -> Norm {
@@ -36,30 +60,35 @@ impl Norm {
 
     /// Normalises the last axis, showing at the given sites the scale, and the outcome before gain and bias.
     pub(crate) fn forward(&self, x: Tensor, shown: NormHooks, tap: &mut TapCtx) -> Result<Tensor> {
-        let (scale_site, site, layer) = shown;
+        let [scale_hook, hook] = shown;
         if self.kind == NormKind::None {
             return Ok(x);
         }
         if self.can_fuse(&x) {
             let (centres, gain, bias) =
                 (self.kind == NormKind::Layer, self.gain.as_ref(), self.bias.as_ref());
-            let changed = if tap.wants(scale_site, layer) {
+            let changed = if tap.wants(scale_hook) {
                 let scale = norm_scale(&x, centres, self.eps)?; // (B, T, 1)
-                let given = tap.at(scale_site, layer, scale.clone())?; // (B, T, 1)
+                let given = tap.at(scale_hook, scale.clone())?; // (B, T, 1)
                 (given.id() != scale.id()).then_some(given)
             } else {
                 None
             };
             let normalized = match changed {
-                None if !tap.wants(site, layer) => return normalize(&x, centres, self.eps, gain, bias),
+                None if !tap.wants(hook) => return normalize(&x, centres, self.eps, gain, bias),
                 None => normalize(&x, centres, self.eps, None, None)?, // (B, T, M)
                 Some(scale) => self.centred(&x)?.broadcast_div(&scale)?, // (B, T, M)
             };
-            return gain_and_bias(&tap.at(site, layer, normalized)?, gain, bias); // (B, T, M)
+            let given = tap.at(hook, normalized)?; // (B, T, M)
+            // A gradient may begin here.
+            return match can_fuse([&given]) {
+                true => gain_and_bias(&given, gain, bias), // (B, T, M)
+                false => self.gain_and_bias(given),        // (B, T, M)
+            };
         }
         let Some((x, scale)) = self.stats(&x)? else { return Ok(x) };
-        let scale = tap.at(scale_site, layer, scale)?; // (B, T, 1)
-        let normalized = tap.at(site, layer, x.broadcast_div(&scale)?)?; // (B, T, M)
+        let scale = tap.at(scale_hook, scale)?; // (B, T, 1)
+        let normalized = tap.at(hook, x.broadcast_div(&scale)?)?; // (B, T, M)
         self.gain_and_bias(normalized)
     }
 

@@ -1,0 +1,155 @@
+//! The forward pass written out, number by number in f64: what toys are held to.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::network::network::{Network, ReadoutLayer, StackNetwork};
+use crate::network::parts::attention::Attention;
+use crate::network::parts::block::{Block, BlockKind};
+use crate::network::parts::linear::Linear;
+use crate::network::parts::norm::Norm;
+use crate::network::spec::Sees;
+
+/// Rows, one for each position.
+pub(super) type Rows = Vec<Vec<f64>>;
+
+fn rows(tensor: &Tensor) -> Result<Rows> {
+    let rows = tensor.to_vec2::<f32>()?;
+    Ok(rows.into_iter().map(|row| row.into_iter().map(f64::from).collect()).collect())
+}
+
+fn row(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
+}
+
+fn linear(x: &Rows, map: &Linear) -> Result<Rows> {
+    let (w, b) = (rows(&map.weight)?, row(&map.bias_or_zeros()?)?);
+    let out = |x: &Vec<f64>| {
+        (0..b.len()).map(|j| b[j] + (0..x.len()).map(|i| x[i] * w[i][j]).sum::<f64>()).collect()
+    };
+    Ok(x.iter().map(out).collect())
+}
+
+fn norm(x: &Rows, norm: &Norm) -> Result<Rows> {
+    let (Some(gain), Some(bias)) = (&norm.gain, &norm.bias) else { return Ok(x.clone()) };
+    let (gain, bias) = (row(gain)?, row(bias)?);
+    let out = |x: &Vec<f64>| {
+        let n = x.len() as f64;
+        let mean = x.iter().sum::<f64>() / n;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+        (0..x.len()).map(|i| (x[i] - mean) / (variance + norm.eps).sqrt() * gain[i] + bias[i]).collect()
+    };
+    Ok(x.iter().map(out).collect())
+}
+
+fn plus(a: &Rows, b: &Rows) -> Rows {
+    a.iter().zip(b).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect()).collect()
+}
+
+/// Queries of one stream on keys and values of another; `sees` says by their places which query sees which key. What it adds,
+/// and the pattern of each head.
+fn attend(
+    attn: &Attention,
+    x: &Rows,
+    source: &Rows,
+    sees: impl Fn(usize, usize) -> bool,
+) -> Result<(Rows, Vec<Rows>)> {
+    let (heads, shared) = (attn.n_heads, attn.n_key_value_heads);
+    let of_x = linear(x, &attn.qkv)?;
+    let of_source = linear(source, &attn.qkv)?;
+    let d = of_x[0].len() / (heads + 2 * shared);
+    let mut mixed = vec![vec![0.0; heads * d]; x.len()];
+    let mut patterns = Vec::new();
+    for h in 0..heads {
+        let (k_at, v_at) = ((heads + h * shared / heads) * d, (heads + shared + h * shared / heads) * d);
+        let mut pattern = Vec::new();
+        for (t, query) in of_x.iter().enumerate() {
+            let score = |key: &Vec<f64>| {
+                (0..d).map(|i| query[h * d + i] * key[k_at + i]).sum::<f64>() / (d as f64).sqrt()
+            };
+            let exps: Vec<f64> = of_source
+                .iter()
+                .enumerate()
+                .map(|(s, key)| if sees(t, s) { score(key).exp() } else { 0.0 })
+                .collect();
+            let total: f64 = exps.iter().sum();
+            for (s, exp) in exps.iter().enumerate() {
+                (0..d).for_each(|i| mixed[t][h * d + i] += exp / total * of_source[s][v_at + i]);
+            }
+            pattern.push(exps.iter().map(|exp| exp / total).collect());
+        }
+        patterns.push(pattern);
+    }
+    Ok((linear(&mixed, &attn.output)?, patterns))
+}
+
+fn mlp(block: &Block, x: &Rows) -> Result<Rows> {
+    let (_, mlp) = block.mlp.as_ref().expect("toys have MLPs");
+    let pre = linear(x, &mlp.input)?;
+    let post = pre.iter().map(|row| row.iter().map(|x| x.max(0.0)).collect()).collect();
+    linear(&post, &mlp.output)
+}
+
+/// What a stack makes of ids: the stream behind its last norm, and the patterns of its own and of its cross-attention, layer by
+/// layer.
+pub(super) struct Outcome {
+    pub(super) stream: Rows,
+    pub(super) own: Vec<Vec<Rows>>,
+    pub(super) cross: Vec<Vec<Rows>>,
+}
+
+fn stack(stack: &StackNetwork, ids: &[u32], source: Option<&Rows>) -> Result<Outcome> {
+    let (w_e, w_pos) = (rows(&stack.w_e)?, rows(stack.w_pos.as_ref().expect("toys embed positions"))?);
+    let embedded: Rows = ids.iter().map(|id| w_e[*id as usize].clone()).collect();
+    let mut x = plus(&embedded, &w_pos[..ids.len()].to_vec());
+    let (mut own, mut across) = (Vec::new(), Vec::new());
+    let sees = |t: usize, s: usize| stack.sees == Sees::All || s <= t;
+    for block in &stack.blocks {
+        let (last, _) = block.mlp.as_ref().expect("toys have MLPs");
+        match stack.block_kind {
+            BlockKind::Serial => {
+                let read = norm(&x, &block.ln1)?;
+                let (out, pattern) = attend(&block.attn, &read, &read, sees)?;
+                x = plus(&x, &out);
+                own.push(pattern);
+                if let (Some((before, cross)), Some(source)) = (&block.cross, source) {
+                    let (out, pattern) = attend(cross, &norm(&x, before)?, source, |_, _| true)?;
+                    x = plus(&x, &out);
+                    across.push(pattern);
+                }
+                x = plus(&x, &mlp(block, &norm(&x, last)?)?);
+            }
+            BlockKind::PostNorm => {
+                let (out, pattern) = attend(&block.attn, &x, &x, sees)?;
+                x = norm(&plus(&x, &out), &block.ln1)?;
+                own.push(pattern);
+                if let (Some((after, cross)), Some(source)) = (&block.cross, source) {
+                    let (out, pattern) = attend(cross, &x, source, |_, _| true)?;
+                    x = norm(&plus(&x, &out), after)?;
+                    across.push(pattern);
+                }
+                x = norm(&plus(&x, &mlp(block, &x)?), last)?;
+            }
+            BlockKind::Parallel | BlockKind::AttentionOnly => unreachable!("no toy is so built"),
+        }
+    }
+    Ok(Outcome { stream: norm(&x, &stack.ln_final)?, own, cross: across })
+}
+
+/// What each stack makes of its ids, and the logits.
+pub(super) fn forward(network: &Network, ids: &[&[u32]]) -> Result<(Vec<Outcome>, Rows)> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for (own, ids) in network.stacks.iter().zip(ids) {
+        let source = own.crosses.map(|source| {
+            let at = network.stacks.iter().position(|own| own.stack == source).expect("a source");
+            outcomes[at].stream.clone()
+        });
+        outcomes.push(stack(own, ids, source.as_ref())?);
+    }
+    let last = &outcomes[outcomes.len() - 1].stream;
+    let logits = match &network.readout {
+        ReadoutLayer::Vocabulary { unembed, .. } => linear(last, unembed)?,
+        ReadoutLayer::Nothing => Rows::new(),
+    };
+    Ok((outcomes, logits))
+}

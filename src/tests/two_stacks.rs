@@ -1,0 +1,361 @@
+//! A causal stack that attends to one that sees all: run, read, edited, swept, saved and drawn.
+
+use candle_core::Tensor;
+
+use crate::analysis::{Metric, ablation_effects, activation_patching, attribution_patching};
+use crate::error::{Error, Result};
+use crate::hook::{Hook, Site, Stack, head};
+use crate::model::edit::{Ablation, AttentionEdge, mlp};
+use crate::model::input::Input;
+use crate::model::model::Model;
+use crate::model::run::Run;
+use crate::model::run_options::RunOptions;
+use crate::named::NamedTensor;
+use crate::network::record::Record;
+use crate::tests::naive::{Rows, forward};
+use crate::tests::toys;
+use crate::view::Visualize;
+
+const SOURCES: [&[u32]; 3] = [&[3, 1, 4, 1, 5], &[9, 2, 6], &[5, 3, 5, 8]];
+const TARGETS: [&[u32]; 3] = [&[2, 7, 1, 8], &[2, 8, 1, 8, 2, 8], &[4, 5]];
+
+fn translators() -> Result<[Model; 2]> {
+    Ok([toys::translator()?, toys::post_norm_translator()?])
+}
+
+fn inputs() -> Input {
+    let all = |ids: [&[u32]; 3]| ids.iter().map(|ids| ids.to_vec()).collect::<Vec<_>>();
+    Input::pair(all(SOURCES), all(TARGETS))
+}
+
+fn one() -> Input {
+    Input::pair(SOURCES[0].to_vec(), TARGETS[0].to_vec())
+}
+
+/// The furthest that numbers lie from those that were written out.
+fn apart(tensor: &NamedTensor, rows: &[Rows]) -> Result<f64> {
+    let values = tensor.to_vec()?;
+    let expected: Vec<f64> = rows.iter().flatten().flatten().copied().collect();
+    assert_eq!(values.len(), expected.len(), "{tensor:?}");
+    Ok(values.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max))
+}
+
+/// Padded batches and single inputs, with whatever is kept, give what the pass that is written out gives.
+#[test]
+fn runs_are_the_forward_pass() -> Result<()> {
+    for model in translators()? {
+        let every =
+            [RunOptions::new(), RunOptions::all(), RunOptions::only([Site::Pattern, Site::UnembedOut])];
+        for options in every {
+            let batch = model.run_with_options(inputs(), &options)?;
+            for (index, (source, target)) in SOURCES.iter().zip(TARGETS).enumerate() {
+                let alone =
+                    model.run_with_options(Input::pair(source.to_vec(), target.to_vec()), &options)?;
+                let (outcomes, logits) = forward(&model.network, &[*source, target])?;
+                for run in [batch.item(index)?, alone] {
+                    // Sums of a few dozen products in f32.
+                    assert!(apart(&run.get(Site::UnembedOut)?, std::slice::from_ref(&logits))? < 2e-5);
+                    for (layer, patterns) in outcomes[0].own.iter().enumerate() {
+                        let hook = Site::Pattern.at(layer).of(Stack::Encoder);
+                        assert!(apart(&run.get(hook)?, patterns)? < 1e-5, "{hook}");
+                    }
+                    for layer in 0..3 {
+                        let hook = Site::Pattern.at(layer).of(Stack::Decoder);
+                        assert!(apart(&run.get(hook)?, &outcomes[1].own[layer])? < 1e-5, "{hook}");
+                        let hook = hook.cross();
+                        let pattern = run.get(hook)?;
+                        assert_eq!(pattern.shape(), [4, target.len(), source.len()]);
+                        assert!(apart(&pattern, &outcomes[1].cross[layer])? < 1e-5, "{hook}");
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is listed is what a run meets, in that order and with the axes that are said.
+#[test]
+fn every_hook_is_listed_and_met() -> Result<()> {
+    for model in translators()?.into_iter().chain([toys::encoder()?, toys::tower()?]) {
+        let is_pair = model.spec().stacks().len() == 2;
+        let input = if is_pair { one() } else { SOURCES[0].into() };
+        let run = model.run_with_options(input, &RunOptions::all())?;
+        assert_eq!(run.hooks(), model.hooks(), "{model:?}");
+        for hook in model.hooks() {
+            assert_eq!(hook.to_string().parse::<Hook>()?, hook);
+            let shape = run.get(hook)?.shape().to_vec();
+            let wanted: Vec<usize> = hook
+                .site()
+                .axes()
+                .iter()
+                .map(|axis| {
+                    let tokens = run.tokens_of(model.spec().stack_of_axis(hook, *axis)?.stack)?[0].len();
+                    Ok(model.spec().stack_of(hook)?.dims.axis_len(*axis, tokens, tokens))
+                })
+                .collect::<Result<_>>()?;
+            assert_eq!(shape, wanted, "{hook}");
+        }
+    }
+    let names: Vec<String> = toys::translator()?.hooks().iter().map(Hook::to_string).collect();
+    for name in [
+        "encoder.hook_embed",
+        "encoder.1.attn.hook_pattern",
+        "encoder_final_ln.hook_scale",
+        "decoder.2.cross_attn.hook_pattern",
+        "decoder.2.hook_cross_attn_out",
+        "decoder.2.hook_resid_mid_cross",
+        "decoder.2.ln3.hook_normalized",
+        "unembed.hook_out",
+    ] {
+        assert!(names.iter().any(|own| own == name), "{name}");
+    }
+    Ok(())
+}
+
+/// A change at any hook is felt; one that changes nothing leaves every bit.
+#[test]
+fn every_hook_is_editable() -> Result<()> {
+    for model in translators()? {
+        let clean = model.run_with_options(one(), &RunOptions::all())?;
+        let logits = |model: &Model| -> Result<Vec<f32>> {
+            model
+                .run_with_options(one(), &RunOptions::only([Site::UnembedOut]))?
+                .get(Site::UnembedOut)?
+                .to_vec()
+        };
+        let before = logits(&model)?;
+        for hook in model.hooks() {
+            let same = model.edit(hook, "the same", |x| Ok(x.copy()?))?;
+            let largest =
+                |values: &[f32]| values.iter().zip(&before).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // Scores and patterns that are looked at are made on another path.
+            assert!(largest(&logits(&same)?) < 2e-5, "{hook}");
+            // Shifts of all positions alike are what norms and softmaxes do not feel.
+            let changed = model.edit(hook, "changed", |x| {
+                let last = x.rank() - 1;
+                let ramp = Tensor::arange(0f32, x.dim(last)? as f32, x.device())?;
+                let ramp = ((ramp * 0.3)? + 0.5)?;
+                Ok(if x.dim(last)? == 1 { (x * 1.5)? } else { x.broadcast_mul(&ramp)? })
+            })?;
+            assert!(largest(&logits(&changed)?) > 1e-4, "{hook} is not felt");
+            let patched = model.patch(hook, None, None, &clean)?;
+            assert!(largest(&logits(&patched)?) < 2e-5, "{hook} of its own run");
+        }
+    }
+    Ok(())
+}
+
+/// Ablation of each head and MLP is the same as a change of one's own, and a sweep finds what each does by itself.
+#[test]
+fn parts_are_ablated_and_swept() -> Result<()> {
+    for model in translators()? {
+        let heads: Vec<String> = model.heads().map(|head| head.to_string()).collect();
+        assert_eq!(heads[..7], ["E0H0", "E0H1", "E0H2", "E1H0", "E1H1", "E1H2", "D0H0"]);
+        assert_eq!(heads[10..15], ["D0X0", "D0X1", "D0X2", "D0X3", "D1H0"]);
+        let metric = Metric::Loss;
+        let effects = ablation_effects(&model, inputs(), Ablation::Zero, &metric)?;
+        let clean = metric.measure(&model, inputs())?;
+        assert!((clean - effects.clean()).abs() < 1e-6);
+        for head in model.heads() {
+            let alone = metric.measure(&model.ablate(head, Ablation::Zero)?, inputs())? - clean;
+            let swept = effects.heads().at(head)?;
+            assert!((alone - f64::from(swept)).abs() < 1e-5, "{head}: {alone} alone, {swept} in a sweep");
+            let index = head.head;
+            let own = model.edit(head.hook(Site::Z), "zeroed", move |z| {
+                let heads = z.dim(2)?;
+                let stays = Tensor::arange(0u32, heads as u32, z.device())?.ne(index as u32)?;
+                Ok(z.broadcast_mul(&stays.to_dtype(z.dtype())?.reshape((heads, 1))?)?)
+            })?;
+            let own = metric.measure(&own, inputs())? - clean;
+            assert!((alone - own).abs() < 1e-6, "{head}");
+        }
+        let panels: Vec<Vec<usize>> = effects.heads().panels().map(|panel| panel.shape().to_vec()).collect();
+        assert_eq!(panels, [[2, 3], [3, 4], [3, 4]]);
+        for (stack, values) in [Stack::Encoder, Stack::Decoder].into_iter().zip(effects.layers_of_stacks()) {
+            for layer in 0..values.shape()[1] {
+                let without = model.ablate(mlp(layer).of(stack), Ablation::Zero)?;
+                let alone = metric.measure(&without, inputs())? - clean;
+                assert!((alone - f64::from(values.value(&[0, layer])?)).abs() < 1e-5, "{stack} MLP {layer}");
+            }
+        }
+        assert_eq!(effects.views()?.len(), 5);
+    }
+    Ok(())
+}
+
+/// Patching finds in each stack, and across them, what one patch by itself does; where nothing but its place is changed, the
+/// gradient estimates it.
+#[test]
+fn every_stack_is_patched() -> Result<()> {
+    let metric = Metric::LogitDiff { correct: 5, incorrect: 6, position: None };
+    for model in translators()? {
+        let clean = Input::pair(vec![3u32, 1, 7, 1, 5], TARGETS[0].to_vec());
+        let from = model.run_with_options(&clean, &RunOptions::all())?;
+        let before = metric.measure(&model, one())?;
+        let all: Vec<Hook> = [Stack::Encoder, Stack::Decoder]
+            .into_iter()
+            .flat_map(|stack| {
+                [
+                    Site::Z,
+                    Site::K,
+                    Site::Pattern,
+                    Site::ResidPre,
+                    Site::Ln1Scale,
+                    Site::Ln1Normalized,
+                    Site::MlpPost,
+                ]
+                .map(|site| Hook::from(site).of(stack))
+            })
+            .chain([Site::Z, Site::K, Site::Pattern].map(|site| Hook::from(site).of(Stack::Decoder).cross()))
+            .collect();
+        for site in all {
+            let patched = activation_patching(&model, &clean, one(), site, &metric)?;
+            let estimate = attribution_patching(&model, &clean, one(), site, &metric)?;
+            assert_eq!(patched.shape(), estimate.shape(), "{site}");
+            assert_eq!(patched.axis_names(), estimate.axis_names(), "{site}");
+            let heads = site.site().head_axis().is_some();
+            for layer in 0..patched.shape()[0] {
+                for place in 0..patched.shape()[1] {
+                    let (head, position) = if heads { (Some(place), None) } else { (None, Some([place])) };
+                    let positions = position.as_ref().map(|one| one.as_slice());
+                    let alone = model.patch(site.in_layer(layer), head, positions, &from)?;
+                    let alone = metric.measure(&alone, one())?;
+                    let found = patched.value(&[layer, place])?;
+                    assert!(
+                        (alone - f64::from(found)).abs() < 2e-5,
+                        "{site} {layer} {place}: {alone}, {found}"
+                    );
+                }
+            }
+            // The targets are the same, and a decoder sees no difference before it looks across.
+            let before_cross = site.site() != Site::MlpPost;
+            let own_of_decoder =
+                site.stack() == Stack::Decoder && site.attn() == crate::hook::Attn::Own && before_cross;
+            let estimated = estimate.to_vec()?.into_iter().map(f32::abs).fold(0.0, f32::max);
+            let is_first = |place: usize| place < patched.shape()[1];
+            for (place, value) in
+                patched.to_vec()?.into_iter().enumerate().filter(|(place, _)| is_first(*place))
+            {
+                let moved = (f64::from(value) - before).abs();
+                assert!(!own_of_decoder || moved < 2e-5, "{site} {place}");
+            }
+            assert!(estimated > 1e-4, "{site}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn edges_across_stacks_are_cut() -> Result<()> {
+    let model = toys::translator()?;
+    let of = head(1, 2).of(Stack::Decoder).cross();
+    let cut = model.knock_out(&[AttentionEdge { head: of, query: 1, key: 3 }])?;
+    let pattern = cut.run_with_cache(one())?.get(of.hook(Site::Pattern))?;
+    assert_eq!(pattern.value(&[2, 1, 3])?, 0.0);
+    assert!(pattern.value(&[2, 0, 3])? > 0.0 && pattern.value(&[1, 1, 3])? > 0.0);
+    // A decoder looks ahead in its source, and not in itself.
+    assert!(
+        model.knock_out(&[AttentionEdge { head: head(1, 2).of(Stack::Decoder), query: 1, key: 3 }]).is_err()
+    );
+    assert!(
+        model.knock_out(&[AttentionEdge { head: head(1, 2).of(Stack::Encoder), query: 1, key: 3 }]).is_ok()
+    );
+    Ok(())
+}
+
+#[test]
+fn runs_are_saved_and_drawn() -> Result<()> {
+    let model = toys::translator()?;
+    let run = model.run_with_options(one(), &RunOptions::all())?;
+    let path = std::env::temp_dir().join(format!("headlight-two-stacks-{}.safetensors", std::process::id()));
+    run.save(&path)?;
+    let opened = Run::open(&path);
+    let _ = std::fs::remove_file(&path);
+    let opened = opened?;
+    assert_eq!(opened.hooks(), run.hooks());
+    for stack in [Stack::Encoder, Stack::Decoder] {
+        assert_eq!(opened.tokens_of(stack)?, run.tokens_of(stack)?);
+    }
+    for hook in run.hooks() {
+        assert_eq!(opened.get(hook)?.to_vec()?, run.get(hook)?.to_vec()?, "{hook}");
+    }
+    let cross = run.get("decoder.1.cross_attn.hook_pattern")?;
+    assert_eq!(cross.axes()[0].labels().map(|labels| labels[3].clone()).as_deref(), Some("D1X3"));
+    assert_eq!(cross.axes()[1].labels().map(<[String]>::len), Some(TARGETS[0].len()));
+    assert_eq!(cross.axes()[2].labels().map(<[String]>::len), Some(SOURCES[0].len()));
+    // Two of the encoder, and of the decoder three of its own and three across.
+    assert_eq!(run.views()?.len(), 8);
+    Ok(())
+}
+
+/// Weights by name, stack by stack.
+#[test]
+fn weights_have_names() -> Result<()> {
+    let model = toys::translator()?;
+    assert_eq!(model.weight("decoder.1.cross_attn.W_Q")?.shape(), [4, 12, 3]);
+    assert_eq!(model.weight("decoder.1.cross_attn.W_K")?.shape(), [4, 12, 3]);
+    assert_eq!(model.weight("decoder.1.cross_attn._W_K")?.shape(), [2, 12, 3]);
+    assert_eq!(model.weight("encoder.W_Q")?.shape(), [2, 3, 12, 4]);
+    assert_eq!(model.weight("encoder.embed.W_E")?.shape(), [17, 12]);
+    assert_eq!(model.weight("W_U")?.shape(), [12, 19]);
+    for (name, tensor) in model.network.weights()? {
+        assert_eq!(model.weight(&name)?.shape(), tensor.dims(), "{name}");
+    }
+    assert!(model.weight("encoder.9.attn.W_Q").is_err());
+    Ok(())
+}
+
+/// A run from the middle is the run from the beginning; so is one whose source is known.
+#[test]
+fn runs_resume_in_either_stack() -> Result<()> {
+    use crate::network::start::Start;
+    for model in translators()? {
+        let pieces = model.pieces(&inputs())?;
+        let mut whole = Record::new(model.hooks());
+        let known = model.execute(model.batch(&pieces)?.into(), None, &mut whole)?;
+        let same = |start: Start| -> Result<()> {
+            let mut again = Record::new(model.hooks());
+            model.execute(start, None, &mut again)?;
+            for (hook, tensor) in again.into_seen() {
+                let before = whole.get(hook).ok_or_else(crate::network::tap::not_reached)?;
+                let (a, b) =
+                    (tensor.flatten_all()?.to_vec1::<f32>()?, before.flatten_all()?.to_vec1::<f32>()?);
+                assert!(a == b, "{hook}");
+            }
+            Ok(())
+        };
+        same(Start::Inputs(known.clone()))?;
+        for own in model.spec().stacks() {
+            for layer in 0..own.dims.n_layers {
+                let stream = whole.get(Site::ResidPre.at(layer).of(own.stack));
+                let stream = stream.ok_or_else(crate::network::tap::not_reached)?.clone();
+                let known = known.repeat(1, own.stack)?;
+                same(Start::Residual { stack: own.stack, layer, stream, known })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is no input of such a model is refused, with what would be one.
+#[test]
+fn wrong_inputs_are_refused() -> Result<()> {
+    let model = toys::translator()?;
+    let gpt = crate::model::model::Model::open("built-in")?;
+    let help = |error: Error| error.to_string();
+    let alone = model.run_with_cache(SOURCES[0]).err().map(help).unwrap_or_default();
+    assert!(alone.contains("Input::pair"), "{alone}");
+    let uneven = Input::pair(vec![vec![1u32], vec![2]], vec![vec![1u32]]);
+    assert!(model.run_with_cache(uneven).is_err());
+    let pair = gpt.run_with_cache(Input::pair("the cat", "le chat")).err().map(help).unwrap_or_default();
+    assert!(pair.contains("pair"), "{pair}");
+    let beyond =
+        model.run_with_cache(Input::pair(vec![17u32], vec![1u32])).err().map(help).unwrap_or_default();
+    assert!(beyond.contains("17"), "{beyond}");
+    assert!(model.run_with_cache(Input::pair(vec![16u32], vec![18u32])).is_ok());
+    let main =
+        model.run_with_cache(one())?.get("blocks.0.attn.hook_pattern").err().map(help).unwrap_or_default();
+    assert!(main.contains("encoder.0.attn.hook_pattern"), "{main}");
+    Ok(())
+}
