@@ -246,6 +246,39 @@ fn every_stack_is_patched() -> Result<()> {
     Ok(())
 }
 
+/// Metrics read attention and any activation, of any stack; a pattern's own gradient is one where it is read.
+#[test]
+fn metrics_read_any_stack() -> Result<()> {
+    let model = toys::translator()?;
+    let across = head(1, 2).of(Stack::Decoder).cross();
+    let run = model.run_with_cache(one())?;
+    let pattern = run.get(across.hook(Site::Pattern))?;
+    let metric = Metric::Attention(AttentionEdge { head: across, query: 2, key: 4 });
+    let value = metric.measure(&model, one())?;
+    assert!((value - f64::from(pattern.value(&[2, 2, 4])?)).abs() < 1e-6);
+    let hook = Site::ResidPost.at(1).of(Stack::Encoder);
+    let largest =
+        |stream: &NamedTensor| -> Result<f32> { Ok(stream.to_vec()?.into_iter().fold(0.0, f32::max)) };
+    let of_stream = Metric::custom_at("largest", hook, largest);
+    assert_eq!(of_stream.measure(&model, one())? as f32, largest(&run.get(hook)?)?);
+    // What comes after it leaves it as it was; what comes before does not.
+    for metric in [metric.clone(), of_stream] {
+        let effects = ablation_effects(&model, one(), Ablation::Zero, &metric)?;
+        let last = head(2, 0).of(Stack::Decoder);
+        assert_eq!(effects.heads().at(last)?, 0.0);
+        assert!(effects.heads().at(head(0, 0).of(Stack::Encoder))? != 0.0);
+    }
+    let clean = Input::pair(vec![3u32, 1, 7, 1, 5], TARGETS[0].to_vec());
+    let site = Hook::from(Site::Pattern).of(Stack::Decoder).cross();
+    let estimate = attribution_patching(&model, &clean, one(), site, &metric)?;
+    let patched = activation_patching(&model, &clean, one(), site, &metric)?;
+    let change = f64::from(patched.value(&[1, 2])?) - value;
+    assert!((f64::from(estimate.value(&[1, 2])?) - change).abs() < 1e-6);
+    let beyond = Metric::Attention(AttentionEdge { head: across, query: 2, key: 5 });
+    assert!(beyond.measure(&model, one()).is_err());
+    Ok(())
+}
+
 #[test]
 fn edges_across_stacks_are_cut() -> Result<()> {
     let model = toys::translator()?;

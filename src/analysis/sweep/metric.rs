@@ -6,7 +6,8 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Hook, Site};
+use crate::hook::{AxisKind, Head, Hook, Site};
+use crate::model::edit::AttentionEdge;
 use crate::model::input::Tokens;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor};
@@ -51,11 +52,13 @@ pub enum Metric {
     Kl,
     /// The induction score of a head, on an input that repeats.
     InductionScore(Head),
-    /// A number of one's own from the logits `[position, d_vocab]`; see [`Metric::custom`].
-    Custom(String, Arc<CustomMetric>),
+    /// The attention from a query to a key in a head, of any stack and across stacks.
+    Attention(AttentionEdge),
+    /// A number of one's own from an activation; see [`Metric::custom`] and [`Metric::custom_at`].
+    Custom(String, Hook, Arc<CustomMetric>),
 }
 
-/// A number from the logits `[position, d_vocab]` of one input.
+/// A number from an activation of one input, as its site has it.
 type CustomMetric = dyn Fn(&NamedTensor) -> Result<f32> + Send + Sync;
 
 impl fmt::Debug for Metric {
@@ -101,7 +104,27 @@ impl Metric {
         name: impl Into<String>,
         metric: impl Fn(&NamedTensor) -> Result<f32> + Send + Sync + 'static,
     ) -> Metric {
-        Metric::Custom(name.into(), Arc::new(metric))
+        Metric::Custom(name.into(), Site::UnembedOut.into(), Arc::new(metric))
+    }
+
+    /// A number of one's own from the activation of any hook, with the axes that its site has, of one input.
+    ///
+    /// ```
+    /// use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// let norm = Metric::custom_at("size of the stream", Site::ResidPost.at(1), |stream| {
+    ///     Ok(stream.to_vec()?.iter().map(|x| x * x).sum::<f32>().sqrt())
+    /// });
+    /// let without = ablation_effects(&model, "the cat sat", Ablation::Zero, &norm)?;
+    /// println!("{without:?}");
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn custom_at(
+        name: impl Into<String>,
+        hook: impl Into<Hook>,
+        metric: impl Fn(&NamedTensor) -> Result<f32> + Send + Sync + 'static,
+    ) -> Metric {
+        Metric::Custom(name.into(), hook.into(), Arc::new(metric))
     }
 
     /// In words, with the text of its tokens.
@@ -125,7 +148,10 @@ impl Metric {
             }
             Metric::Kl => "KL divergence".to_string(),
             Metric::InductionScore(head) => format!("induction score of {head}"),
-            Metric::Custom(name, _) => name.clone(),
+            Metric::Attention(AttentionEdge { head, query, key }) => {
+                format!("attention of {head} from {query} to {key}")
+            }
+            Metric::Custom(name, ..) => name.clone(),
         }
     }
 
@@ -135,6 +161,7 @@ impl Metric {
         match self {
             Metric::Loss | Metric::LossFrom(_) => model.spec().predicts_next("the loss").map(drop)?,
             Metric::InductionScore(_) => model.spec().only_stack("an induction score").map(drop)?,
+            Metric::Attention(edge) => model.spec().check_head(edge.head).map(drop)?,
             _ => model.spec().check(self.hook()).map(drop)?,
         }
         let refused = |what: String, help: &str| Err(Error::new(ErrorKind::Input, what).help(help));
@@ -182,14 +209,14 @@ impl Metric {
             Metric::LogitDiff { position, .. } | Metric::LogProb { position, .. } => {
                 Some(vec![position.unwrap_or(last)])
             }
-            Metric::InductionScore(_) | Metric::Kl | Metric::Custom(..) => None,
+            Metric::InductionScore(_) | Metric::Attention(_) | Metric::Kl | Metric::Custom(..) => None,
         }
     }
 
     /// At how many positions logits are read.
     pub(crate) fn logits_read(&self, tokens: &Tokens) -> usize {
         match self {
-            Metric::InductionScore(_) => 0,
+            _ if self.hook() != Site::UnembedOut.into() => 0,
             _ => self.positions(tokens).map_or(tokens.len(), |positions| positions.len()),
         }
     }
@@ -197,7 +224,10 @@ impl Metric {
     /// The activation that is read.
     pub(crate) fn hook(&self) -> Hook {
         match self {
-            Metric::InductionScore(head) => head.hook(Site::Pattern),
+            Metric::InductionScore(head) | Metric::Attention(AttentionEdge { head, .. }) => {
+                head.hook(Site::Pattern)
+            }
+            Metric::Custom(_, hook, _) => *hook,
             _ => Site::UnembedOut.into(),
         }
     }
@@ -245,13 +275,34 @@ impl Metric {
                     (0..keys).map(|key| ((key + distance) * tokens.len() + key) as u32).collect();
                 pattern.index_select(&Tensor::new(cells, read.device())?, 1)?
             }
-            Metric::Custom(_, metric) => {
-                let labels = tokens.shared_labels();
-                let axes =
-                    vec![Axis::labelled("position", labels), Axis::unlabelled("d_vocab", read.dim(2)?)];
+            Metric::Attention(AttentionEdge { head, query, key }) => {
+                let (queries, keys) = (read.dim(2)?, read.dim(3)?);
+                if *query >= queries || *key >= keys {
+                    return Err(Error::new(
+                        ErrorKind::Input,
+                        format!(
+                            "there is no attention from {query} to {key} in {queries} queries of {keys} keys"
+                        ),
+                    )
+                    .help("positions count from 0"));
+                }
+                let of_head = read.narrow(1, head.head, 1)?.narrow(2, *query, 1)?.narrow(3, *key, 1)?;
+                of_head.flatten_from(1)? // [row, 1]
+            }
+            Metric::Custom(_, hook, metric) => {
+                let kinds = hook.site().axes().iter().zip(&read.dims()[1..]);
+                let axes: Vec<Axis> = kinds
+                    .map(|(kind, &len)| match *kind {
+                        AxisKind::Position if len == tokens.len() => {
+                            Axis::labelled(kind.name(), tokens.shared_labels())
+                        }
+                        kind => Axis::unlabelled(kind.name(), len),
+                    })
+                    .collect();
+                let name = if hook.site() == Site::UnembedOut { "logits".into() } else { hook.to_string() };
                 let value = |row| -> Result<f32> {
                     progress::check("measuring")?;
-                    metric(&NamedTensor::new("logits", read.get(row)?, axes.clone())?)
+                    metric(&NamedTensor::new(name.as_str(), read.get(row)?, axes.clone())?)
                 };
                 let values = (0..rows).map(value).collect::<Result<Vec<f32>>>()?;
                 Tensor::from_vec(values, (rows, 1), read.device())?
