@@ -143,6 +143,12 @@ impl Walk<'_> {
 
     /// The stream before the first block; whether something besides it holds it.
     fn begin(&mut self, from_tokens: bool) -> bool {
+        if self.stack.relative_bias.is_some() {
+            // For each head once, whatever the batch; and while it is made.
+            let scores = self.stack.dims.numbers(Site::AttnScores, 1, self.len, self.len + self.before());
+            self.make(scores);
+            self.pass(2 * scores);
+        }
         let stream = self.make(self.size(Site::ResidPre));
         if !from_tokens {
             return true; // Whoever gave it may still have it.

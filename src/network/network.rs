@@ -17,6 +17,7 @@ use crate::network::parts::layer::{Keys, LayerCtx, Source};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Mlp;
 use crate::network::parts::norm::Norm;
+use crate::network::parts::relative_bias::RelativeBias;
 use crate::network::spec::{ArchSpec, MlpKind, NormPlace, PositionEncoding, Readout, Sees, StackSpec};
 use crate::network::start::{Known, Past, Start};
 use crate::network::tap::{Tap, TapCtx};
@@ -43,6 +44,8 @@ pub struct StackNetwork {
     pub(crate) block_kind: BlockKind,
     pub(crate) w_e: Tensor,           // (V, M)
     pub(crate) w_pos: Option<Tensor>, // (n_ctx, M)
+    /// What its own attention adds to scores.
+    pub(crate) relative_bias: Option<RelativeBias>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) ln_final: Norm,
 }
@@ -83,6 +86,7 @@ impl From<Decoder> for Network {
             block_kind,
             w_e,
             w_pos,
+            relative_bias: None,
             blocks,
             ln_final,
         };
@@ -227,7 +231,8 @@ impl StackNetwork {
             None => (0, self.embed(known.batch.ids(self.stack)?, past.as_deref(), tap)?), // (B, T, M)
         };
         let read = if is_last && self.sees.is_causal() { self.first_needed_position(tap) } else { None };
-        let own = Keys { sees: self.sees, present: known.batch.present(self.stack), bias: None };
+        let present = known.batch.present(self.stack);
+        let mut bias = None;
         let source = self.crosses.map(|source| self.source(source, known)).transpose()?;
         let mut unread = 0;
         let mut own_past = Past::default();
@@ -240,6 +245,14 @@ impl StackNetwork {
             if let (Some(read), Some(past)) = (read, past.as_deref_mut()) {
                 (x, unread) = self.skip_unneeded_positions(x, read, past)?; // (B, T, M)
             }
+            if let Some(relative) = &self.relative_bias {
+                let len = x.dim(1)?;
+                let seen = len + past.as_deref().map_or(0, |past| past.len_at(self.stack, index));
+                if bias.as_ref().is_none_or(|bias: &Tensor| bias.dims()[2..] != [len, seen]) {
+                    bias = Some(relative.bias(self.sees, len, seen)?); // (1, H, T, S)
+                }
+            }
+            let own = Keys { sees: self.sees, present, bias: bias.as_ref() };
             let mut layer = LayerCtx { stack: self.stack, index, attn: Attn::Own, tap, past, own, source };
             x = block.forward(self.block_kind, x, &mut layer)?; // (B, T, M)
             if tap.0.stop_after() == Some((self.stack, index)) {

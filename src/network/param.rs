@@ -17,6 +17,8 @@ pub(crate) enum Param {
     Embed,
     /// `W_pos`
     PosEmbed,
+    /// The biases of attention scores by distance, which TransformerLens keeps with the first layer.
+    RelativeBias,
     Ln1(NormParam),
     /// `W_Q`, `W_K` or `W_V`
     Weight(Projection),
@@ -63,7 +65,7 @@ use NormParam::{Bias, Gain};
 use Projection::{K, Q, V};
 
 /// Those that a stack has once, before its blocks.
-const FIRST: [Param; 2] = [Param::Embed, Param::PosEmbed];
+const FIRST: [Param; 3] = [Param::Embed, Param::PosEmbed, Param::RelativeBias];
 
 /// Those of a block.
 const IN_BLOCK: [Param; 31] = [
@@ -121,6 +123,7 @@ impl Param {
         match (self, shared) {
             (Param::Embed, _) => "embed.W_E",
             (Param::PosEmbed, _) => "pos_embed.W_pos",
+            (Param::RelativeBias, _) => "rel_pos_bias.weight",
             (Param::Ln1(Gain), _) => "ln1.w",
             (Param::Ln1(Bias), _) => "ln1.b",
             (Param::Weight(Q), _) => "attn.W_Q",
@@ -192,6 +195,7 @@ impl Param {
         match self {
             Param::Embed => &["d_vocab", "d_model"],
             Param::PosEmbed => &["position", "d_model"],
+            Param::RelativeBias => &["bucket", "head"],
             Param::Weight(_) | Param::CrossWeight(_) => &["head", "d_model", "d_head"],
             Param::Bias(_) | Param::CrossBias(_) => &["head", "d_head"],
             Param::QNorm(_) | Param::KNorm(_) => &["d_head"],
@@ -274,6 +278,7 @@ impl Network {
         Ok(match param {
             Param::Embed => Some(stack.w_e.clone()),
             Param::PosEmbed => stack.w_pos.clone(),
+            Param::RelativeBias => stack.relative_bias.as_ref().map(|bias| bias.table.clone()),
             Param::LnFinal(part) => of_norm(&stack.ln_final, part),
             of_block => match stack.blocks.get(layer) {
                 Some(block) => block.param(of_block)?,

@@ -53,6 +53,7 @@ fn attend(
     x: &Rows,
     source: &Rows,
     sees: impl Fn(usize, usize) -> bool,
+    bias: impl Fn(usize, usize, usize) -> f64,
 ) -> Result<(Rows, Vec<Rows>)> {
     let (heads, shared) = (attn.n_heads, attn.n_key_value_heads);
     let of_x = linear(x, &attn.qkv)?;
@@ -70,7 +71,7 @@ fn attend(
             let exps: Vec<f64> = of_source
                 .iter()
                 .enumerate()
-                .map(|(s, key)| if sees(t, s) { score(key).exp() } else { 0.0 })
+                .map(|(s, key)| if sees(t, s) { (score(key) + bias(h, t, s)).exp() } else { 0.0 })
                 .collect();
             let total: f64 = exps.iter().sum();
             for (s, exp) in exps.iter().enumerate() {
@@ -99,9 +100,15 @@ pub(super) struct Outcome {
 }
 
 fn stack(stack: &StackNetwork, ids: &[u32], source: Option<&Rows>) -> Result<Outcome> {
-    let (w_e, w_pos) = (rows(&stack.w_e)?, rows(stack.w_pos.as_ref().expect("toys embed positions"))?);
-    let embedded: Rows = ids.iter().map(|id| w_e[*id as usize].clone()).collect();
-    let mut x = plus(&embedded, &w_pos[..ids.len()].to_vec());
+    let w_e = rows(&stack.w_e)?;
+    let mut x: Rows = ids.iter().map(|id| w_e[*id as usize].clone()).collect();
+    if let Some(w_pos) = &stack.w_pos {
+        x = plus(&x, &rows(w_pos)?[..ids.len()].to_vec());
+    }
+    let biases = stack.relative_bias.as_ref().map(|bias| rows(&bias.table)).transpose()?;
+    let bias = |h: usize, t: usize, s: usize| {
+        biases.as_ref().map_or(0.0, |table| table[bucket(t, s, stack.sees)][h])
+    };
     let (mut own, mut across) = (Vec::new(), Vec::new());
     let sees = |t: usize, s: usize| stack.sees == Sees::All || s <= t;
     for block in &stack.blocks {
@@ -109,22 +116,23 @@ fn stack(stack: &StackNetwork, ids: &[u32], source: Option<&Rows>) -> Result<Out
         match stack.block_kind {
             BlockKind::Serial => {
                 let read = norm(&x, &block.ln1)?;
-                let (out, pattern) = attend(&block.attn, &read, &read, sees)?;
+                let (out, pattern) = attend(&block.attn, &read, &read, sees, bias)?;
                 x = plus(&x, &out);
                 own.push(pattern);
                 if let (Some((before, cross)), Some(source)) = (&block.cross, source) {
-                    let (out, pattern) = attend(cross, &norm(&x, before)?, source, |_, _| true)?;
+                    let (out, pattern) =
+                        attend(cross, &norm(&x, before)?, source, |_, _| true, |_, _, _| 0.0)?;
                     x = plus(&x, &out);
                     across.push(pattern);
                 }
                 x = plus(&x, &mlp(block, &norm(&x, last)?)?);
             }
             BlockKind::PostNorm => {
-                let (out, pattern) = attend(&block.attn, &x, &x, sees)?;
+                let (out, pattern) = attend(&block.attn, &x, &x, sees, bias)?;
                 x = norm(&plus(&x, &out), &block.ln1)?;
                 own.push(pattern);
                 if let (Some((after, cross)), Some(source)) = (&block.cross, source) {
-                    let (out, pattern) = attend(cross, &x, source, |_, _| true)?;
+                    let (out, pattern) = attend(cross, &x, source, |_, _| true, |_, _, _| 0.0)?;
                     x = norm(&plus(&x, &out), after)?;
                     across.push(pattern);
                 }
@@ -152,4 +160,17 @@ pub(super) fn forward(network: &Network, ids: &[&[u32]]) -> Result<(Vec<Outcome>
         ReadoutLayer::Nothing => Rows::new(),
     };
     Ok((outcomes, logits))
+}
+
+/// The bucket of 8, with a furthest distance of 5, that a key has for a query: listed by their distance.
+fn bucket(query: usize, key: usize, sees: Sees) -> usize {
+    let apart = query.abs_diff(key).min(9);
+    match (sees, key > query) {
+        (Sees::Earlier, true) => 0,
+        // 4 of their own, then 4 times (5 / 4) to the quarters.
+        (Sees::Earlier, false) => [0, 1, 2, 3, 4, 7, 7, 7, 7, 7][apart],
+        // 2 of their own on each side, then 2 times (5 / 2) to the half.
+        (Sees::All, false) => [0, 1, 2, 2, 3, 3, 3, 3, 3, 3][apart],
+        (Sees::All, true) => 4 + [0, 1, 2, 2, 3, 3, 3, 3, 3, 3][apart],
+    }
 }

@@ -15,6 +15,7 @@ use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::norm::Norm;
+use crate::network::parts::relative_bias::RelativeBias;
 use crate::network::spec::{PositionEncoding, Sees};
 use crate::tokenizer::Tokenizer;
 
@@ -95,6 +96,7 @@ impl Random {
             block_kind,
             w_e: self.tensor(&[d_vocab, d_model], 1.0, 0.0)?,
             w_pos: Some(self.tensor(&[n_ctx, d_model], 0.5, 0.0)?),
+            relative_bias: None,
             blocks,
             ln_final,
         })
@@ -154,6 +156,20 @@ fn translator_of(kind: BlockKind) -> Result<Model> {
         unembed: random.linear(DIMS.d_model, of_decoder.d_vocab)?,
     };
     Ok(model("translator", Network::new(vec![encoder, decoder], readout, false)))
+}
+
+/// The first, with positions by biases on its own attentions.
+pub(super) fn relative_translator() -> Result<Model> {
+    let mut model = translator()?;
+    let mut random = Random(17);
+    let mut network = (*model.network).clone();
+    for stack in &mut network.stacks {
+        let table = random.tensor(&[8, stack.dims.n_heads], 1.0, 0.0)?;
+        stack.relative_bias = Some(RelativeBias { table, furthest: 5 });
+        (stack.positions, stack.w_pos) = (PositionEncoding::RelativeBias, None);
+    }
+    model.network = Arc::new(Network::new(network.stacks, network.readout, false));
+    Ok(model)
 }
 
 /// A stack that sees all, with norms after the sums, whose every position predicts: a masked language model.

@@ -19,8 +19,8 @@ use crate::view::Visualize;
 const SOURCES: [&[u32]; 3] = [&[3, 1, 4, 1, 5], &[9, 2, 6], &[5, 3, 5, 8]];
 const TARGETS: [&[u32]; 3] = [&[2, 7, 1, 8], &[2, 8, 1, 8, 2, 8], &[4, 5]];
 
-fn translators() -> Result<[Model; 2]> {
-    Ok([toys::translator()?, toys::post_norm_translator()?])
+fn translators() -> Result<[Model; 3]> {
+    Ok([toys::translator()?, toys::post_norm_translator()?, toys::relative_translator()?])
 }
 
 fn inputs() -> Input {

@@ -6,4 +6,5 @@ pub(crate) mod layer;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;
+pub(crate) mod relative_bias;
 pub(crate) mod rotary;
