@@ -428,10 +428,11 @@ impl Network {
         let is_whole = sites.is_empty() || sites.iter().any(|site| before.contains(site));
         let layers = (stack.blocks.len() as u64).saturating_sub(u64::from(!is_whole));
         // Scores, masked scores, pattern, and what the mask gets of a gradient; then what one of them takes on the way back.
-        let (squares, at_once) = match sites.contains(&Pattern) {
-            true => (2 * stack.blocks.len() as u64, 3),
-            false => (4 * layers, if layers > 0 { 4 } else { 0 }),
-        };
+        let (mut squares, at_once) = (4 * layers, if layers > 0 { 4 } else { 0 });
+        if sites.contains(&Pattern) {
+            // As it was, what is added, their sum, and its gradient.
+            squares += 4 * stack.blocks.len() as u64;
+        }
         let mask = dims.numbers(LnFinalScale, len, len, len);
         let logits = dims.numbers(UnembedOut, batch, read, read);
         all += squares.saturating_mul(square).saturating_add(4 * layers * mask);
