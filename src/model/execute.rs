@@ -1,8 +1,6 @@
 //! Running a model: with its edits in force, and only if there is memory for it.
 
-use std::collections::HashSet;
-
-use candle_core::{CpuStorage, Storage, Tensor};
+use candle_core::Tensor;
 
 use crate::error::{Remedy, Result};
 use crate::hook::{Attn, Hook, Site, Stack};
@@ -121,7 +119,7 @@ impl Model {
         read: usize,
         sites: &[Site],
     ) -> Result<()> {
-        check(self.device(), self.network.footprint_of_gradients(batch, len, read, sites), || {
+        check(self.device(), self.network.footprint_of_gradients(batch, &[len], read, sites), || {
             let what = format!("the gradient of a run of {len} tokens");
             (what, "run a shorter input; patching in place of attribution takes no gradient, and less memory")
         })
@@ -129,18 +127,7 @@ impl Model {
 
     /// Fails if there is no memory for all weights once more, and so many bytes.
     pub(super) fn has_room_for_weights(&self, what: &str, beside: u64) -> Result<()> {
-        // Several are often parts of one, or another view of it.
-        let mut seen = HashSet::new();
-        let mut bytes = beside;
-        for (_, weight) in self.network.weights()? {
-            let (storage, _) = weight.storage_and_layout();
-            if seen.insert(std::ptr::from_ref(&*storage)) {
-                bytes += match &*storage {
-                    Storage::Cpu(CpuStorage::F32(values)) => floats([values.len()]),
-                    _ => floats(weight.dims().iter().copied()),
-                };
-            }
-        }
+        let bytes = self.network.bytes_of_weights()?.saturating_add(beside);
         check(self.device(), bytes, || {
             (format!("{what} of {}", self.name), "let go of other models and runs, or take a smaller model")
         })

@@ -1,7 +1,5 @@
 //! Text and token ids: how a model reads the one as the other.
 
-use candle_core::Tensor;
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::input::{Input, Sequences, Tokens};
 use crate::model::model::Model;
@@ -203,27 +201,13 @@ impl Model {
         }
     }
 
-    /// What the stacks read. Shorter sequences are filled at the end, where a causal stack's earlier positions cannot see them;
-    /// of others it is said which positions are there. Whoever reads the outcome must know the lengths.
+    /// What the stacks read, filled up with BOS.
     pub(crate) fn batch(&self, pieces: &Pieces) -> Result<Batch> {
-        let mut batch = Batch::default();
         let fill = self.bos().unwrap_or(0);
-        for (&stack, tokens) in pieces {
-            let longest = tokens.iter().map(Tokens::len).max().unwrap_or(0);
-            let row = |tokens: &Tokens| {
-                let mut ids = tokens.ids().to_vec();
-                ids.resize(longest, fill);
-                ids
-            };
-            let ids: Vec<u32> = tokens.iter().flat_map(row).collect();
-            let ids = Tensor::from_vec(ids, (tokens.len(), longest), self.network.device())?;
-            let is_filled = tokens.iter().any(|tokens| tokens.len() < longest);
-            let is_seen = !self.spec().stack(stack)?.sees.is_causal() || self.spec().is_attended_to(stack);
-            let present = |tokens: &Tokens| (0..longest).map(|position| position < tokens.len()).collect();
-            let present = (is_filled && is_seen).then(|| tokens.iter().map(present).collect());
-            batch = batch.with(stack, ids, present);
-        }
-        Ok(batch)
+        pieces.iter().try_fold(Batch::default(), |batch, (&stack, tokens)| {
+            let ids: Vec<&[u32]> = tokens.iter().map(Tokens::ids).collect();
+            batch.with_filled(self.spec(), stack, &ids, fill, self.network.device())
+        })
     }
 }
 

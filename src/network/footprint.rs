@@ -1,9 +1,14 @@
 //! How much memory a run takes at its widest, before it is made: the way through the blocks, as `network`, `attention`, `mlp` and
 //! `norm` go it without a gradient to track, with sizes in place of tensors. `tests/memory.rs` holds it to what runs take.
 
+use std::collections::HashSet;
+
+use candle_core::{CpuStorage, Storage};
 use rayon::current_num_threads;
 
+use crate::error::Result;
 use crate::hook::{Attn, Hook, Site};
+use crate::memory::floats;
 use crate::network::cpu::attend::BLOCK;
 use crate::network::dims::Dims;
 use crate::network::network::{Network, ReadoutLayer, StackNetwork};
@@ -379,31 +384,98 @@ impl Walk<'_> {
 }
 
 impl Network {
-    /// The same of a run whose operations are remembered, and of the way back through them: then every operation's outcome stays, and
-    /// each weight that was multiplied with gets a gradient too, wanted or not. Of squares, and of logits, as many as were measured.
+    /// The bytes of all weights.
+    pub(crate) fn bytes_of_weights(&self) -> Result<u64> {
+        // Several are often parts of one, or another view of it.
+        let mut seen = HashSet::new();
+        let mut bytes = 0u64;
+        for (_, weight) in self.weights()? {
+            let (storage, _) = weight.storage_and_layout();
+            if seen.insert(std::ptr::from_ref(&*storage)) {
+                bytes = bytes.saturating_add(match &*storage {
+                    Storage::Cpu(CpuStorage::F32(values)) => floats([values.len()]),
+                    _ => floats(weight.dims().iter().copied()),
+                });
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The same as [`footprint`](Network::footprint) of a run whose operations are remembered, and of the way back through them: then
+    /// every operation's outcome stays, and each weight that was multiplied with gets a gradient too, wanted or not. Of squares, and of
+    /// logits, as many as were measured. `lens` are the positions of each stack; of the last, so many are read.
     pub(crate) fn footprint_of_gradients(
         &self,
         batch: usize,
-        len: usize,
+        lens: &[usize],
         read: usize,
         sites: &[Site],
     ) -> u64 {
+        let (mut all, mut largest_square, mut largest_weight) = (0u64, 0, 0);
+        for (index, (stack, &len)) in self.stacks.iter().zip(lens).enumerate() {
+            let source =
+                stack.crosses.and_then(|source| self.stacks.iter().position(|own| own.stack == source));
+            let source = source.and_then(|at| lens.get(at)).copied().unwrap_or(0);
+            let Gradients { numbers, square, mut weights } = stack.gradients(batch, len, source, sites);
+            match &self.readout {
+                ReadoutLayer::Vocabulary { of, unembed } if *of == stack.stack => {
+                    weights.push(unembed.weight.elem_count() as u64);
+                }
+                _ => {}
+            }
+            if index > 0 {
+                // Each embedding but one, which the unembedding stands for.
+                weights.push(stack.w_e.elem_count() as u64);
+            }
+            all = all.saturating_add(numbers).saturating_add(weights.iter().sum());
+            largest_square = largest_square.max(square);
+            largest_weight = largest_weight.max(weights.into_iter().max().unwrap_or(0));
+        }
+        let logits = match self.readout {
+            ReadoutLayer::Vocabulary { .. } => self.dims().numbers(Site::UnembedOut, batch, read, read),
+            ReadoutLayer::Nothing => 0,
+        };
+        all = all.saturating_add(logits).saturating_add(logits.saturating_mul(2).max(largest_square));
+        all.saturating_add(largest_weight.saturating_mul(2)).saturating_mul(4)
+    }
+}
+
+/// What a run through a stack, and the way back, leave.
+struct Gradients {
+    numbers: u64,
+    /// What a pattern takes at once on the way back.
+    square: u64,
+    /// The sizes of the weights that were multiplied with.
+    weights: Vec<u64>,
+}
+
+impl StackNetwork {
+    /// Of `len` positions that attend to `source` of another stack.
+    fn gradients(&self, batch: usize, len: usize, source: usize, sites: &[Site]) -> Gradients {
         use Site::*;
-        let Some(stack) = self.stacks.last() else { return 0 };
-        let ReadoutLayer::Vocabulary { unembed, .. } = &self.readout else { return 0 };
-        let dims = &stack.dims;
+        let dims = &self.dims;
         let size = |site| dims.numbers(site, batch, len, len);
         let (stream, q, kv, square, neurons) =
             (size(ResidPre), size(Q), size(K), size(Pattern), size(MlpPre));
-        let norm = match stack.ln_final.kind {
+        let norm = match self.blocks.first().map_or(self.ln_final.kind, |block| block.ln1.kind) {
             NormKind::Layer => 5 * stream, // centred, squared, divided, times the gain, plus the bias
             NormKind::Rms => 3 * stream,
             NormKind::None => 0,
         };
         let linear = |linear: &Linear, out: u64| if linear.bias.is_some() { 2 * out } else { out };
         let mut all = 2 * norm;
-        let mut weights = vec![unembed.weight.elem_count() as u64];
-        for block in &stack.blocks {
+        let mut weights = Vec::new();
+        // In the first layer what lies before the site has no gradient.
+        let before = [ResidPre, QInput, KInput, VInput, Ln1Scale, Ln1Normalized, Q, K, V, RotQ, RotK];
+        let is_whole = sites.is_empty() || sites.iter().any(|site| before.contains(site));
+        let layers = (self.blocks.len() as u64).saturating_sub(u64::from(!is_whole));
+        // Scores, masked scores, pattern, and what the mask gets of a gradient; then what one of them takes on the way back.
+        let (mut squares, at_once) = (4 * layers, if layers > 0 { 4 } else { 0 });
+        if sites.contains(&Pattern) {
+            // As it was, what is added, their sum, and its gradient.
+            squares += 4 * self.blocks.len() as u64;
+        }
+        for block in &self.blocks {
             let attn = &block.attn;
             all +=
                 norm + linear(&attn.qkv, q + 2 * kv) + 3 * q + 2 * kv + linear(&attn.output, stream) + stream;
@@ -414,6 +486,19 @@ impl Network {
                 all += 4 * (q + kv);
             }
             weights.extend([&attn.qkv, &attn.output].map(|linear| linear.weight.elem_count() as u64));
+            if let Some((_, cross)) = &block.cross {
+                let kv = dims.numbers(K, batch, source, source);
+                all += norm
+                    + linear(&cross.qkv, q + 2 * kv)
+                    + 3 * q
+                    + 2 * kv
+                    + linear(&cross.output, stream)
+                    + stream
+                    + 4 * dims.numbers(Pattern, batch, len, source);
+                // Queries, and keys and values, are made by parts of one weight, each with a gradient of the whole.
+                let parts = [&cross.qkv, &cross.qkv, &cross.output];
+                weights.extend(parts.map(|linear| linear.weight.elem_count() as u64));
+            }
             if let Some((_, mlp)) = &block.mlp {
                 all += norm + linear(&mlp.input, neurons) + neurons + linear(&mlp.output, stream) + stream;
                 all += mlp.gate.as_ref().map_or(0, |gate| linear(gate, neurons) + neurons);
@@ -423,21 +508,12 @@ impl Network {
             // What is added there, its sum, and its gradient.
             all += sites.iter().filter(|site| **site != Pattern).map(|site| 3 * size(*site)).sum::<u64>();
         }
-        // In the first layer what lies before the site has no gradient.
-        let before = [ResidPre, QInput, KInput, VInput, Ln1Scale, Ln1Normalized, Q, K, V, RotQ, RotK];
-        let is_whole = sites.is_empty() || sites.iter().any(|site| before.contains(site));
-        let layers = (stack.blocks.len() as u64).saturating_sub(u64::from(!is_whole));
-        // Scores, masked scores, pattern, and what the mask gets of a gradient; then what one of them takes on the way back.
-        let (mut squares, at_once) = (4 * layers, if layers > 0 { 4 } else { 0 });
-        if sites.contains(&Pattern) {
-            // As it was, what is added, their sum, and its gradient.
-            squares += 4 * stack.blocks.len() as u64;
-        }
         let mask = dims.numbers(LnFinalScale, len, len, len);
-        let logits = dims.numbers(UnembedOut, batch, read, read);
         all += squares.saturating_mul(square).saturating_add(4 * layers * mask);
-        all += logits + (2 * logits).max(square.saturating_mul(at_once));
-        all += weights.iter().sum::<u64>() + 2 * weights.iter().max().copied().unwrap_or(0);
-        all.saturating_mul(4)
+        let largest = square.max(match self.crosses {
+            Some(_) => dims.numbers(Pattern, batch, len, source),
+            None => 0,
+        });
+        Gradients { numbers: all, square: largest.saturating_mul(at_once), weights }
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Stack;
+use crate::network::spec::ArchSpec;
 
 /// Where a run begins.
 #[derive(Clone, Debug)]
@@ -71,6 +72,31 @@ impl Batch {
         self.ids.insert(stack, ids);
         self.present.extend(present.map(|present| (stack, present)));
         self
+    }
+
+    /// The same with sequences for a stack of such a network, the shorter filled at their ends: where that could be seen, with which
+    /// positions are there. A causal stack's earlier positions cannot see it. Whoever reads the outcome must know the lengths.
+    pub(crate) fn with_filled(
+        self,
+        spec: &ArchSpec,
+        stack: Stack,
+        sequences: &[&[u32]],
+        filling: u32,
+        device: &Device,
+    ) -> Result<Batch> {
+        let longest = sequences.iter().map(|ids| ids.len()).max().unwrap_or(0);
+        let row = |ids: &&[u32]| {
+            let mut ids = ids.to_vec();
+            ids.resize(longest, filling);
+            ids
+        };
+        let ids: Vec<u32> = sequences.iter().flat_map(row).collect();
+        let ids = Tensor::from_vec(ids, (sequences.len(), longest), device)?;
+        let is_filled = sequences.iter().any(|ids| ids.len() < longest);
+        let is_seen = !spec.stack(stack)?.sees.is_causal() || spec.is_attended_to(stack);
+        let present = |ids: &&[u32]| (0..longest).map(|position| position < ids.len()).collect();
+        let present = (is_filled && is_seen).then(|| sequences.iter().map(present).collect());
+        Ok(self.with(stack, ids, present))
     }
 
     /// Fails if there is nothing for a stack.

@@ -3,4 +3,5 @@
 mod naive;
 mod questions;
 mod toys;
+mod training;
 mod two_stacks;

@@ -19,88 +19,100 @@ use crate::network::parts::relative_bias::RelativeBias;
 use crate::network::spec::{PositionEncoding, Sees};
 use crate::tokenizer::Tokenizer;
 
-/// Numbers that look random, and are the same each time.
-struct Random(u64);
+/// Where a toy has its weights from: by name and shape.
+pub(super) type Source<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Tensor>;
 
-impl Random {
-    fn tensor(&mut self, shape: &[usize], size: f64, around: f64) -> Result<Tensor> {
-        let count: usize = shape.iter().product();
-        let mut next = || {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            ((self.0 >> 40) as f64 / (1u64 << 24) as f64 * 2.0 - 1.0) * size + around
+/// Numbers that look random, and are the same each time.
+pub(super) fn random(seed: u64) -> impl FnMut(&str, &[usize]) -> Result<Tensor> {
+    let mut state = seed;
+    move |name, shape| {
+        let (size, around) = match shape {
+            _ if name.ends_with(".bias") => (0.2, 0.0),
+            _ if name.ends_with("embed.weight") => (1.0, 0.0),
+            _ if name.ends_with("positions.weight") => (0.5, 0.0),
+            [from, _] => (1.5 / (*from as f64).sqrt(), 0.0),
+            _ => (0.3, 1.0),
         };
-        let values: Vec<f32> = (0..count).map(|_| next() as f32).collect();
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 40) as f64 / (1u64 << 24) as f64 * 2.0 - 1.0) * size + around
+        };
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| next() as f32).collect();
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
+}
 
-    fn linear(&mut self, from: usize, to: usize) -> Result<Linear> {
-        let weight = self.tensor(&[from, to], 1.5 / (from as f64).sqrt(), 0.0)?;
-        Ok(Linear { weight, bias: Some(self.tensor(&[to], 0.2, 0.0)?) })
-    }
+pub(super) fn linear(get: Source, name: &str, from: usize, to: usize) -> Result<Linear> {
+    let weight = get(&format!("{name}.weight"), &[from, to])?;
+    Ok(Linear { weight, bias: Some(get(&format!("{name}.bias"), &[to])?) })
+}
 
-    fn norm(&mut self, width: usize) -> Result<Norm> {
-        Ok(Norm::layer(1e-5, self.tensor(&[width], 0.3, 1.0)?, self.tensor(&[width], 0.2, 0.0)?))
-    }
+fn norm(get: Source, name: &str, width: usize) -> Result<Norm> {
+    let gain = get(&format!("{name}.weight"), &[width])?;
+    Ok(Norm::layer(1e-5, gain, get(&format!("{name}.bias"), &[width])?))
+}
 
-    fn attention(&mut self, dims: &Dims) -> Result<Attention> {
-        let Dims { n_heads, n_key_value_heads, d_head, d_model, .. } = *dims;
-        Ok(Attention {
-            n_heads,
-            n_key_value_heads,
-            qkv: self.linear(d_model, (n_heads + 2 * n_key_value_heads) * d_head)?,
-            output: self.linear(n_heads * d_head, d_model)?,
-            scoring: ScoreSpec::plain(d_head),
-        })
-    }
+fn attention(get: Source, name: &str, dims: &Dims) -> Result<Attention> {
+    let Dims { n_heads, n_key_value_heads, d_head, d_model, .. } = *dims;
+    let every = n_heads + 2 * n_key_value_heads;
+    Ok(Attention {
+        n_heads,
+        n_key_value_heads,
+        qkv: linear(get, &format!("{name}.qkv"), d_model, every * d_head)?,
+        output: linear(get, &format!("{name}.out_proj"), n_heads * d_head, d_model)?,
+        scoring: ScoreSpec::plain(d_head),
+    })
+}
 
-    fn stack(
-        &mut self,
-        stack: Stack,
-        dims: Dims,
-        sees: Sees,
-        crosses: Option<Stack>,
-        block_kind: BlockKind,
-    ) -> Result<StackNetwork> {
-        let Dims { n_layers, d_model, d_mlp, d_vocab, n_ctx, .. } = dims;
-        let mut blocks = Vec::new();
-        for _ in 0..n_layers {
-            let cross = match crosses {
-                Some(_) => Some((self.norm(d_model)?, self.attention(&dims)?)),
-                None => None,
-            };
-            blocks.push(Block {
-                ln1: self.norm(d_model)?,
-                attn: self.attention(&dims)?,
-                cross,
-                mlp: Some((
-                    self.norm(d_model)?,
-                    Mlp {
-                        activation: Activation::Relu,
-                        gate: None,
-                        input: self.linear(d_model, d_mlp)?,
-                        output: self.linear(d_mlp, d_model)?,
-                    },
-                )),
-            });
-        }
-        let ln_final = match block_kind {
-            BlockKind::PostNorm => Norm::none(),
-            _ => self.norm(d_model)?,
+pub(super) fn stack(
+    get: Source,
+    stack: Stack,
+    dims: Dims,
+    sees: Sees,
+    crosses: Option<Stack>,
+    block_kind: BlockKind,
+) -> Result<StackNetwork> {
+    let Dims { n_layers, d_model, d_mlp, d_vocab, n_ctx, .. } = dims;
+    let mut blocks = Vec::new();
+    for layer in 0..n_layers {
+        let of = |part: &str| format!("{stack}.{layer}.{part}");
+        let (first, last) = if crosses.is_some() { ("ln2", "ln3") } else { ("", "ln2") };
+        let cross = match crosses {
+            Some(_) => Some((norm(get, &of(first), d_model)?, attention(get, &of("cross_attn"), &dims)?)),
+            None => None,
         };
-        Ok(StackNetwork {
-            stack,
-            dims,
-            sees,
-            positions: PositionEncoding::Learned,
-            crosses,
-            block_kind,
-            w_e: self.tensor(&[d_vocab, d_model], 1.0, 0.0)?,
-            w_pos: Some(self.tensor(&[n_ctx, d_model], 0.5, 0.0)?),
-            relative_bias: None,
-            blocks,
-            ln_final,
-        })
+        blocks.push(Block {
+            ln1: norm(get, &of("ln1"), d_model)?,
+            attn: attention(get, &of("attn"), &dims)?,
+            cross,
+            mlp: Some((
+                norm(get, &of(last), d_model)?,
+                Mlp {
+                    activation: Activation::Relu,
+                    gate: None,
+                    input: linear(get, &of("fc_in"), d_model, d_mlp)?,
+                    output: linear(get, &of("fc_out"), d_mlp, d_model)?,
+                },
+            )),
+        });
     }
+    let ln_final = match block_kind {
+        BlockKind::PostNorm => Norm::none(),
+        _ => norm(get, &format!("{stack}.ln_final"), d_model)?,
+    };
+    Ok(StackNetwork {
+        stack,
+        dims,
+        sees,
+        positions: PositionEncoding::Learned,
+        crosses,
+        block_kind,
+        w_e: get(&format!("{stack}.embed.weight"), &[d_vocab, d_model])?,
+        w_pos: Some(get(&format!("{stack}.positions.weight"), &[n_ctx, d_model])?),
+        relative_bias: None,
+        blocks,
+        ln_final,
+    })
 }
 
 fn model(name: &str, network: Network) -> Model {
@@ -116,7 +128,8 @@ fn model(name: &str, network: Network) -> Model {
     }
 }
 
-const DIMS: Dims = Dims {
+/// The sizes of a stack.
+pub(super) const DIMS: Dims = Dims {
     n_layers: 2,
     n_heads: 3,
     n_key_value_heads: 3,
@@ -127,44 +140,50 @@ const DIMS: Dims = Dims {
     n_ctx: 10,
 };
 
+/// The same of the stack that attends to another.
+pub(super) const OF_DECODER: Dims = Dims {
+    n_layers: 3,
+    n_heads: 4,
+    n_key_value_heads: 2,
+    d_head: 3,
+    d_mlp: 16,
+    d_vocab: 19,
+    n_ctx: 9,
+    ..DIMS
+};
+
 /// A causal stack that attends to one that sees all, with sizes of their own but for the width.
 pub(super) fn translator() -> Result<Model> {
-    translator_of(BlockKind::Serial)
+    let network = translator_of([DIMS, OF_DECODER], BlockKind::Serial, &mut random(7))?;
+    Ok(model("translator", network))
 }
 
 /// The same with norms after the sums.
 pub(super) fn post_norm_translator() -> Result<Model> {
-    translator_of(BlockKind::PostNorm)
+    let network = translator_of([DIMS, OF_DECODER], BlockKind::PostNorm, &mut random(7))?;
+    Ok(model("translator", network))
 }
 
-fn translator_of(kind: BlockKind) -> Result<Model> {
-    let mut random = Random(7);
-    let of_decoder = Dims {
-        n_layers: 3,
-        n_heads: 4,
-        n_key_value_heads: 2,
-        d_head: 3,
-        d_mlp: 16,
-        d_vocab: 19,
-        n_ctx: 9,
-        ..DIMS
-    };
-    let encoder = random.stack(Stack::Encoder, DIMS, Sees::All, None, kind)?;
-    let decoder = random.stack(Stack::Decoder, of_decoder, Sees::Earlier, Some(Stack::Encoder), kind)?;
-    let readout = ReadoutLayer::Vocabulary {
-        of: Stack::Decoder,
-        unembed: random.linear(DIMS.d_model, of_decoder.d_vocab)?,
-    };
-    Ok(model("translator", Network::new(vec![encoder, decoder], readout, false)))
+/// The network of a translator of such sizes.
+pub(super) fn translator_of(
+    [of_encoder, of_decoder]: [Dims; 2],
+    kind: BlockKind,
+    get: Source,
+) -> Result<Network> {
+    let encoder = stack(get, Stack::Encoder, of_encoder, Sees::All, None, kind)?;
+    let decoder = stack(get, Stack::Decoder, of_decoder, Sees::Earlier, Some(Stack::Encoder), kind)?;
+    let unembed = linear(get, "unembed", of_decoder.d_model, of_decoder.d_vocab)?;
+    let readout = ReadoutLayer::Vocabulary { of: Stack::Decoder, unembed };
+    Ok(Network::new(vec![encoder, decoder], readout, false))
 }
 
 /// The first, with positions by biases on its own attentions.
 pub(super) fn relative_translator() -> Result<Model> {
     let mut model = translator()?;
-    let mut random = Random(17);
+    let mut random = random(17);
     let mut network = (*model.network).clone();
     for stack in &mut network.stacks {
-        let table = random.tensor(&[8, stack.dims.n_heads], 1.0, 0.0)?;
+        let table = random("biases.embed.weight", &[8, stack.dims.n_heads])?;
         stack.relative_bias = Some(RelativeBias { table, furthest: 5 });
         (stack.positions, stack.w_pos) = (PositionEncoding::RelativeBias, None);
     }
@@ -174,16 +193,19 @@ pub(super) fn relative_translator() -> Result<Model> {
 
 /// A stack that sees all, with norms after the sums, whose every position predicts: a masked language model.
 pub(super) fn encoder() -> Result<Model> {
-    let mut random = Random(11);
-    let stack = random.stack(Stack::Main, DIMS, Sees::All, None, BlockKind::PostNorm)?;
-    let readout =
-        ReadoutLayer::Vocabulary { of: Stack::Main, unembed: random.linear(DIMS.d_model, DIMS.d_vocab)? };
-    Ok(model("encoder", Network::new(vec![stack], readout, false)))
+    Ok(model("encoder", encoder_of(DIMS, &mut random(11))?))
+}
+
+/// The network of one of such sizes.
+pub(super) fn encoder_of(dims: Dims, get: Source) -> Result<Network> {
+    let main = stack(get, Stack::Main, dims, Sees::All, None, BlockKind::PostNorm)?;
+    let unembed = linear(get, "unembed", dims.d_model, dims.d_vocab)?;
+    Ok(Network::new(vec![main], ReadoutLayer::Vocabulary { of: Stack::Main, unembed }, false))
 }
 
 /// A stack that sees all and predicts nothing.
 pub(super) fn tower() -> Result<Model> {
-    let mut random = Random(13);
-    let stack = random.stack(Stack::Main, DIMS, Sees::All, None, BlockKind::Serial)?;
-    Ok(model("tower", Network::new(vec![stack], ReadoutLayer::Nothing, false)))
+    let get = &mut random(13);
+    let main = stack(get, Stack::Main, DIMS, Sees::All, None, BlockKind::Serial)?;
+    Ok(model("tower", Network::new(vec![main], ReadoutLayer::Nothing, false)))
 }

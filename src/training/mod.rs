@@ -2,8 +2,10 @@
 //! found that induction heads appear suddenly, and that in-context learning appears with them.
 
 pub(crate) mod curve;
+pub(crate) mod loss;
 mod optimizer;
 mod options;
+pub(crate) mod trainer;
 #[allow(clippy::module_inception)]
 mod training;
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::floats;
+use crate::training::trainer::Schedule;
 
 /// The token that begins every sequence.
 pub(super) const BOS: u32 = 0;
@@ -187,11 +188,9 @@ impl TrainingOptions {
         Ok(())
     }
 
-    /// The learning rate of a step, counted from 1.
-    pub(super) fn rate(&self, step: usize) -> f64 {
-        let done = (step as f64 / self.steps as f64).min(1.0);
-        let warm = (step as f64 / self.warm_up.max(1) as f64).min(1.0);
-        self.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()))
+    /// How the learning rate goes.
+    pub(super) fn schedule(&self) -> Schedule {
+        Schedule { learning_rate: self.learning_rate, warm_up: self.warm_up, steps: self.steps }
     }
 
     /// The sequences of a step, which depend on seed and step alone, so that a resumed training is the same training.
@@ -222,16 +221,6 @@ impl TrainingOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_rate_rises_then_falls_to_a_twentieth() {
-        let options = TrainingOptions { steps: 100, warm_up: 10, learning_rate: 1.0, ..Default::default() };
-        let half = 0.05 + 0.95 * 0.5;
-        for (step, wanted) in [(50, half), (100, 0.05), (1000, 0.05)] {
-            assert!((options.rate(step) - wanted).abs() < 1e-12, "{step}");
-        }
-        assert!((options.rate(5) / options.rate(10) - 0.5).abs() < 0.01);
-    }
 
     #[test]
     fn sequences_can_be_predicted_and_differ() {

@@ -1,7 +1,6 @@
 //! A training, step by step.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,20 +9,19 @@ use candle_core::{Device, Tensor};
 use crate::analysis::heads::repeated_tokens::RepeatedTokens;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Site;
+use crate::memory;
 use crate::model::model::Model;
 use crate::model::run_options::RunOptions;
 use crate::network::config::ConfigFile;
-use crate::network::cpu::cross_entropy;
 use crate::network::dims::check_ids;
 use crate::network::network::Network;
-use crate::network::record::Record;
-use crate::network::start::Start;
 use crate::network::weights::file::Weights;
-use crate::progress::Progress;
 use crate::training::curve::{TrainingCurve, TrainingPoint};
-use crate::training::optimizer::{AdamW, diverged};
+use crate::training::loss::{next_token, next_token_losses};
+use crate::training::optimizer::diverged;
 use crate::training::options::{BOS, TrainingOptions};
-use crate::{files, memory, progress};
+use crate::training::trainer;
+use crate::training::trainer::{SavedTraining, Trainer};
 
 /// A model in training. Whatever fails or is stopped, it stays as it was after its last whole step, and can go on.
 ///
@@ -39,7 +37,7 @@ use crate::{files, memory, progress};
 pub struct Training {
     options: TrainingOptions,
     config: Arc<ConfigFile>,
-    optimizer: AdamW,
+    trainer: Trainer<Network>,
     curve: TrainingCurve,
 }
 
@@ -57,14 +55,14 @@ impl Training {
         memory::check(&Device::Cpu, options.bytes().saturating_mul(4), || {
             ("a training of so many weights", "train fewer layers, narrower ones, or a smaller vocabulary")
         })?;
-        let weights = Weights::random(options.seed, options.deviation, options.n_layers, &Device::Cpu);
+        let initial = Weights::random(options.seed, options.deviation, options.n_layers, &Device::Cpu);
         let (architecture, path) = ("gpt2".into(), "the training's options".into());
-        let config = ConfigFile { architecture, path, text: options.config_json() };
-        config.network(&weights)?;
+        let config = Arc::new(ConfigFile { architecture, path, text: options.config_json() });
+        let built = config.clone();
         let mut training = Training {
             options: *options,
-            config: config.into(),
-            optimizer: AdamW::new(weights.into_initialized())?,
+            config,
+            trainer: Trainer::new(initial, options.schedule(), move |weights| built.network(weights))?,
             curve: TrainingCurve::empty(),
         };
         training.evaluate(&[])?;
@@ -74,27 +72,14 @@ impl Training {
     /// Makes so many steps, each on new sequences of [the options' kind](TrainingOptions), and evaluates as often as the options say. It shows
     /// how far it is. Where it is stopped, calling it again goes on.
     pub fn run(&mut self, steps: usize) -> Result<()> {
-        let progress = Progress::new("training", steps);
-        let outcome = self.run_with(steps, &progress);
-        outcome.map_err(|error| match error.kind() {
-            ErrorKind::Stopped => {
-                let steps = self.steps();
-                Error::new(ErrorKind::Stopped, format!("the training was stopped after step {steps}"))
-                    .help("call `run` again to go on from there; nothing else is lost")
-            }
-            _ => error,
-        })
+        trainer::run(self, steps, Training::steps, Training::step_and_evaluate)
     }
 
-    fn run_with(&mut self, steps: usize, progress: &Progress) -> Result<()> {
-        for _ in 0..steps {
-            // What was stopped may have been an evaluation.
-            self.evaluate_if_due()?;
-            self.step_on(&self.options.sequences(self.steps() + 1))?;
-            self.evaluate_if_due()?;
-            progress.advance(1)?;
-        }
-        Ok(())
+    fn step_and_evaluate(&mut self) -> Result<()> {
+        // What was stopped may have been an evaluation.
+        self.evaluate_if_due()?;
+        self.step_on(&self.options.sequences(self.steps() + 1))?;
+        self.evaluate_if_due()
     }
 
     fn evaluate_if_due(&mut self) -> Result<()> {
@@ -120,30 +105,7 @@ impl Training {
     /// ```
     pub fn step_on(&mut self, sequences: &[Vec<u32>]) -> Result<f32> {
         self.check(sequences)?;
-        let step = self.steps() + 1;
-        let network = self.config.network(&Weights::from_tensors(self.optimizer.weights()))?;
-        let (batch, len) = (sequences.len(), sequences[0].len() - 1);
-        let gradients = network.footprint_of_gradients(batch, len, len, &[]);
-        // What a step makes of a weight: its new value and moments, and on the way to them as many more.
-        memory::check(
-            &Device::Cpu,
-            gradients.saturating_add(self.options.bytes().saturating_mul(4)),
-            || {
-                (
-                    format!("a training step on {batch} sequences of {len} tokens"),
-                    "train on fewer sequences at once (`batch`), or shorter ones",
-                )
-            },
-        )?;
-        let loss = losses(&network, sequences)?.mean_all()?;
-        let value = loss.to_scalar::<f32>()?;
-        if !value.is_finite() {
-            return Err(diverged("the loss", step));
-        }
-        let gradients = loss.backward();
-        progress::check("the training")?;
-        self.optimizer.step(&gradients?, self.options.rate(step))?;
-        Ok(value)
+        self.trainer.step(|network| next_token(network, sequences))
     }
 
     /// Adds to the curve what the model is like now, as [`run`](Training::run) does every so many steps. Of sequences of
@@ -196,8 +158,7 @@ impl Training {
             )
             .help("give at least 8, so that there is an early and a late part"));
         }
-        let network = self.config.network(&Weights::from_tensors(self.optimizer.copies()?))?;
-        let losses = losses(&network, text)?.mean(0)?.to_vec1::<f32>()?;
+        let losses = next_token_losses(&self.trainer.network()?, text)?.mean(0)?.to_vec1::<f32>()?;
         let losses: Vec<f64> = losses.into_iter().map(f64::from).collect();
         let (eighth, quarter) = (first.len() / 8, first.len() / 4);
         let late = mean(&losses[losses.len() - quarter..]);
@@ -206,7 +167,7 @@ impl Training {
 
     /// The steps made so far.
     pub fn steps(&self) -> usize {
-        self.optimizer.steps()
+        self.trainer.steps()
     }
 
     /// What it went through so far.
@@ -217,7 +178,7 @@ impl Training {
     /// The model as it is now, to be looked into like any other; training on does not change it. It has no tokenizer, so
     /// it reads ids, of which 0 is BOS.
     pub fn model(&self) -> Result<Model> {
-        let weights = Weights::from_tensors(self.optimizer.copies()?);
+        let weights = Weights::from_tensors(self.trainer.weights()?);
         Model::without_tokenizer(
             &format!("trained, step {}", self.steps()),
             self.config.clone(),
@@ -229,8 +190,8 @@ impl Training {
     /// The weights as they are now, under Hugging Face's names: with
     /// [`config_json`](TrainingOptions::config_json), what a model's folder holds.
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        let copies = self.optimizer.copies()?;
-        Ok(copies.into_iter().map(|(name, tensor)| (format!("transformer.{name}"), tensor)).collect())
+        let weights = self.trainer.weights()?;
+        Ok(weights.into_iter().map(|(name, tensor)| (format!("transformer.{name}"), tensor)).collect())
     }
 
     /// Writes all that the training goes on from to a file.
@@ -249,32 +210,14 @@ impl Training {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let state: BTreeMap<String, Tensor> = self.optimizer.state().into_iter().collect();
-        let notes = HashMap::from([
-            (STEP.to_string(), self.steps().to_string()),
-            (CURVE.to_string(), self.curve.to_json()?),
-        ]);
-        let bytes = safetensors::serialize(&state, Some(notes)).map_err(|error| {
-            Error::new(ErrorKind::File, format!("cannot write {}", path.display()))
-                .caused_by(error)
-                .help("the training is as it was: try another place")
-        })?;
-        files::write(path, &bytes)
+        self.trainer.save(path.as_ref(), &[(CURVE, self.curve.to_json()?)])
     }
 
     /// Goes on from what [`save`](Training::save) wrote. The options must be those of the training that was saved.
     pub fn resume(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let origin = path.display().to_string();
-        let weights = Weights::from_files(&origin, &[path.to_path_buf()], &Device::Cpu)?;
-        let none = || {
-            Error::new(ErrorKind::File, format!("{} is not a saved training", path.display()))
-                .help("give what `Training::save` wrote")
-        };
-        let steps = weights.note(STEP).and_then(|step| step.parse().ok()).ok_or_else(none)?;
-        let curve = TrainingCurve::from_json(weights.note(CURVE).ok_or_else(none)?)?;
-        self.optimizer.restore(steps, |name, shape| weights.get(name, shape))?;
+        let saved = SavedTraining::open(path.as_ref())?;
+        let curve = TrainingCurve::from_json(saved.note(CURVE)?)?;
+        self.trainer.resume(&saved)?;
         self.curve = curve;
         Ok(())
     }
@@ -299,21 +242,8 @@ impl Training {
     }
 }
 
-/// The entries of a saved training that are no tensors.
-const STEP: &str = "headlight.step";
+/// The entry of a saved training that is its curve.
 const CURVE: &str = "headlight.curve";
-
-/// The loss of each prediction `[sequence, position]`, in nats.
-fn losses(network: &Network, sequences: &[Vec<u32>]) -> Result<Tensor> {
-    let ids = Tensor::new(sequences.to_vec(), network.device())?;
-    let last = ids.dim(1)? - 1;
-    let mut logits = Record::logits();
-    network.run(Start::tokens(ids.narrow(1, 0, last)?), None, &mut logits)?;
-    let logits = logits.only()?; // (B, T, V)
-    let next = ids.narrow(1, 1, last)?.flatten_all()?; // (BT)
-    let (rows, len, vocab) = logits.dims3()?;
-    Ok(cross_entropy(&logits.reshape((rows * len, vocab))?, &next)?.reshape((rows, len))?)
-}
 
 /// A mean of lists, entry by entry.
 #[derive(Default)]
