@@ -447,7 +447,8 @@ fn what_cannot_be_learned_says_why() -> Result<()> {
     Ok(())
 }
 
-/// How fast a machine trains: `cargo test --release --lib tests::training::pace -- --ignored --nocapture`.
+/// How fast a machine trains: `cargo test --release --lib tests::training::pace -- --ignored --nocapture`. Where others are at
+/// work too, with `CANDLE_NUM_THREADS=1`: candle's threads wait for each other at each operation, and so for the others' work.
 #[test]
 #[ignore = "it measures, and takes a minute"]
 fn pace() -> Result<()> {
