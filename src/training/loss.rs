@@ -28,7 +28,7 @@ pub(crate) fn next_token(network: &Network, sequences: &[Vec<u32>]) -> Result<Te
 /// The loss of each prediction `[sequence, position]`, in nats.
 pub(crate) fn next_token_losses(network: &Network, sequences: &[Vec<u32>]) -> Result<Tensor> {
     let ids = Tensor::new(sequences.to_vec(), network.device())?;
-    let last = ids.dim(1)? - 1;
+    let last = ids.dim(1)?.saturating_sub(1);
     let mut logits = Record::logits();
     network.run(Start::tokens(ids.narrow(1, 0, last)?), None, &mut logits)?;
     let logits = logits.only()?; // (B, T, V)
@@ -170,7 +170,7 @@ fn check(spec: &StackSpec, sequences: &[&[u32]]) -> Result<usize> {
 }
 
 /// Fails if there is no memory for a step on so many inputs, of so many positions in each stack, of which some are predicted from.
-fn has_room(network: &Network, batch: usize, lens: &[usize], read: usize) -> Result<()> {
+pub(crate) fn has_room(network: &Network, batch: usize, lens: &[usize], read: usize) -> Result<()> {
     let gradients = network.footprint_of_gradients(batch, lens, read, &[]);
     // What a step makes of a weight: its new value and moments, and on the way to them as many more.
     let weights = network.bytes_of_weights()?.saturating_mul(4);

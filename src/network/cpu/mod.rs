@@ -4,6 +4,7 @@
 
 mod activation;
 pub(crate) mod attend;
+mod broadcast;
 mod linear;
 mod matrix;
 mod norm;
@@ -13,6 +14,7 @@ mod softmax;
 mod sum;
 
 pub(crate) use activation::{gelu, gelu_inplace};
+pub(crate) use broadcast::{plus_bias, times_gain};
 pub(crate) use linear::affine;
 pub(crate) use norm::{center, gain_and_bias, norm_scale, normalize};
 pub(crate) use pages::{PagePolicy, par_map_alloc};

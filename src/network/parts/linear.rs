@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::Result;
-use crate::network::cpu::{affine, can_fuse};
+use crate::network::cpu::{affine, can_fuse, plus_bias};
 
 /// `x W + b`, with W `[in, out]`; without b where the model has none.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl Linear {
         }
         let y = x.matmul(&self.weight)?;
         Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?.reshape(dims)?,
+            Some(bias) => plus_bias(&y, bias)?.reshape(dims)?,
             None => y.reshape(dims)?,
         })
     }

@@ -4,7 +4,7 @@ use candle_core::{D, Tensor};
 
 use crate::error::Result;
 use crate::hook::{Hook, Site};
-use crate::network::cpu::{can_fuse, gain_and_bias, norm_scale, normalize};
+use crate::network::cpu::{can_fuse, gain_and_bias, norm_scale, normalize, plus_bias, times_gain};
 use crate::network::spec::NormKind;
 use crate::network::tap::TapCtx;
 
@@ -127,11 +127,11 @@ impl Norm {
 
     fn gain_and_bias(&self, normalized: Tensor) -> Result<Tensor> {
         let scaled = match &self.gain {
-            Some(gain) => normalized.broadcast_mul(gain)?,
+            Some(gain) => times_gain(&normalized, gain)?,
             None => normalized,
         };
         Ok(match &self.bias {
-            Some(bias) => scaled.broadcast_add(bias)?,
+            Some(bias) => plus_bias(&scaled, bias)?,
             None => scaled,
         })
     }
