@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::hook::Stack;
 use crate::memory;
 
 /// One axis of a [`NamedTensor`]: its name, its length, and a label for each index where there is one.
@@ -353,7 +354,12 @@ impl fmt::Debug for NamedTensor {
 
 /// The axes of what is measured of every head, L0 and H0 first.
 pub(crate) fn layer_and_head(n_layers: usize, n_heads: usize) -> [Axis; 2] {
-    [Axis::labelled("layer", numbered("L", n_layers)), Axis::labelled("head", numbered("H", n_heads))]
+    [layer_axis(Stack::Main, n_layers), Axis::labelled("head", numbered("H", n_heads))]
+}
+
+/// The layers of a stack, under the letter that its heads' names have.
+pub(crate) fn layer_axis(stack: Stack, n_layers: usize) -> Axis {
+    Axis::labelled("layer", numbered(&stack.letter().to_string(), n_layers))
 }
 
 /// `L0`, `L1` and so on.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Attn, Head, Stack, head};
-use crate::named::{Axis, NamedTensor, ValueKind, layer_and_head, numbered};
+use crate::named::{Axis, NamedTensor, ValueKind, layer_and_head, layer_axis, numbered};
 use crate::view::{View, Visualize};
 
 /// A number for every head, `[layer, head]`: scores, effects, thresholds.
@@ -54,7 +54,7 @@ impl HeadGrid {
         for &(stack, attn, [n_layers, n_heads]) in attentions {
             let (own, others) = rest.split_at(n_layers * n_heads);
             rest = others;
-            let layers = Axis::labelled("layer", numbered(&stack.letter().to_string(), n_layers));
+            let layers = layer_axis(stack, n_layers);
             let heads = Axis::labelled("head", numbered(attn.letter(), n_heads));
             let name = match (stack, attn) {
                 (Stack::Main, _) => name.to_string(),

@@ -97,6 +97,11 @@ impl Hook {
         !self.site.in_block() && !self.site.is_of_embedding()
     }
 
+    /// Whether it is of keys or values of another stack, at whose positions it is.
+    pub(crate) fn is_of_source(self) -> bool {
+        self.attn == Attn::Cross && self.site.is_of_source()
+    }
+
     /// Fails where a site of blocks has no layer, one of a stack has one, or there is none such of cross-attention.
     pub(crate) fn check_place(self) -> Result<Hook> {
         let Hook { stack, site, .. } = self;
@@ -178,8 +183,8 @@ impl FromStr for Hook {
     }
 }
 
-/// Stack, layer and the rest of a name within a block, as far as it is one.
-fn in_block(name: &str) -> Option<(Stack, &str, &str)> {
+/// Stack, layer and the rest of a name of something within a block, as far as it is one.
+pub(crate) fn in_block(name: &str) -> Option<(Stack, &str, &str)> {
     Stack::ALL.into_iter().find_map(|stack| {
         stack.block_prefixes().iter().find_map(|prefix| {
             let (layer, path) = name.strip_prefix(prefix)?.split_once('.')?;

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One column of blocks on one residual stream. A model of one stack has the main one, whatever it is.
+/// One column of blocks on one residual stream. A model of one stack has the main one, whatever it is. Their order is that in
+/// which a run goes through those that it has.
 ///
 /// ```
 /// use headlight::{Site, Stack};
@@ -17,18 +18,18 @@ pub enum Stack {
     /// The one stack of a decoder, of an encoder, of a vision model: `blocks.`.
     #[default]
     Main,
+    /// The picture of a pair of picture and text: `vision.blocks.`.
+    Vision,
+    /// The text of it: `text.blocks.`.
+    Text,
     /// What reads the source of a translation: `encoder.`.
     Encoder,
     /// What writes its target: `decoder.`.
     Decoder,
-    /// The text of a pair of text and picture: `text.blocks.`.
-    Text,
-    /// The picture of it: `vision.blocks.`.
-    Vision,
 }
 
 impl Stack {
-    /// Every stack, in the order in which a run goes through those that it has.
+    /// Every stack, in their order.
     pub const ALL: [Stack; 5] = [Stack::Main, Stack::Vision, Stack::Text, Stack::Encoder, Stack::Decoder];
 
     /// The name: `main`, `encoder`, `decoder`, `text`, `vision`.
@@ -94,6 +95,11 @@ pub enum Attn {
 }
 
 impl Attn {
+    /// What stands before the numbers of its heads: KV where they are those of keys and values that query heads share.
+    pub(crate) const fn head_prefix(self, shared: bool) -> &'static str {
+        if shared { "KV" } else { self.letter() }
+    }
+
     /// The letter that the names of its heads have: H, or X across stacks.
     pub(crate) const fn letter(self) -> &'static str {
         match self {

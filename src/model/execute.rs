@@ -12,7 +12,7 @@ use crate::model::run::Run;
 use crate::model::run_options::RunOptions;
 use crate::network::footprint::CHANGING;
 use crate::network::record::Record;
-use crate::network::start::{Known, Past, Start};
+use crate::network::start::{Known, Offset, Past, Start};
 use crate::network::tap::Tap;
 use crate::progress;
 use crate::progress::bytes;
@@ -68,7 +68,7 @@ impl Model {
     /// Runs the network with the edits in force, if there is memory for it. It stops when asked, before the next activation.
     /// Gives what a run that begins in a later stack must know.
     pub(crate) fn execute(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<Known> {
-        let offset = past.as_deref().map_or(0, Past::len);
+        let offset = past.as_deref().map_or_else(Offset::default, Past::offset);
         let mut edited = Edited { edits: &self.edits, offset, inner: tap };
         self.has_room(&start, past.as_deref(), &edited)?;
         self.network.run(start, past, &mut edited)
@@ -144,7 +144,7 @@ impl Model {
 /// Applies edits, then shows the outcome to another tap.
 struct Edited<'a> {
     edits: &'a [Edit],
-    offset: usize,
+    offset: Offset,
     inner: &'a mut dyn Tap,
 }
 
@@ -166,7 +166,7 @@ impl Tap for Edited<'_> {
         progress::check("the run of the model")?;
         let mut activation = activation;
         for edit in self.edits {
-            activation = edit.apply(hook, activation, self.offset)?;
+            activation = edit.apply(hook, activation, self.offset.of(hook))?;
         }
         if self.inner.wants(hook) { self.inner.tap(hook, activation) } else { Ok(activation) }
     }

@@ -8,7 +8,7 @@ use candle_core::Device;
 use crate::error::Result;
 use crate::hook::{Head, Hook, IntoHook, Stack};
 use crate::model::edit::Edit;
-use crate::named::{Axis, numbered};
+use crate::named::{Axis, layer_axis, numbered};
 use crate::network::config::ConfigFile;
 use crate::network::dims::Dims;
 use crate::network::network::Network;
@@ -143,7 +143,7 @@ impl Model {
     }
 
     pub(crate) fn layer_axis(&self) -> Axis {
-        Axis::labelled("layer", numbered("L", self.dims().n_layers))
+        layer_axis(Stack::Main, self.dims().n_layers)
     }
 
     pub(crate) fn head_axis(&self) -> Axis {

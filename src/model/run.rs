@@ -166,8 +166,7 @@ impl Run {
                 (AxisKind::Head | AxisKind::KvHead, Some(layer)) => {
                     let shared = *kind == AxisKind::KvHead && spec.dims.shares_kv();
                     let letter = spec.stack.letter();
-                    let prefix =
-                        format!("{letter}{layer}{}", if shared { "KV" } else { hook.attn().letter() });
+                    let prefix = format!("{letter}{layer}{}", hook.attn().head_prefix(shared));
                     Axis::labelled(kind.name(), numbered(&prefix, len))
                 }
                 _ => Axis::unlabelled(kind.name(), len),

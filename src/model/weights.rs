@@ -3,11 +3,11 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::hook::{Attn, Site, Stack};
+use crate::hook::{Attn, Site, Stack, in_block};
 use crate::memory::floats;
 use crate::model::digest::of_weights;
 use crate::model::model::Model;
-use crate::named::{Axis, NamedTensor, numbered};
+use crate::named::{Axis, NamedTensor, layer_axis, numbered};
 use crate::network::dims::Dims;
 use crate::network::param::{NormParam, Param};
 use crate::network::spec::StackSpec;
@@ -91,18 +91,14 @@ impl Model {
     /// Whose weight a name is of.
     fn weight_place<'a>(&self, name: &'a str) -> Option<WeightPlace<'a>> {
         let stacks = self.spec().stacks();
-        for own in stacks {
-            let in_block = own.stack.block_prefixes().iter().find_map(|prefix| {
-                let (layer, path) = name.strip_prefix(prefix)?.split_once('.')?;
-                layer.starts_with(|c: char| c.is_ascii_digit()).then_some((layer, path))
-            });
-            if let Some((layer, path)) = in_block {
-                let number = layer
-                    .parse()
-                    .ok()
-                    .filter(|&number: &usize| number < own.dims.n_layers && number.to_string() == layer)?;
-                return Some(WeightPlace { stack: own.stack, layer: Some(number), path });
-            }
+        let of_block = in_block(name).and_then(|(stack, layer, path)| {
+            let own = stacks.iter().find(|own| own.stack == stack)?;
+            Some((own, layer, path))
+        });
+        if let Some((own, layer, path)) = of_block {
+            let number: usize = layer.parse().ok()?;
+            let is_there = number < own.dims.n_layers && number.to_string() == layer;
+            return is_there.then_some(WeightPlace { stack: own.stack, layer: Some(number), path });
         }
         let of = |own: &StackSpec| {
             let path = name.strip_prefix(own.stack.prefix()).filter(|_| own.stack != Stack::Main)?;
@@ -129,7 +125,7 @@ impl Model {
             false => self.head_param_of(stack, param, layer),
         };
         let tensors = (0..dims.n_layers).map(tensor).collect::<Result<Vec<_>>>()?;
-        let mut axes = vec![Axis::labelled("layer", numbered(&stack.letter().to_string(), dims.n_layers))];
+        let mut axes = vec![layer_axis(stack, dims.n_layers)];
         axes.extend(weight_axes(param, &tensors[0], (stack, None), shared));
         NamedTensor::new(name, Tensor::stack(&tensors, 0)?, axes)
     }
@@ -284,8 +280,8 @@ fn weight_axes(
     (stack, layer): (Stack, Option<usize>),
     shared: bool,
 ) -> Vec<Axis> {
-    let own = if param.is_of_cross() { Attn::Cross.letter() } else { Attn::Own.letter() };
-    let prefix = if shared && param.is_kv() { "KV" } else { own };
+    let attn = if param.is_of_cross() { Attn::Cross } else { Attn::Own };
+    let prefix = attn.head_prefix(shared && param.is_kv());
     let prefix = layer.map_or(prefix.to_string(), |layer| format!("{}{layer}{prefix}", stack.letter()));
     let axis = |(&name, &len): (&&'static str, &usize)| match name {
         "head" => Axis::labelled(name, numbered(&prefix, len)),

@@ -60,20 +60,15 @@ impl Tap for Record {
         Ok(activation)
     }
 
-    /// With no logits to keep, what lies after the last wanted layer need not run. Of several stacks the last in
-    /// [the order of runs](Stack::ALL) counts.
+    /// With no logits to keep, what lies after the last wanted layer need not run. Of several stacks the last counts.
     fn stop_after(&self) -> Option<(Stack, usize)> {
-        let place = |hook: &Hook| {
-            let order = Stack::ALL.iter().position(|stack| *stack == hook.stack());
-            (order, hook.layer().unwrap_or(0))
-        };
-        let is_after = |hook: &Hook| hook.is_after_blocks();
-        let Some(last) = self.hooks.iter().max_by_key(|hook| place(hook)) else {
+        let place = |hook: &&Hook| (hook.stack(), hook.layer().unwrap_or(0));
+        let Some(last) = self.hooks.iter().max_by_key(place) else {
             return Some((Stack::Main, 0));
         };
         // What a stack makes after its blocks is made before the next one runs.
         let is_last_of_all = |hook: &&Hook| hook.stack() == last.stack() || hook.site().is_of_readout();
-        match self.hooks.iter().filter(is_last_of_all).any(is_after) {
+        match self.hooks.iter().filter(is_last_of_all).any(|hook| hook.is_after_blocks()) {
             true => None,
             false => Some((last.stack(), last.layer().unwrap_or(0))),
         }

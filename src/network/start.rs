@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::Stack;
+use crate::hook::{Hook, Stack};
 use crate::network::spec::ArchSpec;
 
 /// Where a run begins.
@@ -128,8 +128,7 @@ impl Known {
         let present = present.iter().map(|(stack, present)| {
             (*stack, std::iter::repeat_n(present.iter().cloned(), runs).flatten().collect())
         });
-        let order = |stack: Stack| Stack::ALL.iter().position(|own| *own == stack);
-        let kept = self.finished.iter().filter(|(stack, _)| order(**stack) < order(from));
+        let kept = self.finished.range(..from);
         let finished = kept.map(|(stack, stream)| Ok((*stack, stream.repeat((runs, 1, 1))?)));
         Ok(Known {
             batch: Batch { ids: ids.collect::<Result<_>>()?, present: present.collect() },
@@ -156,6 +155,11 @@ impl Past {
     /// How many positions have been read.
     pub fn len(&self) -> usize {
         self.layers.first_key_value().map_or(0, |(&(stack, layer), _)| self.len_at(stack, layer))
+    }
+
+    /// Where the positions that are read now begin.
+    pub(crate) fn offset(&self) -> Offset {
+        Offset { stack: self.layers.first_key_value().map(|(&(stack, _), _)| stack), positions: self.len() }
     }
 
     /// How many positions a layer has read.
@@ -189,5 +193,20 @@ impl Past {
             }
         }
         Ok(Past { layers })
+    }
+}
+
+/// Where the positions that a run reads begin: behind those that a stack has read before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Offset {
+    stack: Option<Stack>,
+    positions: usize,
+}
+
+impl Offset {
+    /// The position of the first entry of an activation. What another stack is attended to by begins at its first.
+    pub(crate) fn of(self, hook: Hook) -> usize {
+        let is_read_on = hook.site().is_of_readout() || Some(hook.stack()) == self.stack;
+        if is_read_on && !hook.is_of_source() { self.positions } else { 0 }
     }
 }

@@ -246,6 +246,32 @@ fn every_stack_is_patched() -> Result<()> {
     Ok(())
 }
 
+/// A sweep leaves the edits that a model has already where they are, also at keys of the other stack.
+#[test]
+fn edits_across_stacks_stay_in_sweeps() -> Result<()> {
+    let metric = Metric::LogitDiff { correct: 5, incorrect: 6, position: None };
+    let clean = Input::pair(vec![3u32, 1, 7, 1, 5], vec![2u32, 6, 3, 1]);
+    for model in translators()? {
+        let from = model.run_with_options(&clean, &RunOptions::all())?;
+        let keys = Hook::from(Site::K).of(Stack::Decoder).cross();
+        let stream = Hook::from(Site::ResidPre).of(Stack::Decoder);
+        let mut edited = model.clone();
+        for layer in 0..model.spec().stack(Stack::Decoder)?.dims.n_layers {
+            edited = edited.patch(keys.in_layer(layer), None, Some(&[0, 2]), &from)?;
+        }
+        let swept = activation_patching(&edited, &clean, one(), stream, &metric)?;
+        for layer in 0..swept.shape()[0] {
+            for position in 0..swept.shape()[1] {
+                let alone = edited.patch(stream.in_layer(layer), None, Some(&[position]), &from)?;
+                let alone = metric.measure(&alone, one())?;
+                let found = swept.value(&[layer, position])?;
+                assert!((alone - f64::from(found)).abs() < 2e-5, "{layer} {position}: {alone}, {found}");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Metrics read attention and any activation, of any stack; a pattern's own gradient is one where it is read.
 #[test]
 fn metrics_read_any_stack() -> Result<()> {

@@ -13,7 +13,7 @@ use crate::hook::{Attn, Head, Stack, head};
 use crate::model::edit::{Ablation, Component, mlp};
 use crate::model::input::Input;
 use crate::model::model::Model;
-use crate::named::{Axis, NamedTensor, numbered};
+use crate::named::{Axis, NamedTensor, layer_axis};
 use crate::view::{View, Visualize};
 
 /// What [`ablation_effects`] found: the metric without a part minus the metric with it.
@@ -177,10 +177,7 @@ impl AblationEffects {
             let (values, others) = rest.split_at(own.parts().len() * own.layers);
             rest = others;
             let parts = own.parts().iter().map(|part| part.to_string()).collect::<Vec<_>>();
-            let axes = vec![
-                Axis::labelled("part", parts),
-                Axis::labelled("layer", numbered(&own.stack.letter().to_string(), own.layers)),
-            ];
+            let axes = vec![Axis::labelled("part", parts), layer_axis(own.stack, own.layers)];
             let name = match own.stack {
                 Stack::Main => name.clone(),
                 stack => format!("{name}, {stack}"),

@@ -15,7 +15,7 @@ use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Pieces, Run};
 use crate::model::run_options::RunOptions;
-use crate::named::{Axis, NamedTensor, numbered};
+use crate::named::{Axis, NamedTensor, layer_axis, numbered};
 use crate::network::dims::Dims;
 use crate::network::record::Record;
 use crate::network::tap::Tap;
@@ -157,7 +157,7 @@ impl<'a> Pair<'a> {
     }
 
     fn layer_axis(&self) -> Axis {
-        Axis::labelled("layer", numbered(&self.site.stack().letter().to_string(), self.dims.n_layers))
+        layer_axis(self.site.stack(), self.dims.n_layers)
     }
 
     /// Heads where there are such, and else positions.
@@ -166,8 +166,7 @@ impl<'a> Pair<'a> {
             return self.position_axis();
         }
         let shared = self.site.site().is_kv() && self.dims.shares_kv();
-        let prefix = if shared { "KV" } else { self.site.attn().letter() };
-        Axis::labelled("head", numbered(prefix, self.n_heads()))
+        Axis::labelled("head", numbered(self.site.attn().head_prefix(shared), self.n_heads()))
     }
 
     fn position_axis(&self) -> Axis {

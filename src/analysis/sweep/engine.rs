@@ -13,7 +13,7 @@ use candle_core::Tensor;
 use crate::analysis::sweep::metric::{Mean, Metric};
 use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, check_inputs};
 use crate::error::Result;
-use crate::hook::{Attn, Hook, Site, Stack};
+use crate::hook::{Hook, Site};
 use crate::memory;
 use crate::memory::floats;
 use crate::model::edit::Edit;
@@ -22,7 +22,7 @@ use crate::model::model::Model;
 use crate::model::run::Pieces;
 use crate::network::record::Record;
 use crate::network::spec::{ArchSpec, NormPlace};
-use crate::network::start::{Past, Start};
+use crate::network::start::{Offset, Past, Start};
 use crate::network::tap::Tap;
 use crate::network::tap::not_reached;
 use crate::progress::Progress;
@@ -100,7 +100,7 @@ pub(crate) fn sweep_rows(
         let mut sums = vec![Mean::default(); variants.len()];
         // Above the first layer a run resumes from what the layer below left, before edits at the layer's own input.
         let resumed = by_resume_point.keys().filter_map(|point| point.below(spec));
-        let mut base = VariantTap::new(metric, tokens, &[], resumed, Shift::none(read_stack));
+        let mut base = VariantTap::new(metric, tokens, &[], resumed, Offset::default());
         let mut past = Past::default();
         // Keys and values of earlier positions are kept where a change leaves these as they were.
         let behind = by_resume_point.keys().any(|point| point.skipped(metric, tokens) > 0);
@@ -132,8 +132,7 @@ pub(crate) fn sweep_rows(
                 };
                 let at = if below.is_some() { layer } else { 0 };
                 let mut past = past.before(own, at, skipped, chunk.len())?;
-                let shift = Shift { stack: own, positions: skipped };
-                let mut variant = VariantTap::new(metric, tokens, &changes, [], shift);
+                let mut variant = VariantTap::new(metric, tokens, &changes, [], past.offset());
                 let past = (skipped > 0).then_some(&mut past);
                 model.execute(start, past, &mut variant)?;
                 let means = match variant.record.get(metric.hook()) {
@@ -182,9 +181,8 @@ impl ResumePoint {
         let at_start = in_stack().any(|hook| hook.site().is_of_embedding());
         let lowest = in_stack().filter_map(|hook| place(hook).1).min();
         // Positions that a run may begin behind are those of the stack that is read out; those of keys across stacks are none.
-        let counts = stack + 1 == stacks.len()
-            && stacks[stack].sees.is_causal()
-            && !hooks().any(|hook| hook.attn() == Attn::Cross && hook.site().is_of_source());
+        let counts =
+            stack + 1 == stacks.len() && stacks[stack].sees.is_causal() && !hooks().any(Hook::is_of_source);
         let position = added.iter().map(Edit::first_position).min().unwrap_or(0);
         ResumePoint {
             stack,
@@ -266,28 +264,8 @@ impl Row<'_> {
 /// Changes each row by its own edits, and keeps what the metric reads and what later runs resume from.
 struct VariantTap<'a> {
     changes: &'a [&'a [Edit]],
-    shift: Shift,
+    offset: Offset,
     record: Record,
-}
-
-/// Where a run begins: behind so many positions of a stack.
-#[derive(Clone, Copy)]
-struct Shift {
-    stack: Stack,
-    positions: usize,
-}
-
-impl Shift {
-    fn none(stack: Stack) -> Shift {
-        Shift { stack, positions: 0 }
-    }
-
-    /// The position of the first entry of an activation.
-    fn of(self, hook: Hook) -> usize {
-        let of_read = hook.site().is_of_readout() || hook.stack() == self.stack;
-        let of_source = hook.attn() == Attn::Cross && hook.site().is_of_source();
-        if of_read && !of_source { self.positions } else { 0 }
-    }
 }
 
 impl<'a> VariantTap<'a> {
@@ -296,12 +274,12 @@ impl<'a> VariantTap<'a> {
         tokens: &Tokens,
         changes: &'a [&'a [Edit]],
         resumed: impl IntoIterator<Item = Hook>,
-        shift: Shift,
+        offset: Offset,
     ) -> Self {
-        let start = shift.of(Site::UnembedIn.into());
+        let start = offset.of(Site::UnembedIn.into());
         let positions = metric.positions(tokens).map(|all| all.into_iter().map(|at| at - start).collect());
         let record = Record::new(resumed.into_iter().chain([metric.hook()])).at_positions(positions);
-        VariantTap { changes, shift, record }
+        VariantTap { changes, offset, record }
     }
 
     fn changes_at(&self, hook: Hook) -> bool {
@@ -325,7 +303,7 @@ impl Tap for VariantTap<'_> {
             for (row, edits) in self.changes.iter().enumerate() {
                 let mut changed = activation.narrow(0, row, 1)?;
                 for edit in *edits {
-                    changed = edit.apply(hook, changed, self.shift.of(hook))?;
+                    changed = edit.apply(hook, changed, self.offset.of(hook))?;
                 }
                 rows.push(changed);
             }
