@@ -23,7 +23,7 @@ pub fn function_entry(name: &str, arguments: &str) -> String {
 struct Declarations {
     private: BTreeSet<String>,
     public: BTreeSet<String>,
-    /// What macros are told to declare and items show elsewhere: it may be public.
+    /// What macros are told to declare, and what is shown elsewhere by `pub use`: it may be public.
     mentioned: BTreeSet<String>,
 }
 
@@ -63,8 +63,11 @@ impl Declarations {
     fn read(&mut self, text: &str) {
         let file = SourceFile::parse(text, Edition::Edition2024);
         for node in file.syntax_node().descendants() {
-            if let Some(import) = ast::UseTree::cast(node.clone()) {
-                let last = import.path().and_then(|path| path.segment()?.name_ref());
+            if let Some(import) = ast::Use::cast(node.clone()).filter(is_public) {
+                // Not what stands before a list.
+                let trees = import.syntax().descendants().filter_map(ast::UseTree::cast);
+                let leaves = trees.filter(|tree| tree.use_tree_list().is_none());
+                let last = leaves.filter_map(|tree| tree.path()?.segment()?.name_ref());
                 self.mentioned.extend(last.map(|name| name.text().to_string()));
             } else if is_item_macro(&node) {
                 let tokens = node.descendants_with_tokens().filter_map(|part| part.into_token());
@@ -93,8 +96,7 @@ fn is_item_macro(node: &SyntaxNode) -> bool {
 /// What an item declares, as it is listed, and whether it is public.
 fn parse_declaration(node: &SyntaxNode) -> Option<(String, bool)> {
     fn parse<N: HasName + HasVisibility>(item: N) -> Option<(String, bool)> {
-        let public = item.visibility().is_some_and(|visibility| visibility.syntax().text() == "pub");
-        Some((item.name()?.text().to_string(), public || is_trait_item(item.syntax())))
+        Some((item.name()?.text().to_string(), is_public(&item) || is_trait_item(item.syntax())))
     }
     let node = node.clone();
     if let Some(item) = ast::Fn::cast(node.clone()) {
@@ -127,6 +129,10 @@ fn parse_declaration(node: &SyntaxNode) -> Option<(String, bool)> {
     }
 }
 
+fn is_public(item: &impl HasVisibility) -> bool {
+    item.visibility().is_some_and(|visibility| visibility.syntax().text() == "pub")
+}
+
 /// Items of traits are as public as their trait.
 fn is_trait_item(item: &SyntaxNode) -> bool {
     let Some(list) = item.parent().and_then(ast::AssocItemList::cast) else { return false };
@@ -144,7 +150,8 @@ mod tests {
     fn only_what_is_private_everywhere_is_hidden() {
         let text = "pub struct A { pub shown: i32, inner: i32 }\nimpl A { pub fn open() {} fn checked(&self, mut a: i32, b: u8) {} pub(crate) fn near() {} fn len(&self) {} }\n\
             trait T { fn asked(); }\nimpl T for A { fn asked() {} }\nenum E { One { x: i32 } }\nmod deep {}\nfn inner() {}\n\
-            fn made() {}\nmake! { made }";
+            fn made() {}\nmake! { made }\nmod shared { fn lent() {} fn used() {} }\n\
+            pub use shared::{lent};\nuse shared::used;\npub(crate) use shared::used as other;";
         let folder = tempfile::tempdir().unwrap();
         let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
         std::fs::create_dir_all(ours.join("below")).unwrap();
@@ -152,7 +159,10 @@ mod tests {
         std::fs::write(ours.join("below/lib.rs"), text).unwrap();
         std::fs::write(theirs.join("lib.rs"), "pub fn len() {} fn open() {}").unwrap();
         let names: Vec<String> = private_names(&[ours], &[theirs]).into_iter().collect();
-        assert_eq!(names, [".inner", "E", "T", "checked(a, b)", "deep", "inner()", "near()"]);
+        assert_eq!(
+            names,
+            [".inner", "E", "T", "checked(a, b)", "deep", "inner()", "near()", "shared", "used()"]
+        );
         assert_eq!(function_entry("checked", "(&self, a, b)"), "checked(a, b)");
         assert_eq!(function_entry("len", "(&self)"), "len()");
     }
