@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
+// The command line names the library from outside; its verbs are tried on toys that no file holds.
+#[cfg(test)]
+extern crate self as headlight;
+
 pub mod analysis;
 mod error;
 mod figure;
@@ -31,7 +35,7 @@ pub use figure::{DisplayHandle, Figure, Page, Section, show};
 pub use hook::{Attn, AxisKind, Head, Hook, IntoHook, Site, Stack, head};
 pub use memory::memory_asked_for;
 pub use model::{
-    Ablation, AttentionEdge, Component, Components, Generation, Input, Mlp, Model, PromptTest, Run,
+    Ablation, AttentionEdge, Component, Components, Generation, Input, Mlp, Model, Picture, PromptTest, Run,
     RunOptions, Sampling, Tokens, mlp, no_bos, with_bos,
 };
 pub use named::{Axis, NamedTensor, ValueKind};

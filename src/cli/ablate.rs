@@ -5,9 +5,9 @@ use headlight::analysis::{Metric, SweepPart, SweepResult, ablation_effects};
 use headlight::{Ablation, Head, Input, Model, Result, RunOptions, Site, no_bos};
 use serde_json::json;
 
-use crate::args::{Failure, InputArgs, Output, RequiredModel};
-use crate::json::line;
-use crate::sweep::{PartArgs, describe};
+use super::args::{Failure, InputArgs, Output, RequiredModel};
+use super::json::line;
+use super::sweep::{PartArgs, describe};
 
 /// Ablate heads and print what that adds to the loss, in nats; without --heads, each head by itself
 #[derive(clap::Args)]

@@ -73,7 +73,7 @@ pub struct InputArgs {
     /// Token ids to run, in place of text: 1,2,3; several times for a batch
     #[arg(long, value_name = "IDS", conflicts_with = "prompts")]
     tokens: Vec<String>,
-    /// A file of texts to run, one a line
+    /// A file of texts to run, one a line; of pairs with a tab between; of paths of pictures, for models that read those
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// The lines of --prompts are token ids: 1,2,3
@@ -90,11 +90,20 @@ impl InputArgs {
         if self.ids && self.prompts.is_none() {
             return Err(Failure::Usage("--ids says how --prompts is to be read"));
         }
-        let of_pairs = model.spec().stacks().len() == 2;
+        let (of_pairs, of_pictures) = (model.spec().stacks().len() == 2, model.spec().reads_pictures());
         if let Some(prompts) = &self.prompts {
-            let lines = if of_pairs { Input::pair_lines(prompts)? } else { Input::lines(prompts)? };
+            let lines = match (of_pictures, of_pairs) {
+                (true, _) => Input::picture_lines(prompts)?,
+                (false, true) => Input::pair_lines(prompts)?,
+                (false, false) => Input::lines(prompts)?,
+            };
             let input = if self.ids { lines.as_ids()? } else { lines };
             return Ok(if self.no_bos { no_bos(input) } else { input });
+        }
+        if of_pictures {
+            return Err(Failure::Usage(
+                "this model reads pictures: give --prompts, a file with the path of one on each line",
+            ));
         }
         if self.tokens.is_empty() {
             let input = match of_pairs {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use headlight::{Figure, Head, Result, Run, RunOptions, Site};
 
-use crate::args::{InputArgs, Output, RequiredModel};
+use super::args::{InputArgs, Output, RequiredModel};
 
 /// Draw the attention patterns of a text
 #[derive(clap::Args)]
@@ -31,10 +31,9 @@ pub struct Args {
 pub fn run(args: Args) -> Output {
     let Args { model, input, layer, head, out } = args;
     let model = model.open()?;
-    let options = match layer.or(head.map(|head| head.layer)) {
-        Some(layer) if layer < model.dims().n_layers => {
-            RunOptions::matching(Site::Pattern.at(layer).to_string())
-        }
+    let shown = head.map(|head| head.hook(Site::Pattern)).or(layer.map(|layer| Site::Pattern.at(layer)));
+    let options = match shown {
+        Some(hook) if model.hooks().contains(&hook) => RunOptions::matching(hook.to_string()),
         _ => RunOptions::only([Site::Pattern]),
     };
     let run = model.run_with_options(input.input(&model)?, &options)?;
@@ -42,10 +41,10 @@ pub fn run(args: Args) -> Output {
         let figures = (0..run.tokens().len()).map(|index| draw(&run.item(index)?));
         Figure::stack(figures.collect::<Result<Vec<_>>>()?)
     };
-    let figure = match (layer, head) {
-        (_, Some(head)) => of(&|run| Figure::attention_of(&run.pattern(head.layer)?, head.head))?,
-        (Some(layer), None) => of(&|run| Figure::attention(&run.pattern(layer)?))?,
-        (None, None) => run.figure()?,
+    let figure = match (shown, head) {
+        (Some(hook), Some(head)) => of(&|run| Figure::attention_of(&run.get(hook)?, head.head))?,
+        (Some(hook), None) => of(&|run| Figure::attention(&run.get(hook)?))?,
+        (None, _) => run.figure()?,
     };
     match out {
         Some(out) => {

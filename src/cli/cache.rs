@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use headlight::RunOptions;
 
-use crate::args::{InputArgs, Output, RequiredModel};
+use super::args::{InputArgs, Output, RequiredModel};
 
 /// Save the activations of a run under TransformerLens's names
 #[derive(clap::Args)]

@@ -3,8 +3,8 @@
 use headlight::analysis::{Composition, composition_scores};
 use serde_json::{Map, Value};
 
-use crate::args::{ModelArgs, Output};
-use crate::json::{line, nested};
+use super::args::{ModelArgs, Output};
+use super::json::{line, nested};
 
 /// How much each head's output enters the queries, keys and values of later heads
 #[derive(clap::Args)]

@@ -4,8 +4,8 @@ use headlight::analysis::{DynamicThreshold, causal_truth, induction_scores};
 use headlight::{Figure, Table, View, Visualize};
 use serde_json::json;
 
-use crate::args::{ModelArgs, Output};
-use crate::json::line;
+use super::args::{ModelArgs, Output};
+use super::json::line;
 
 /// Find the induction heads by a threshold that follows each head's variance, and judge them by their causes
 #[derive(clap::Args)]

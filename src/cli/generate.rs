@@ -2,7 +2,7 @@
 
 use headlight::Sampling;
 
-use crate::args::{InputArgs, Output, RequiredModel};
+use super::args::{InputArgs, Output, RequiredModel};
 
 /// Continue a text
 #[derive(clap::Args)]

@@ -2,8 +2,8 @@
 
 use headlight::analysis::{HeadKind, RepeatedTokens, SweepResult, head_scores};
 
-use crate::args::{ModelArgs, Output};
-use crate::sweep::{PartArgs, describe};
+use super::args::{ModelArgs, Output};
+use super::sweep::{PartArgs, describe};
 
 /// Score every head: induction, previous token, duplicate token, current token, first token
 #[derive(clap::Args)]

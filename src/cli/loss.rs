@@ -4,9 +4,9 @@ use headlight::analysis::{Metric, SweepResult};
 use headlight::{Figure, Input, Model, Result, RunOptions, Site};
 use serde_json::{Value, json};
 
-use crate::args::{InputArgs, Output, RequiredModel};
-use crate::json::line;
-use crate::sweep::{Destination, PartArgs, describe};
+use super::args::{InputArgs, Output, RequiredModel};
+use super::json::line;
+use super::sweep::{Destination, PartArgs, describe};
 
 /// Print the loss of each token and their mean, in nats; of --prompts the mean alone
 #[derive(clap::Args)]

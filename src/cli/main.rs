@@ -1,7 +1,7 @@
 //! The command line: the library's calls, a file a verb.
 
 mod ablate;
-mod args;
+pub mod args;
 mod attention;
 mod cache;
 mod composition;
@@ -20,10 +20,11 @@ mod sweep;
 use std::io::Write;
 use std::process::ExitCode;
 
-use args::{Failure, Output};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use headlight::Remedy;
+
+use self::args::{Failure, Output};
 
 const EXAMPLES: &str = "Examples:
   headlight                                   a report on the built-in model
@@ -38,13 +39,13 @@ one wants), a folder with config.json, model.safetensors and a tokenizer, or a G
 
 #[derive(Parser)]
 #[command(version, about = "Look inside transformers: what each attention head does", after_help = EXAMPLES)]
-struct Cli {
+pub struct Cli {
     #[command(subcommand)]
-    verb: Option<Verb>,
+    pub verb: Option<Verb>,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+pub enum Verb {
     Report(report::Args),
     Heads(heads::Args),
     Attention(attention::Args),
@@ -60,7 +61,7 @@ enum Verb {
     Generate(generate::Args),
 }
 
-fn run(verb: Verb) -> Output {
+pub fn run(verb: Verb) -> Output {
     match verb {
         Verb::Report(args) => report::run(args),
         Verb::Heads(args) => heads::run(args),

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use headlight::analysis::merge;
 
-use crate::args::Output;
-use crate::sweep::describe;
+use super::args::Output;
+use super::sweep::describe;
 
 /// Make one result of the files that the shards of `ablate`, `heads` or `loss` have written with --part
 #[derive(clap::Args)]

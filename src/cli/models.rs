@@ -3,8 +3,8 @@
 use headlight::known_models;
 use serde_json::{Value, json};
 
-use crate::args::Output;
-use crate::json::line;
+use super::args::Output;
+use super::json::line;
 
 /// List the models that open by name, and which are in the cache of the Hugging Face hub; nothing is fetched
 #[derive(clap::Args)]

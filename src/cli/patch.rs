@@ -6,8 +6,8 @@ use headlight::analysis::{Metric, activation_patching};
 use headlight::{Input, IntoHook, Model, Result};
 use serde_json::json;
 
-use crate::args::{Output, RequiredModel};
-use crate::json::{line, nested};
+use super::args::{Failure, Output, RequiredModel};
+use super::json::{line, nested};
 
 /// Patch activations of a clean text into a corrupted one, each in turn, and print the logit difference
 #[derive(clap::Args)]
@@ -59,6 +59,12 @@ impl Args {
 
 pub fn run(args: Args) -> Output {
     let model = args.model.open()?;
+    if model.spec().stacks().len() > 1 || model.spec().reads_pictures() {
+        return Err(Failure::Usage(
+            "patch reads one text after another: models that read pairs or pictures are patched in a notebook, by \
+             `activation_patching`",
+        ));
+    }
     let (correct, incorrect) = (args.token(&model, &args.correct)?, args.token(&model, &args.incorrect)?);
     let metric = Metric::LogitDiff { correct, incorrect, position: args.position };
     let (clean, corrupted) = (args.input(&args.clean)?, args.input(&args.corrupted)?);

@@ -6,8 +6,8 @@ use headlight::analysis::qk_circuit;
 use headlight::{Figure, Head, RunOptions, Site};
 use serde_json::json;
 
-use crate::args::{InputArgs, Output, open};
-use crate::json::{line, nested};
+use super::args::{InputArgs, Output, open};
+use super::json::{line, nested};
 
 /// A head's attention scores and pattern on a text, from its weights: who attends to whom, and why
 #[derive(clap::Args)]

@@ -12,8 +12,8 @@ use headlight::{
     Ablation, Figure, Head, Model, Page, Result, RunOptions, Section, Site, Table, View, Visualize, head,
 };
 
-use crate::args::{ModelArgs, Output};
-use crate::sweep::cells;
+use super::args::{ModelArgs, Output};
+use super::sweep::cells;
 
 /// Score every head, look at four sequences, write one HTML report (what happens without a verb)
 #[derive(clap::Args)]

@@ -10,7 +10,7 @@ use headlight::analysis::{
 use headlight::{Figure, Head, Result, Table, View, request_stop};
 use serde_json::{Value, json};
 
-use crate::json::line;
+use super::json::line;
 
 /// How a sweep that takes long is stopped and gone on with, and shared among processes.
 #[derive(Args)]

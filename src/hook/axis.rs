@@ -24,6 +24,10 @@ pub enum AxisKind {
     Scale,
     /// Tokens of the vocabulary.
     Vocabulary,
+    /// Classes that a model tells apart.
+    Class,
+    /// The width of the embeddings whose similarity a pair of towers is read out by.
+    DProjected,
 }
 
 impl AxisKind {
@@ -39,6 +43,8 @@ impl AxisKind {
             AxisKind::DMlp => "d_mlp",
             AxisKind::Scale => "scale",
             AxisKind::Vocabulary => "d_vocab",
+            AxisKind::Class => "class",
+            AxisKind::DProjected => "d_projected",
         }
     }
 

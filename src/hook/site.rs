@@ -11,7 +11,7 @@ use crate::hook::stack::Attn;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Site {
-    /// `hook_embed`: token embeddings `[position, d_model]`.
+    /// `hook_embed`: embeddings of tokens, or of patches and the class token `[position, d_model]`.
     Embed,
     /// `hook_pos_embed`: position embeddings `[position, d_model]`.
     PosEmbed,
@@ -45,6 +45,10 @@ pub enum Site {
     Z,
     /// `attn.hook_result`: what each head adds to the residual stream `[position, head, d_model]`. Opt-in.
     Result,
+    /// `ln1_post.hook_scale`: what the norm of what attention adds divides by, where norms stand on both sides `[position, scale]`.
+    Ln1PostScale,
+    /// `ln1_post.hook_normalized`: what it makes of it before its gain and bias `[position, d_model]`.
+    Ln1PostNormalized,
     /// `hook_attn_out`: what attention adds to the residual stream `[position, d_model]`.
     AttnOut,
     /// `hook_resid_mid`: the residual stream between attention and what follows `[position, d_model]`. Where norms come after the
@@ -68,6 +72,10 @@ pub enum Site {
     MlpPreLinear,
     /// `mlp.hook_post`: MLP neurons after the nonlinearity `[position, d_mlp]`.
     MlpPost,
+    /// `ln2_post.hook_scale`: what the norm of what the MLP adds divides by, where norms stand on both sides `[position, scale]`.
+    Ln2PostScale,
+    /// `ln2_post.hook_normalized`: what it makes of it before its gain and bias `[position, d_model]`.
+    Ln2PostNormalized,
     /// `hook_mlp_out`: what the MLP adds to the residual stream `[position, d_model]`.
     MlpOut,
     /// `hook_resid_post`: the residual stream as a block leaves it `[position, d_model]`. Where norms come after the sum, before its
@@ -83,11 +91,19 @@ pub enum Site {
     UnembedIn,
     /// `unembed.hook_out`: the logits `[position, d_vocab]`.
     UnembedOut,
+    /// `pooler.hook_pooler_out`: what a pooler makes of the one position that classes are told by `[d_model]`.
+    PoolerOut,
+    /// `classifier.hook_out`: the logits of classes `[class]`.
+    ClassLogits,
+    /// `hook_projected`: the embedding that a tower makes of the whole input, before it is normalised `[d_projected]`.
+    Projected,
+    /// `hook_similarity`: the cosine of both towers' embeddings times the model's scale: one number.
+    Similarity,
 }
 
 impl Site {
     /// Every site, in the order in which a run meets them.
-    pub const ALL: [Site; 35] = [
+    pub const ALL: [Site; 43] = [
         Site::Embed,
         Site::PosEmbed,
         Site::ResidPre,
@@ -105,6 +121,8 @@ impl Site {
         Site::Pattern,
         Site::Z,
         Site::Result,
+        Site::Ln1PostScale,
+        Site::Ln1PostNormalized,
         Site::AttnOut,
         Site::ResidMid,
         Site::ResidMidCross,
@@ -116,6 +134,8 @@ impl Site {
         Site::MlpPre,
         Site::MlpPreLinear,
         Site::MlpPost,
+        Site::Ln2PostScale,
+        Site::Ln2PostNormalized,
         Site::MlpOut,
         Site::ResidPost,
         Site::NormalizedResidPost,
@@ -123,17 +143,23 @@ impl Site {
         Site::LnFinalNormalized,
         Site::UnembedIn,
         Site::UnembedOut,
+        Site::PoolerOut,
+        Site::ClassLogits,
+        Site::Projected,
+        Site::Similarity,
     ];
 
     /// Whether the site exists once in each layer, rather than once in the model.
     pub fn in_block(self) -> bool {
         use Site::*;
-        !matches!(self, Embed | PosEmbed | LnFinalScale | LnFinalNormalized) && !self.is_of_readout()
+        !matches!(self, Embed | PosEmbed | LnFinalScale | LnFinalNormalized | Projected)
+            && !self.is_of_readout()
     }
 
     /// Whether it belongs to what a model is read out by, and to no stack.
     pub(crate) const fn is_of_readout(self) -> bool {
-        matches!(self, Site::UnembedIn | Site::UnembedOut)
+        use Site::*;
+        matches!(self, UnembedIn | UnembedOut | PoolerOut | ClassLogits | Similarity)
     }
 
     /// Whether it lies before the blocks.
@@ -170,18 +196,29 @@ impl Site {
             Site::QInput | Site::Result => &[Position, Head, DModel],
             Site::KInput | Site::VInput => &[Position, KvHead, DModel],
             Site::AttnScores | Site::Pattern => &[Head, Query, Key],
-            Site::Ln1Scale | Site::Ln2Scale | Site::Ln3Scale | Site::LnFinalScale => &[Position, Scale],
+            Site::Ln1Scale
+            | Site::Ln1PostScale
+            | Site::Ln2Scale
+            | Site::Ln2PostScale
+            | Site::Ln3Scale
+            | Site::LnFinalScale => &[Position, Scale],
             Site::MlpPre | Site::MlpPreLinear | Site::MlpPost => &[Position, DMlp],
             Site::UnembedOut => &[Position, Vocabulary],
+            Site::PoolerOut => &[DModel],
+            Site::ClassLogits => &[Class],
+            Site::Projected => &[DProjected],
+            Site::Similarity => &[],
             Site::Embed
             | Site::PosEmbed
             | Site::ResidPre
             | Site::Ln1Normalized
+            | Site::Ln1PostNormalized
             | Site::AttnOut
             | Site::ResidMid
             | Site::ResidMidCross
             | Site::MlpIn
             | Site::Ln2Normalized
+            | Site::Ln2PostNormalized
             | Site::Ln3Normalized
             | Site::MlpOut
             | Site::ResidPost
@@ -231,6 +268,8 @@ impl Site {
             Site::Pattern => "attn.hook_pattern",
             Site::Z => "attn.hook_z",
             Site::Result => "attn.hook_result",
+            Site::Ln1PostScale => "ln1_post.hook_scale",
+            Site::Ln1PostNormalized => "ln1_post.hook_normalized",
             Site::AttnOut => "hook_attn_out",
             Site::ResidMid => "hook_resid_mid",
             Site::ResidMidCross => "hook_resid_mid_cross",
@@ -242,6 +281,8 @@ impl Site {
             Site::MlpPre => "mlp.hook_pre",
             Site::MlpPreLinear => "mlp.hook_pre_linear",
             Site::MlpPost => "mlp.hook_post",
+            Site::Ln2PostScale => "ln2_post.hook_scale",
+            Site::Ln2PostNormalized => "ln2_post.hook_normalized",
             Site::MlpOut => "hook_mlp_out",
             Site::ResidPost => "hook_resid_post",
             Site::NormalizedResidPost => "hook_normalized_resid_post",
@@ -249,6 +290,10 @@ impl Site {
             Site::LnFinalNormalized => "ln_final.hook_normalized",
             Site::UnembedIn => "unembed.hook_in",
             Site::UnembedOut => "unembed.hook_out",
+            Site::PoolerOut => "pooler.hook_pooler_out",
+            Site::ClassLogits => "classifier.hook_out",
+            Site::Projected => "hook_projected",
+            Site::Similarity => "hook_similarity",
         }
     }
 

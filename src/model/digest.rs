@@ -6,17 +6,22 @@ use ring::digest::{Context, SHA256};
 
 use crate::error::Result;
 
-/// The digest of lists of token ids, one after another.
-pub(crate) struct OfIds(Context);
+/// The digest of inputs, one after another.
+pub(crate) struct InputDigest(Context);
 
-impl OfIds {
-    pub(crate) fn new() -> OfIds {
-        OfIds(Context::new(&SHA256))
+impl InputDigest {
+    pub(crate) fn new() -> InputDigest {
+        InputDigest(Context::new(&SHA256))
     }
 
     pub(crate) fn add(&mut self, ids: &[u32]) {
         self.0.update(&(ids.len() as u64).to_le_bytes());
         ids.iter().for_each(|id| self.0.update(&id.to_le_bytes()));
+    }
+
+    pub(crate) fn add_pixels(&mut self, pixels: &[f32]) {
+        self.0.update(&(pixels.len() as u64).to_le_bytes());
+        pixels.iter().for_each(|pixel| self.0.update(&pixel.to_le_bytes()));
     }
 
     pub(crate) fn finish(self) -> String {

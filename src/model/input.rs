@@ -3,14 +3,17 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::model::digest::InputDigest;
+use crate::model::picture::{Picture, patch_labels};
+use crate::network::Reads;
 use crate::view::{Table, View, Visualize};
 
-/// One or several texts, or token ids, or pairs of them. Made by `into()` from `"text"`, `["one", "two"]`, `vec![1, 2, 3]`,
-/// `vec![vec![1, 2], vec![3, 4]]` or [`Tokens`].
+/// One or several texts, or token ids, or pictures, or pairs of them. Made by `into()` from `"text"`, `["one", "two"]`,
+/// `vec![1, 2, 3]`, `vec![vec![1, 2], vec![3, 4]]`, [`Tokens`] or [`Picture`].
 ///
 /// Text gets the model's BOS token before it where [`prepends_bos`](crate::Model::prepends_bos) says so, ids never do.
 /// [`no_bos`] and [`with_bos`] decide otherwise.
@@ -32,6 +35,23 @@ const LARGEST: u64 = 1 << 30;
 pub(crate) enum Sequences {
     Texts(Vec<String>),
     Ids(Vec<Vec<u32>>),
+    Pictures(Vec<PictureSource>),
+}
+
+/// A picture, or where it is: of thousands, all need not be in memory at once.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum PictureSource {
+    Picture(Picture),
+    File(PathBuf),
+}
+
+impl PictureSource {
+    pub(crate) fn open(&self) -> Result<Picture> {
+        match self {
+            PictureSource::Picture(picture) => Ok(picture.clone()),
+            PictureSource::File(path) => Picture::open(path),
+        }
+    }
 }
 
 impl Input {
@@ -116,6 +136,36 @@ impl Input {
         Ok(Input { second: Some(Box::new(second)), file: lines.file, ..texts(first) })
     }
 
+    /// The lines of a text file, each the path of a picture, as seen from the folder of the file: for models that read pictures. For
+    /// those that read a text too, each a path, a tab, and the caption. Fails, naming the line, if one is not such; pictures are opened
+    /// as they are run.
+    ///
+    /// ```
+    /// use headlight::Input;
+    /// let path = std::env::temp_dir().join(format!("headlight-pictures-{}.txt", std::process::id()));
+    /// std::fs::write(&path, "cats.png\ta photo of a cat\n").ok();
+    /// assert_eq!(Input::picture_lines(&path)?.len(), 1);
+    /// # std::fs::remove_file(path).ok();
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn picture_lines(path: impl AsRef<Path>) -> Result<Input> {
+        let path = path.as_ref();
+        let lines = Input::lines(path)?;
+        let Sequences::Texts(all) = &lines.sequences else { return Ok(lines) };
+        let with_captions = all.iter().any(|line| line.contains('\t'));
+        let (paths, captions) = match with_captions {
+            true => {
+                let Input { sequences, second, .. } = Input::pair_lines(path)?;
+                (sequences, second)
+            }
+            false => (lines.sequences.clone(), None),
+        };
+        let Sequences::Texts(paths) = paths else { return Ok(lines) };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let files = paths.iter().map(|own| PictureSource::File(folder.join(own))).collect();
+        Ok(Input { second: captions, file: lines.file, ..pictures(files) })
+    }
+
     /// What the first and the second stack of a model read: a text and its translation, or as many of the one as of the other.
     ///
     /// ```
@@ -144,6 +194,7 @@ impl Input {
         match &self.sequences {
             Sequences::Texts(texts) => texts.len(),
             Sequences::Ids(ids) => ids.len(),
+            Sequences::Pictures(pictures) => pictures.len(),
         }
     }
 
@@ -210,6 +261,10 @@ fn ids(ids: Vec<Vec<u32>>) -> Input {
     Input { sequences: Sequences::Ids(ids), second: None, bos: None, file: None }
 }
 
+fn pictures(pictures: Vec<PictureSource>) -> Input {
+    Input { sequences: Sequences::Pictures(pictures), second: None, bos: None, file: None }
+}
+
 macro_rules! inputs {
     ($([$($generics:tt)*] $type:ty, $value:ident => $input:expr;)*) => {$(
         impl<$($generics)*> From<$type> for Input {
@@ -238,10 +293,13 @@ inputs! {
     [] &Vec<Vec<u32>>, many => ids(many.clone());
     [] Tokens, tokens => ids(vec![tokens.ids]);
     [] &Tokens, tokens => ids(vec![tokens.ids.clone()]);
+    [] Picture, picture => pictures(vec![PictureSource::Picture(picture)]);
+    [] &Picture, picture => pictures(vec![PictureSource::Picture(picture.clone())]);
+    [] Vec<Picture>, many => pictures(many.into_iter().map(PictureSource::Picture).collect());
     [] &Input, input => input.clone();
 }
 
-/// One sequence as a model reads it: token ids, with what each says.
+/// One sequence as a model reads it: token ids, with what each says; or the patches of a picture, and its class token.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -250,24 +308,43 @@ inputs! {
 /// assert_eq!(tokens.position(" cat")?, 2);
 /// # Ok::<(), headlight::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Tokens {
     ids: Vec<u32>,
     labels: Arc<[String]>,
     has_bos: bool,
+    /// Of a picture, its pixels patch by patch.
+    pixels: Option<Arc<[f32]>>,
 }
 
 impl Tokens {
     pub(crate) fn new(ids: Vec<u32>, labels: Vec<String>, has_bos: bool) -> Self {
-        Tokens { ids, labels: labels.into(), has_bos }
+        Tokens { ids, labels: labels.into(), has_bos, pixels: None }
     }
 
-    /// The ids, BOS included where there is one.
+    /// Those of a picture. Fails if it is not read so.
+    pub(crate) fn of_picture(picture: &Picture, reads: Reads) -> Result<Self> {
+        let pixels = picture.patches(reads)?;
+        Ok(Tokens { pixels: Some(pixels.into()), ..Tokens::new(Vec::new(), patch_labels(reads), false) })
+    }
+
+    /// The pixels of a picture, patch by patch, where it is one that is to be run.
+    pub(crate) fn pixels(&self) -> Option<&[f32]> {
+        self.pixels.as_deref()
+    }
+
+    /// Adds what is read to a digest.
+    pub(crate) fn add_to(&self, digest: &mut InputDigest) {
+        digest.add(&self.ids);
+        self.pixels.iter().for_each(|pixels| digest.add_pixels(pixels));
+    }
+
+    /// The ids, BOS included where there is one; of a picture none.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// What each token says; the id itself where the model has no tokenizer.
+    /// What each token says; the id itself where the model has no tokenizer. Of a picture `class`, and of patches row and column.
     pub fn labels(&self) -> &[String] {
         &self.labels
     }
@@ -279,7 +356,7 @@ impl Tokens {
     /// How many tokens there are; a sequence that can be run has at least one.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.labels.len()
     }
 
     /// Whether the first token is the model's BOS.
@@ -328,8 +405,9 @@ impl fmt::Debug for Tokens {
 impl Visualize for Tokens {
     fn views(&self) -> Result<Vec<View>> {
         let mut table = Table::new("tokens", ["position", "token", "id"]);
-        for (position, (id, label)) in self.ids.iter().zip(self.labels.iter()).enumerate() {
-            table.push([position.to_string(), format!("{label:?}"), id.to_string()]);
+        for (position, label) in self.labels.iter().enumerate() {
+            let id = self.ids.get(position).map(u32::to_string).unwrap_or_default();
+            table.push([position.to_string(), format!("{label:?}"), id]);
         }
         Ok(vec![View::Table(table)])
     }

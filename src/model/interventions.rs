@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{AxisKind, Head, Hook, IntoHook, Site, head as head_at};
@@ -11,6 +11,7 @@ use crate::model::edit::{Ablation, AttentionEdge, Change, Component, Components,
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::NamedTensor;
+use crate::network::Reads;
 use crate::network::record::Record;
 use crate::network::start::Batch;
 
@@ -96,7 +97,12 @@ impl Model {
         let source = from.whole(hook)?.to_device(self.network.device())?;
         let site = hook.site();
         let Some(position_dim) = site.position_axis().map(|dim| dim + 1) else {
-            return Err(Error::new(ErrorKind::Edit, format!("`{hook}` has no positions to patch")));
+            if head.is_some() || positions.is_some() {
+                return Err(Error::new(ErrorKind::Edit, format!("`{hook}` has neither heads nor positions"))
+                    .help("give None for both: it is put in place as a whole"));
+            }
+            let change = move |activation: &Tensor, _: usize| Ok(source.broadcast_as(activation.dims())?);
+            return Ok(self.with_edit(Edit::new(format!("{hook} patched"), vec![(hook, Arc::new(change))])));
         };
         let head_dim = match (head, site.head_axis().map(|dim| dim + 1)) {
             (None, _) => None,
@@ -325,7 +331,13 @@ impl Model {
         let mut batch = Batch::default();
         for spec in self.spec().stacks() {
             let ids = vec![self.bos().unwrap_or(0); spec.dims.n_ctx.min(2)];
-            batch = batch.with(spec.stack, Tensor::new(vec![ids], self.network.device())?, None);
+            let read = match spec.reads {
+                Reads::Tokens => Tensor::new(vec![ids], self.device())?,
+                Reads::Patches { patch, .. } => {
+                    Tensor::zeros((1, spec.dims.n_ctx, 3 * patch * patch), DType::F32, self.device())?
+                }
+            };
+            batch = batch.with(spec.stack, read, None);
         }
         self.execute(batch.into(), None, &mut Record::new([hook]))?;
         Ok(self)

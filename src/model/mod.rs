@@ -8,6 +8,7 @@ pub(crate) mod input;
 pub(crate) mod interventions;
 #[allow(clippy::module_inception)]
 pub(crate) mod model;
+pub(crate) mod picture;
 pub(crate) mod predict;
 pub(crate) mod run;
 mod run_file;
@@ -19,6 +20,7 @@ pub use edit::{Ablation, AttentionEdge, Component, Components, Mlp, mlp};
 pub use generate::{Generation, Sampling};
 pub use input::{Input, Tokens, no_bos, with_bos};
 pub use model::Model;
+pub use picture::Picture;
 pub use predict::PromptTest;
 pub use run::Run;
 pub use run_options::RunOptions;

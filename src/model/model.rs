@@ -13,7 +13,7 @@ use crate::network::config::ConfigFile;
 use crate::network::dims::Dims;
 use crate::network::network::Network;
 use crate::network::parts::attention::ScoreSpec;
-use crate::network::spec::ArchSpec;
+use crate::network::spec::{ArchSpec, Reads};
 use crate::network::weights::file::Weights;
 use crate::tokenizer::Tokenizer;
 
@@ -168,7 +168,15 @@ impl fmt::Debug for Model {
                 write!(f, " on {n_key_value_heads} of keys")?;
             }
         }
-        write!(f, ", width {d_model}, {d_vocab} tokens, context {n_ctx}")?;
+        match self.spec().last_stack().reads {
+            Reads::Tokens => write!(f, ", width {d_model}, {d_vocab} tokens, context {n_ctx}")?,
+            Reads::Patches { picture, patch, .. } => {
+                write!(
+                    f,
+                    ", width {d_model}, pictures of {picture} x {picture} in patches of {patch} x {patch}"
+                )?;
+            }
+        }
         if let Some(largest) = self.tokenizer.beyond(*d_vocab) {
             write!(
                 f,

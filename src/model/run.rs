@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Remedy, Result};
 use crate::hook::{AxisKind, Hook, IntoHook, Site, Stack};
-use crate::model::digest::OfIds;
+use crate::model::digest::InputDigest;
 use crate::model::input::Tokens;
 use crate::named::{Axis, NamedTensor, ValueKind, numbered};
 use crate::network::spec::ArchSpec;
@@ -87,8 +87,8 @@ impl Run {
 
     /// The digest of the tokens that ran, and through which model.
     pub(crate) fn digest(&self) -> String {
-        let mut digest = OfIds::new();
-        self.pieces.values().flatten().for_each(|tokens| digest.add(tokens.ids()));
+        let mut digest = InputDigest::new();
+        self.pieces.values().flatten().for_each(|tokens| tokens.add_to(&mut digest));
         format!("{}, {}", self.model, digest.finish())
     }
 
@@ -169,12 +169,13 @@ impl Run {
                     let prefix = format!("{letter}{layer}{}", hook.attn().head_prefix(shared));
                     Axis::labelled(kind.name(), numbered(&prefix, len))
                 }
+                (AxisKind::Class, _) => Axis::labelled(kind.name(), self.spec.class_labels()),
                 _ => Axis::unlabelled(kind.name(), len),
             });
         }
         let value_kind = match hook.site() {
             Site::Pattern => ValueKind::Probability,
-            Site::Ln1Scale | Site::Ln2Scale | Site::Ln3Scale | Site::LnFinalScale => ValueKind::Magnitude,
+            site if site.axes().contains(&AxisKind::Scale) => ValueKind::Magnitude,
             _ => ValueKind::Signed,
         };
         Ok(NamedTensor::new(hook.to_string(), tensor, axes)?.with_value_kind(value_kind))

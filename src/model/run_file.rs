@@ -16,7 +16,7 @@ use crate::memory::{self, floats};
 use crate::model::input::Tokens;
 use crate::model::run::{Pieces, Run};
 use crate::network::dims::Dims;
-use crate::network::spec::ArchSpec;
+use crate::network::spec::{ArchSpec, Reads};
 
 impl Run {
     /// Writes the activations as safetensors under TransformerLens's names, for Python; masked scores are -inf.
@@ -122,7 +122,7 @@ impl Run {
             let len = |axis: &AxisKind| -> Result<usize> {
                 let stack = spec.stack_of_axis(hook, *axis)?.stack;
                 let tokens = pieces.get(&stack).and_then(|tokens| tokens.first()).map_or(0, Tokens::len);
-                Ok(spec.stack_of(hook)?.dims.axis_len(*axis, tokens, tokens))
+                spec.axis_len(hook, *axis, tokens, tokens)
             };
             let wanted = hook.site().axes().iter().map(len).collect::<Result<Vec<_>>>()?;
             let wanted = std::iter::once(batch).chain(wanted);
@@ -158,17 +158,21 @@ fn read_pieces(spec: &ArchSpec, ids: &str, labels: &str, bos: &str) -> std::resu
         let ids: Vec<Vec<u32>> = list(of(ids, own.stack))?;
         let labels: Vec<Vec<String>> = list(of(labels, own.stack))?;
         let bos: Vec<bool> = list(of(bos, own.stack))?;
-        let (count, len) = (ids.len(), ids.first().map_or(0, Vec::len));
-        let all_so_long =
-            ids.iter().map(Vec::len).chain(labels.iter().map(Vec::len)).all(|other| other == len);
-        if len == 0 || !all_so_long || (labels.len(), bos.len()) != (count, count) {
+        let (count, len) = (labels.len(), labels.first().map_or(0, Vec::len));
+        // Patches have no ids.
+        let ids_of_each = if own.reads == Reads::Tokens { len } else { 0 };
+        let all_so_long = ids.iter().all(|ids| ids.len() == ids_of_each)
+            && labels.iter().all(|labels| labels.len() == len)
+            && own.reads.positions().is_none_or(|positions| positions == len);
+        if len == 0 || !all_so_long || (ids.len(), bos.len()) != (count, count) {
+            let (count, len) = (ids.len(), ids.first().map_or(0, Vec::len));
             let labels = labels.len();
             return Err(format!(
                 "contradicts itself: {count} inputs of {len} tokens with {labels} lists of labels"
             ));
         }
         let largest = ids.iter().flatten().max().copied().unwrap_or(0) as usize;
-        if len > own.dims.n_ctx || largest >= own.dims.d_vocab {
+        if len > own.dims.n_ctx || ids_of_each > 0 && largest >= own.dims.d_vocab {
             let Dims { n_ctx, d_vocab, .. } = own.dims;
             return Err(format!(
                 "contradicts itself: {len} tokens with ids up to {largest}, of a model that reads {n_ctx} of {d_vocab}"

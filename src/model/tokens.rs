@@ -1,11 +1,13 @@
 //! Text and token ids: how a model reads the one as the other.
 
+use candle_core::Tensor;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::input::{Input, Sequences, Tokens};
 use crate::model::model::Model;
 use crate::model::run::Pieces;
 use crate::network::dims::Dims;
-use crate::network::spec::StackSpec;
+use crate::network::spec::{Reads, StackSpec};
 use crate::network::start::Batch;
 
 impl Model {
@@ -126,22 +128,35 @@ impl Model {
             .help("give as many of the one as of the other")),
             (stacks, _) => {
                 let names: Vec<&str> = stacks.iter().map(|spec| spec.stack.name()).collect();
+                let first = match stacks.first().map(|spec| spec.reads) {
+                    Some(Reads::Patches { .. }) => "Picture::open(\"cats.png\")?, \"a photo of a cat\"",
+                    _ => "\"The cat sat.\", \"Le chat s'est assis.\"",
+                };
                 Err(Error::new(
                     ErrorKind::Input,
                     format!("this model has stacks that each read something: {}", names.join(", ")),
                 )
-                .help("give a pair, as `Input::pair(\"The cat sat.\", \"Le chat s'est assis.\")`"))
+                .help(format!("give a pair, as `Input::pair({first})`")))
             }
         }
     }
 
     fn sequence(&self, stack: &StackSpec, input: &Input, index: usize) -> Result<Tokens> {
-        let ids = match &input.sequences {
-            Sequences::Texts(texts) => self.encoded(&texts[index], input.bos),
-            Sequences::Ids(ids) => Ok(ids[index].clone()),
+        let tokens = match (&input.sequences, stack.reads) {
+            (Sequences::Pictures(pictures), reads) => {
+                pictures[index].open().and_then(|picture| Tokens::of_picture(&picture, reads))
+            }
+            (_, Reads::Patches { .. }) => Err(Error::new(
+                ErrorKind::Input,
+                format!("the {} stack reads pictures, and is given something else", stack.stack),
+            )
+            .help("give a picture, as `Picture::open(\"cats.png\")?`")),
+            (Sequences::Texts(texts), Reads::Tokens) => {
+                self.encoded(&texts[index], input.bos).and_then(|ids| self.checked(&stack.dims, ids))
+            }
+            (Sequences::Ids(ids), Reads::Tokens) => self.checked(&stack.dims, ids[index].clone()),
         };
-        ids.and_then(|ids| self.checked(&stack.dims, ids))
-            .map_err(|error| input.with_input_index(error, index))
+        tokens.map_err(|error| input.with_input_index(error, index))
     }
 
     fn encoded(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
@@ -205,6 +220,11 @@ impl Model {
     pub(crate) fn batch(&self, pieces: &Pieces) -> Result<Batch> {
         let fill = self.bos().unwrap_or(0);
         pieces.iter().try_fold(Batch::default(), |batch, (&stack, tokens)| {
+            if let Some(positions) = self.spec().stack(stack)?.reads.positions() {
+                let pixels: Vec<f32> = tokens.iter().filter_map(Tokens::pixels).flatten().copied().collect();
+                let shape = (tokens.len(), positions, pixels.len() / (tokens.len() * positions).max(1));
+                return Ok(batch.with(stack, Tensor::from_vec(pixels, shape, self.device())?, None));
+            }
             let ids: Vec<&[u32]> = tokens.iter().map(Tokens::ids).collect();
             batch.with_filled(self.spec(), stack, &ids, fill, self.network.device())
         })

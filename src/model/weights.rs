@@ -152,7 +152,9 @@ impl Model {
         }
         self.network.param(stack, param, layer)?.ok_or_else(|| {
             let name = param.path(false);
-            Error::new(ErrorKind::Address, format!("there is no weight `{name}` in layer {layer}"))
+            let place = if param.is_in_block() { format!(" in layer {layer}") } else { String::new() };
+            Error::new(ErrorKind::Address, format!("there is no weight `{name}`{place}"))
+                .help(format!("{} is built without it", self.name()))
         })
     }
 

@@ -20,9 +20,9 @@ pub struct Dims {
     pub d_head: usize,
     /// Neurons in each MLP; 0 where there are none.
     pub d_mlp: usize,
-    /// Tokens in the vocabulary.
+    /// Tokens in the vocabulary; 0 where pictures are read.
     pub d_vocab: usize,
-    /// The longest input, in tokens.
+    /// The longest input, in tokens; with pictures, every one, in patches and the class token.
     pub n_ctx: usize,
 }
 
@@ -49,6 +49,8 @@ impl Dims {
             AxisKind::DMlp => self.d_mlp,
             AxisKind::Scale => 1,
             AxisKind::Vocabulary => self.d_vocab,
+            // `ArchSpec::axis_len` knows what is read out.
+            AxisKind::Class | AxisKind::DProjected => 0,
         }
     }
 }

@@ -6,10 +6,12 @@ use candle_core::{D, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::network::cpu::{can_fuse, center};
-use crate::network::network::{Network, ReadoutLayer};
+use crate::network::network::Network;
 use crate::network::parts::block::{Block, BlockKind};
+use crate::network::parts::embedding::Embedding;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
+use crate::network::readout::ReadoutLayer;
 use crate::network::spec::NormKind;
 
 impl Network {
@@ -32,7 +34,9 @@ impl Network {
             ));
         }
         let centres = stack.ln_final.kind == NormKind::Layer;
-        for Block { ln1, attn, mlp, .. } in &mut stack.blocks {
+        for Block { ln1, attn, mlp, after, .. } in &mut stack.blocks {
+            // What a norm stands behind is centred by it, or must not be.
+            let centres = centres && after.is_none();
             into_readers(ln1, [&mut attn.qkv])?;
             if let Some((ln2, mlp)) = mlp {
                 into_readers(ln2, std::iter::once(&mut mlp.input).chain(&mut mlp.gate))?;
@@ -58,7 +62,9 @@ impl Network {
         }
         into_readers(&mut stack.ln_final, [&mut *unembed])?;
         if centres {
-            stack.w_e = centred(&stack.w_e)?;
+            if let Embedding::Tokens(w_e) = &mut stack.embedding {
+                *w_e = centred(w_e)?;
+            }
             stack.w_pos = stack.w_pos.as_ref().map(centred).transpose()?;
         }
         centre(unembed)?;

@@ -11,12 +11,13 @@ use crate::hook::{Attn, Hook, Site};
 use crate::memory::floats;
 use crate::network::cpu::attend::BLOCK;
 use crate::network::dims::Dims;
-use crate::network::network::{Network, ReadoutLayer, StackNetwork};
+use crate::network::network::{Network, StackNetwork};
 use crate::network::parts::attention::Attention;
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::norm::{Norm, NormOf};
+use crate::network::readout::ReadoutLayer;
 use crate::network::spec::NormKind;
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
@@ -174,6 +175,10 @@ impl Walk<'_> {
         let stream = self.size(ResidPre);
         self.change(ResidPre);
         self.attention(&block.attn, &block.ln1, NormOf::Attention);
+        if let Some([after, _]) = &block.after {
+            self.norm(after, NormOf::AddedByAttention.sites());
+            self.free(stream);
+        }
         self.change(AttnOut);
         let kind = self.stack.block_kind;
         let (with_mlp, serial) = (block.mlp.is_some(), block.mlp.is_some() && kind != BlockKind::Parallel);
@@ -196,6 +201,10 @@ impl Walk<'_> {
         }
         if let Some((norm, mlp)) = &block.mlp {
             self.mlp(mlp, norm, block.norm_of_mlp());
+            if let Some([_, after]) = &block.after {
+                self.norm(after, NormOf::AddedByMlp.sites());
+                self.free(stream);
+            }
             self.change(MlpOut);
             // Attention and MLP are added one after another.
             self.pass(if serial { 0 } else { 2 * stream });
@@ -364,13 +373,16 @@ impl Walk<'_> {
     }
 
     fn read_out(&mut self, network: &Network) {
-        use Site::*;
-        let wanted =
-            [LnFinalNormalized, LnFinalScale, UnembedIn, UnembedOut].iter().any(|&site| self.wants(site));
-        if !wanted || matches!(network.readout, ReadoutLayer::Nothing) {
+        use Site::{UnembedIn, UnembedOut};
+        let hooks = self.stack.final_hooks().into_iter().chain(network.spec().readout().hooks());
+        if !hooks.into_iter().any(|hook| self.tap.wants(hook)) {
             return;
         }
         self.finish();
+        if !matches!(network.readout, ReadoutLayer::Vocabulary { .. }) {
+            // What is made of one position of each input is little beside its stream.
+            return;
+        }
         if let Some(positions) = self.tap.unembed_positions() {
             self.len = positions.len();
             self.make(self.size(UnembedIn));
@@ -418,14 +430,17 @@ impl Network {
             let source = source.and_then(|at| lens.get(at)).copied().unwrap_or(0);
             let Gradients { numbers, square, mut weights } = stack.gradients(batch, len, source, sites);
             match &self.readout {
-                ReadoutLayer::Vocabulary { of, unembed } if *of == stack.stack => {
-                    weights.push(unembed.weight.elem_count() as u64);
+                ReadoutLayer::Vocabulary { of, unembed: linear }
+                | ReadoutLayer::Classes { of, classify: linear, .. }
+                    if *of == stack.stack =>
+                {
+                    weights.push(linear.weight.elem_count() as u64);
                 }
                 _ => {}
             }
             if index > 0 {
                 // Each embedding but one, which the unembedding stands for.
-                weights.push(stack.w_e.elem_count() as u64);
+                weights.push(stack.embedding.weight().elem_count() as u64);
             }
             all = all.saturating_add(numbers).saturating_add(weights.iter().sum());
             largest_square = largest_square.max(square);
@@ -433,7 +448,7 @@ impl Network {
         }
         let logits = match self.readout {
             ReadoutLayer::Vocabulary { .. } => self.dims().numbers(Site::UnembedOut, batch, read, read),
-            ReadoutLayer::Nothing => 0,
+            _ => 0,
         };
         all = all.saturating_add(logits).saturating_add(logits.saturating_mul(2).max(largest_square));
         all.saturating_add(largest_weight.saturating_mul(2)).saturating_mul(4)
@@ -504,6 +519,9 @@ impl StackNetwork {
                 all += mlp.gate.as_ref().map_or(0, |gate| linear(gate, neurons) + neurons);
                 let of_mlp = [&mlp.input, &mlp.output].into_iter().chain(&mlp.gate);
                 weights.extend(of_mlp.map(|linear| linear.weight.elem_count() as u64));
+            }
+            if block.after.is_some() {
+                all += 2 * norm;
             }
             // What is added there, its sum, and its gradient.
             all += sites.iter().filter(|site| **site != Pattern).map(|site| 3 * size(*site)).sum::<u64>();

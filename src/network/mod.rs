@@ -10,6 +10,7 @@ pub(crate) mod footprint;
 pub(crate) mod network;
 pub(crate) mod param;
 pub(crate) mod parts;
+pub(crate) mod readout;
 pub(crate) mod record;
 pub(crate) mod spec;
 pub(crate) mod start;
@@ -17,5 +18,7 @@ pub(crate) mod tap;
 pub(crate) mod weights;
 
 pub use dims::Dims;
-pub use spec::{ArchSpec, MlpKind, NormKind, NormPlace, PositionEncoding, Readout, Sees, StackSpec};
+pub use spec::{
+    ArchSpec, MlpKind, NormKind, NormPlace, Pooling, PositionEncoding, Readout, Reads, Sees, StackSpec,
+};
 pub use tap::Tap;

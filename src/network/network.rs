@@ -1,5 +1,5 @@
 //! What all architectures have in common: stacks, each of embeddings, blocks one after another on one residual stream, and a
-//! last norm; and what is read out of them. What a block does is its architecture's own.
+//! last norm; what is read out of them is `readout`'s. What a block does is its architecture's own.
 //!
 //! Shapes at the end of lines: B batch, T positions read now, H heads, K heads of keys and values, D width of a head, M
 //! width of the residual stream, N neurons, V vocabulary.
@@ -13,12 +13,14 @@ use crate::hook::{Attn, Hook, Site, Stack};
 use crate::network::dims::Dims;
 use crate::network::parts::attention::ScoreSpec;
 use crate::network::parts::block::{Block, BlockKind};
+use crate::network::parts::embedding::Embedding;
 use crate::network::parts::layer::{Keys, LayerCtx, Source};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Mlp;
 use crate::network::parts::norm::Norm;
 use crate::network::parts::relative_bias::RelativeBias;
-use crate::network::spec::{ArchSpec, MlpKind, NormPlace, PositionEncoding, Readout, Sees, StackSpec};
+use crate::network::readout::ReadoutLayer;
+use crate::network::spec::{ArchSpec, MlpKind, NormPlace, PositionEncoding, Reads, Sees, StackSpec};
 use crate::network::start::{Known, Past, Start};
 use crate::network::tap::{Tap, TapCtx};
 
@@ -37,28 +39,18 @@ pub struct Network {
 pub struct StackNetwork {
     pub(crate) stack: Stack,
     pub(crate) dims: Dims,
+    pub(crate) reads: Reads,
     pub(crate) sees: Sees,
     pub(crate) positions: PositionEncoding,
     /// What its cross-attention attends to.
     pub(crate) crosses: Option<Stack>,
     pub(crate) block_kind: BlockKind,
-    pub(crate) w_e: Tensor,           // (V, M)
+    pub(crate) embedding: Embedding,
     pub(crate) w_pos: Option<Tensor>, // (n_ctx, M)
     /// What its own attention adds to scores.
     pub(crate) relative_bias: Option<RelativeBias>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) ln_final: Norm,
-}
-
-/// What makes of a stream what a model is read out by.
-#[derive(Clone, Debug)]
-pub(crate) enum ReadoutLayer {
-    Vocabulary {
-        of: Stack,
-        unembed: Linear, // (M, V)
-    },
-    #[allow(dead_code)] // No model that is read so far predicts nothing.
-    Nothing,
 }
 
 /// The parts of a causal stack that stands alone and predicts tokens, as most architectures have it.
@@ -80,11 +72,12 @@ impl From<Decoder> for Network {
         let stack = StackNetwork {
             stack: Stack::Main,
             dims,
+            reads: Reads::Tokens,
             sees: Sees::Earlier,
             positions,
             crosses: None,
             block_kind,
-            w_e,
+            embedding: Embedding::Tokens(w_e),
             w_pos,
             relative_bias: None,
             blocks,
@@ -96,11 +89,7 @@ impl From<Decoder> for Network {
 
 impl Network {
     pub(crate) fn new(stacks: Vec<StackNetwork>, readout: ReadoutLayer, prepends_bos: bool) -> Network {
-        let read = match readout {
-            ReadoutLayer::Vocabulary { of, .. } => Readout::Vocabulary(of),
-            ReadoutLayer::Nothing => Readout::Nothing,
-        };
-        let spec = Arc::new(ArchSpec::new(stacks.iter().map(StackNetwork::spec).collect(), read));
+        let spec = Arc::new(ArchSpec::new(stacks.iter().map(StackNetwork::spec).collect(), readout.spec()));
         Network { stacks, readout, prepends_bos, spec }
     }
 
@@ -111,7 +100,7 @@ impl Network {
 
     /// Where its weights are, and its inputs must be.
     pub(crate) fn device(&self) -> &Device {
-        self.stacks[0].w_e.device()
+        self.stacks[0].embedding.device()
     }
 
     /// What it is built of, and so which activations it has.
@@ -140,43 +129,18 @@ impl Network {
                 continue;
             }
             let is_last = index + 1 == self.stacks.len();
-            let Some((x, unread)) = stack.run(begin, &known, past.as_deref_mut(), is_last, &mut tap)? else {
+            let may_skip = is_last && matches!(self.readout, ReadoutLayer::Vocabulary { .. });
+            let Some((x, unread)) = stack.run(begin, &known, past.as_deref_mut(), may_skip, &mut tap)? else {
                 return Ok(known);
             };
             if is_last {
-                self.read_out(stack, x, unread, &mut tap)?;
+                self.readout.forward(stack, x, unread, &known, &mut tap)?;
             } else {
                 let finished = stack.finish(x, &mut tap)?;
                 known.finished.insert(stack.stack, finished);
             }
         }
         Ok(known)
-    }
-
-    /// The last norm, and the logits of a stream that begins after `unread` positions.
-    fn read_out(&self, stack: &StackNetwork, x: Tensor, unread: usize, tap: &mut TapCtx) -> Result<()> {
-        use Site::{UnembedIn, UnembedOut};
-        let ReadoutLayer::Vocabulary { unembed, .. } = &self.readout else {
-            return stack.finish(x, tap).map(drop);
-        };
-        if !stack.final_hooks().into_iter().any(|hook| tap.wants(hook))
-            && ![UnembedIn, UnembedOut].iter().any(|&site| tap.wants(site))
-        {
-            return Ok(());
-        }
-        let x = stack.finish(x, tap)?; // (B, T, M)
-        let x = match tap.0.unembed_positions() {
-            Some(positions) => {
-                let positions = positions.iter().map(|&p| (p - unread) as u32).collect::<Vec<_>>();
-                x.index_select(&Tensor::new(positions, x.device())?, 1)?
-            }
-            None => x,
-        };
-        let x = tap.at(UnembedIn, x)?;
-        if tap.wants(UnembedOut) {
-            tap.at(UnembedOut, unembed.forward(&x)?)?; // (B, T, V)
-        }
-        Ok(())
     }
 
     /// How queries and keys become attention scores in a layer of a model of one stack. Fails if there is no such layer.
@@ -193,14 +157,16 @@ impl StackNetwork {
     /// What it is built of.
     fn spec(&self) -> StackSpec {
         let first = self.blocks.first();
-        let norm_place = match self.block_kind {
-            BlockKind::PostNorm => NormPlace::After,
-            BlockKind::Serial | BlockKind::Parallel | BlockKind::AttentionOnly => NormPlace::Before,
+        let norm_place = match (self.block_kind, first.and_then(|block| block.after.as_ref())) {
+            (BlockKind::PostNorm, _) => NormPlace::After,
+            (BlockKind::Serial | BlockKind::Parallel | BlockKind::AttentionOnly, None) => NormPlace::Before,
+            (BlockKind::Serial | BlockKind::Parallel | BlockKind::AttentionOnly, Some(_)) => NormPlace::Both,
         };
         StackSpec {
             stack: self.stack,
             dims: self.dims,
             positions: self.positions,
+            reads: self.reads,
             sees: self.sees,
             norm: first.map_or(self.ln_final.kind, |block| block.ln1.kind),
             norm_place,
@@ -221,16 +187,16 @@ impl StackNetwork {
         begin: Option<(usize, Tensor)>,
         known: &Known,
         past: Option<&mut Past>,
-        is_last: bool,
+        may_skip: bool,
         tap: &mut TapCtx,
     ) -> Result<Option<(Tensor, usize)>> {
         // What sees all has no keys that a longer input would leave as they are.
         let mut past = past.filter(|_| self.sees.is_causal());
         let (first, mut x) = match begin {
             Some(begin) => begin,
-            None => (0, self.embed(known.batch.ids(self.stack)?, past.as_deref(), tap)?), // (B, T, M)
+            None => (0, self.embed(known.batch.reads(self.stack)?, past.as_deref(), tap)?), // (B, T, M)
         };
-        let read = if is_last && self.sees.is_causal() { self.first_needed_position(tap) } else { None };
+        let read = if may_skip && self.sees.is_causal() { self.first_needed_position(tap) } else { None };
         let present = known.batch.present(self.stack);
         let mut bias = None;
         let source = self.crosses.map(|source| self.source(source, known)).transpose()?;
@@ -274,14 +240,10 @@ impl StackNetwork {
         Ok(Source { stream, keys })
     }
 
-    fn embed(&self, ids: &Tensor, past: Option<&Past>, tap: &mut TapCtx) -> Result<Tensor> {
-        let (batch, len) = ids.dims2()?;
-        let start = past.map_or(0, Past::len);
-        let rows = self.w_e.index_select(&ids.flatten_all()?, 0)?; // (BT, M)
-        let embed = rows.reshape((batch, len, self.dims.d_model))?; // (B, T, M)
-        let embed = tap.at(self.hook(Site::Embed), embed)?;
+    fn embed(&self, read: &Tensor, past: Option<&Past>, tap: &mut TapCtx) -> Result<Tensor> {
+        let embed = tap.at(self.hook(Site::Embed), self.embedding.forward(read)?)?; // (B, T, M)
         let Some(w_pos) = &self.w_pos else { return Ok(embed) };
-        let positions = w_pos.narrow(0, start, len)?; // (T, M)
+        let positions = w_pos.narrow(0, past.map_or(0, Past::len), embed.dim(1)?)?; // (T, M)
         let hook = self.hook(Site::PosEmbed);
         let pos_embed = if tap.wants(hook) {
             tap.at(hook, positions.broadcast_as(embed.dims())?)? // (B, T, M)
@@ -320,7 +282,7 @@ impl StackNetwork {
     }
 
     /// The stream through the last norm.
-    fn finish(&self, x: Tensor, tap: &mut TapCtx) -> Result<Tensor> {
+    pub(super) fn finish(&self, x: Tensor, tap: &mut TapCtx) -> Result<Tensor> {
         self.ln_final.forward(x, self.final_hooks(), tap) // (B, T, M)
     }
 
@@ -328,7 +290,7 @@ impl StackNetwork {
         Hook::from(site).of(self.stack)
     }
 
-    fn final_hooks(&self) -> [Hook; 2] {
+    pub(super) fn final_hooks(&self) -> [Hook; 2] {
         [Site::LnFinalScale, Site::LnFinalNormalized].map(|site| self.hook(site))
     }
 }

@@ -4,10 +4,13 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::hook::Stack;
-use crate::network::network::{Network, ReadoutLayer};
+use crate::network::network::Network;
 use crate::network::parts::attention::Projection;
 use crate::network::parts::block::Block;
+use crate::network::parts::embedding::Embedding;
+use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
+use crate::network::readout::ReadoutLayer;
 use crate::network::spec::StackSpec;
 
 /// A weight by what it is; with a layer, where it is a block's.
@@ -15,6 +18,10 @@ use crate::network::spec::StackSpec;
 pub(crate) enum Param {
     /// `W_E`
     Embed,
+    /// What pixels of a patch are multiplied by, and what is added.
+    PatchEmbed,
+    PatchEmbedBias,
+    ClassToken,
     /// `W_pos`
     PosEmbed,
     /// The biases of attention scores by distance, which TransformerLens keeps with the first layer.
@@ -37,6 +44,9 @@ pub(crate) enum Param {
     CrossOutputBias,
     Ln2(NormParam),
     Ln3(NormParam),
+    /// Of the norms of what attention and MLP add.
+    Ln1Post(NormParam),
+    Ln2Post(NormParam),
     /// `W_in`
     MlpIn,
     /// `b_in`
@@ -52,6 +62,13 @@ pub(crate) enum Param {
     Unembed,
     /// `b_U`
     UnembedBias,
+    /// What is between the position that is read and the classes.
+    Pooler,
+    PoolerBias,
+    Classifier,
+    ClassifierBias,
+    /// What makes an embedding of a tower's position that is read, as ViT-Prisma has it.
+    Projection,
 }
 
 /// What a norm multiplies by, or adds.
@@ -65,10 +82,17 @@ use NormParam::{Bias, Gain};
 use Projection::{K, Q, V};
 
 /// Those that a stack has once, before its blocks.
-const FIRST: [Param; 3] = [Param::Embed, Param::PosEmbed, Param::RelativeBias];
+const FIRST: [Param; 6] = [
+    Param::Embed,
+    Param::PatchEmbed,
+    Param::PatchEmbedBias,
+    Param::ClassToken,
+    Param::PosEmbed,
+    Param::RelativeBias,
+];
 
 /// Those of a block.
-const IN_BLOCK: [Param; 31] = [
+const IN_BLOCK: [Param; 35] = [
     Param::Ln1(Gain),
     Param::Ln1(Bias),
     Param::Weight(Q),
@@ -83,6 +107,8 @@ const IN_BLOCK: [Param; 31] = [
     Param::KNorm(Bias),
     Param::Output,
     Param::OutputBias,
+    Param::Ln1Post(Gain),
+    Param::Ln1Post(Bias),
     Param::Ln2(Gain),
     Param::Ln2(Bias),
     Param::CrossWeight(Q),
@@ -100,13 +126,22 @@ const IN_BLOCK: [Param; 31] = [
     Param::MlpGate,
     Param::MlpOut,
     Param::MlpOutBias,
+    Param::Ln2Post(Gain),
+    Param::Ln2Post(Bias),
 ];
 
 /// Those that a stack has once, after its blocks.
-const LAST: [Param; 2] = [Param::LnFinal(Gain), Param::LnFinal(Bias)];
+const LAST: [Param; 3] = [Param::LnFinal(Gain), Param::LnFinal(Bias), Param::Projection];
 
 /// Those that a model is read out by.
-const READOUT: [Param; 2] = [Param::Unembed, Param::UnembedBias];
+const READOUT: [Param; 6] = [
+    Param::Unembed,
+    Param::UnembedBias,
+    Param::Pooler,
+    Param::PoolerBias,
+    Param::Classifier,
+    Param::ClassifierBias,
+];
 
 impl Param {
     pub(crate) fn is_in_block(self) -> bool {
@@ -122,6 +157,9 @@ impl Param {
     pub(crate) fn path(self, shared: bool) -> &'static str {
         match (self, shared) {
             (Param::Embed, _) => "embed.W_E",
+            (Param::PatchEmbed, _) => "embed.W_patch",
+            (Param::PatchEmbedBias, _) => "embed.b_patch",
+            (Param::ClassToken, _) => "cls_token",
             (Param::PosEmbed, _) => "pos_embed.W_pos",
             (Param::RelativeBias, _) => "rel_pos_bias.weight",
             (Param::Ln1(Gain), _) => "ln1.w",
@@ -158,6 +196,10 @@ impl Param {
             (Param::Ln3(Bias), _) => "ln3.b",
             (Param::Ln2(Gain), _) => "ln2.w",
             (Param::Ln2(Bias), _) => "ln2.b",
+            (Param::Ln1Post(Gain), _) => "ln1_post.w",
+            (Param::Ln1Post(Bias), _) => "ln1_post.b",
+            (Param::Ln2Post(Gain), _) => "ln2_post.w",
+            (Param::Ln2Post(Bias), _) => "ln2_post.b",
             (Param::MlpIn, _) => "mlp.W_in",
             (Param::MlpInBias, _) => "mlp.b_in",
             (Param::MlpGate, _) => "mlp.W_gate",
@@ -167,6 +209,11 @@ impl Param {
             (Param::LnFinal(Bias), _) => "ln_final.b",
             (Param::Unembed, _) => "unembed.W_U",
             (Param::UnembedBias, _) => "unembed.b_U",
+            (Param::Pooler, _) => "pooler.W",
+            (Param::PoolerBias, _) => "pooler.b",
+            (Param::Classifier, _) => "classifier.W",
+            (Param::ClassifierBias, _) => "classifier.b",
+            (Param::Projection, _) => "head.W_H",
         }
     }
 
@@ -194,7 +241,12 @@ impl Param {
     pub(crate) fn axes(self) -> &'static [&'static str] {
         match self {
             Param::Embed => &["d_vocab", "d_model"],
+            Param::PatchEmbed => &["pixel", "d_model"],
             Param::PosEmbed => &["position", "d_model"],
+            Param::Pooler => &["d_model", "d_model"],
+            Param::Classifier => &["d_model", "class"],
+            Param::ClassifierBias => &["class"],
+            Param::Projection => &["d_model", "d_projected"],
             Param::RelativeBias => &["bucket", "head"],
             Param::Weight(_) | Param::CrossWeight(_) => &["head", "d_model", "d_head"],
             Param::Bias(_) | Param::CrossBias(_) => &["head", "d_head"],
@@ -205,9 +257,14 @@ impl Param {
             Param::MlpOut => &["d_mlp", "d_model"],
             Param::Unembed => &["d_model", "d_vocab"],
             Param::UnembedBias => &["d_vocab"],
-            Param::Ln1(_)
+            Param::ClassToken
+            | Param::PatchEmbedBias
+            | Param::PoolerBias
+            | Param::Ln1(_)
             | Param::Ln2(_)
             | Param::Ln3(_)
+            | Param::Ln1Post(_)
+            | Param::Ln2Post(_)
             | Param::LnFinal(_)
             | Param::OutputBias
             | Param::CrossOutputBias
@@ -225,7 +282,7 @@ fn of_norm(norm: &Norm, part: NormParam) -> Option<Tensor> {
 
 impl Block {
     fn param(&self, param: Param) -> Result<Option<Tensor>> {
-        let Block { ln1, attn, cross, mlp } = self;
+        let Block { ln1, attn, cross, mlp, after } = self;
         let norms = attn.scoring.norms.as_ref();
         // The norms are counted as they come.
         let norm_of_mlp = mlp.as_ref().map(|(norm, _)| norm);
@@ -234,8 +291,11 @@ impl Block {
             None => (norm_of_mlp, None),
         };
         let of = |norm: Option<&Norm>, part: NormParam| norm.and_then(|norm| of_norm(norm, part));
+        let [ln1_post, ln2_post] = after.as_ref().map_or([None; 2], |norms| norms.each_ref().map(Some));
         Ok(match param {
             Param::Ln1(part) => of_norm(ln1, part),
+            Param::Ln1Post(part) => of(ln1_post, part),
+            Param::Ln2Post(part) => of(ln2_post, part),
             Param::Ln2(part) => of(ln2, part),
             Param::Ln3(part) => of(ln3, part),
             Param::Weight(which) => Some(attn.weight(which)?),
@@ -260,23 +320,55 @@ impl Block {
     }
 }
 
+impl Embedding {
+    fn param(&self, param: Param) -> Result<Option<Tensor>> {
+        Ok(match (self, param) {
+            (Embedding::Tokens(w_e), Param::Embed) => Some(w_e.clone()),
+            (Embedding::Patches { patch, .. }, Param::PatchEmbed) => Some(patch.weight.clone()),
+            (Embedding::Patches { patch, .. }, Param::PatchEmbedBias) => Some(patch.bias_or_zeros()?),
+            (Embedding::Patches { class, .. }, Param::ClassToken) => class.clone(),
+            _ => None,
+        })
+    }
+}
+
+impl ReadoutLayer {
+    fn param(&self, param: Param) -> Result<Option<Tensor>> {
+        let linear = match (self, param) {
+            (ReadoutLayer::Vocabulary { unembed, .. }, Param::Unembed | Param::UnembedBias) => Some(unembed),
+            (ReadoutLayer::Classes { pooler, .. }, Param::Pooler | Param::PoolerBias) => {
+                pooler.as_ref().map(|(pooler, _)| pooler)
+            }
+            (ReadoutLayer::Classes { classify, .. }, Param::Classifier | Param::ClassifierBias) => {
+                Some(classify)
+            }
+            _ => None,
+        };
+        let is_bias = matches!(param, Param::UnembedBias | Param::PoolerBias | Param::ClassifierBias);
+        linear
+            .map(|linear| if is_bias { linear.bias_or_zeros() } else { Ok(linear.weight.clone()) })
+            .transpose()
+    }
+
+    fn projection(&self, stack: Stack) -> Option<&Linear> {
+        let ReadoutLayer::Similarity { towers, .. } = self else { return None };
+        towers.iter().find(|tower| tower.of == stack).map(|tower| &tower.projection)
+    }
+}
+
 impl Network {
     /// A weight in TransformerLens's shape, if the network has it: a view of its own wherever the layout allows. `stack` and
     /// `layer` say whose, of a block's; of the unembedding there is one.
     pub(crate) fn param(&self, stack: Stack, param: Param, layer: usize) -> Result<Option<Tensor>> {
-        match (&self.readout, param) {
-            (ReadoutLayer::Vocabulary { unembed, .. }, Param::Unembed) => {
-                return Ok(Some(unembed.weight.clone()));
-            }
-            (ReadoutLayer::Vocabulary { unembed, .. }, Param::UnembedBias) => {
-                return Ok(Some(unembed.bias_or_zeros()?));
-            }
-            (_, Param::Unembed | Param::UnembedBias) => return Ok(None),
-            _ => {}
+        if READOUT.contains(&param) {
+            return self.readout.param(param);
         }
         let Some(stack) = self.stacks.iter().find(|own| own.stack == stack) else { return Ok(None) };
         Ok(match param {
-            Param::Embed => Some(stack.w_e.clone()),
+            Param::Embed | Param::PatchEmbed | Param::PatchEmbedBias | Param::ClassToken => {
+                stack.embedding.param(param)?
+            }
+            Param::Projection => self.readout.projection(stack.stack).map(|linear| linear.weight.clone()),
             Param::PosEmbed => stack.w_pos.clone(),
             Param::RelativeBias => stack.relative_bias.as_ref().map(|bias| bias.table.clone()),
             Param::LnFinal(part) => of_norm(&stack.ln_final, part),

@@ -28,10 +28,15 @@ impl TryFrom<WrittenSpec> for ArchSpec {
         // Names of hooks are made of it, one by one.
         const MOST_LAYERS: usize = 10_000;
         let WrittenSpec { stacks, readout } = written;
-        for (index, StackSpec { stack, dims, crosses, .. }) in stacks.iter().enumerate() {
+        for (index, StackSpec { stack, dims, reads, crosses, .. }) in stacks.iter().enumerate() {
             let Dims { n_layers, n_heads, n_key_value_heads, d_model, d_head, d_mlp, d_vocab, n_ctx } = *dims;
-            let all = [n_layers, n_heads, n_key_value_heads, d_model, d_head, d_vocab, n_ctx];
+            let all = [n_layers, n_heads, n_key_value_heads, d_model, d_head, n_ctx];
+            let is_readable = match reads {
+                Reads::Tokens => (1..=u32::MAX as usize).contains(&d_vocab),
+                Reads::Patches { .. } => reads.positions() == Some(n_ctx),
+            };
             let are_sizes = all.iter().all(|size| (1..=u32::MAX as usize).contains(size))
+                && is_readable
                 && d_mlp <= u32::MAX as usize
                 && n_layers <= MOST_LAYERS;
             if !are_sizes || !n_heads.is_multiple_of(n_key_value_heads) {
@@ -47,9 +52,19 @@ impl TryFrom<WrittenSpec> for ArchSpec {
             }
         }
         let is_last = |of: Stack| stacks.last().is_some_and(|spec| spec.stack == of);
-        match readout {
-            Readout::Vocabulary(of) if !is_last(of) => {
+        let is_there = |of: Stack| stacks.iter().any(|spec| spec.stack == of);
+        match &readout {
+            Readout::Vocabulary(of) | Readout::Classes { of, .. } if !is_last(*of) => {
                 Err(format!("the {of} stack is read out, and is not the last"))
+            }
+            Readout::Classes { labels, .. } if labels.is_empty() => Err("there are no classes".into()),
+            Readout::Similarity { of: [a, b], d_projected, .. }
+                if a == b
+                    || !is_there(*a)
+                    || !is_there(*b)
+                    || !(1..=u32::MAX as usize).contains(d_projected) =>
+            {
+                Err(format!("the {a} and the {b} stack are compared, which are not there"))
             }
             _ if stacks.is_empty() => Err("there is no stack".into()),
             _ => Ok(ArchSpec { stacks, readout }),
@@ -64,6 +79,9 @@ pub struct StackSpec {
     pub stack: Stack,
     /// Its sizes.
     pub dims: Dims,
+    /// What its positions are.
+    #[serde(default)]
+    pub reads: Reads,
     /// How it knows positions.
     pub positions: PositionEncoding,
     /// Which positions each of its own sees.
@@ -80,15 +98,127 @@ pub struct StackSpec {
     pub crosses: Option<Stack>,
 }
 
+/// What the positions of a stack are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reads {
+    /// Tokens of a text.
+    #[default]
+    Tokens,
+    /// Patches of a square picture, row by row.
+    Patches {
+        /// The side of the picture, in pixels.
+        picture: usize,
+        /// The side of a patch, in pixels.
+        patch: usize,
+        /// Whether a class token stands before them.
+        class_token: bool,
+    },
+}
+
+impl Reads {
+    /// How many patches there are in a row, and in a column.
+    pub fn grid(self) -> Option<usize> {
+        match self {
+            Reads::Tokens => None,
+            Reads::Patches { picture, patch, .. } => picture.checked_div(patch),
+        }
+    }
+
+    /// How many positions every input has, where they all have as many; nothing where no picture has such patches either.
+    pub(crate) fn positions(self) -> Option<usize> {
+        let Reads::Patches { picture, patch, class_token } = self else { return None };
+        let grid = self.grid().filter(|grid| grid * patch == picture && *grid > 0)?;
+        grid.checked_mul(grid)?.checked_add(usize::from(class_token))
+    }
+}
+
 /// What is read out of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Readout {
     /// Logits of the tokens of a vocabulary, at each position of a stack.
     Vocabulary(Stack),
+    /// Logits of classes, from one position of a stack.
+    Classes {
+        /// The stack.
+        of: Stack,
+        /// The position.
+        pooling: Pooling,
+        /// Whether a pooler stands between.
+        pooler: bool,
+        /// What the classes are called.
+        labels: Vec<String>,
+    },
+    /// How alike the embeddings are that two stacks make, each from one of its positions.
+    Similarity {
+        /// The stacks.
+        of: [Stack; 2],
+        /// The position of each.
+        pooling: [Pooling; 2],
+        /// The width of the embeddings.
+        d_projected: usize,
+    },
     /// Nothing: the streams themselves are what it makes.
     Nothing,
+}
+
+/// Which position stands for the whole input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// The first: `[CLS]`, or the class token of a picture.
+    First,
+    /// The last that is no filling: the end of a text.
+    Last,
+}
+
+impl Readout {
+    /// What its activations are, in the order in which a run meets them.
+    pub(crate) fn hooks(&self) -> Vec<Hook> {
+        match self {
+            Readout::Vocabulary(_) => vec![Site::UnembedIn.into(), Site::UnembedOut.into()],
+            Readout::Classes { pooler: true, .. } => vec![Site::PoolerOut.into(), Site::ClassLogits.into()],
+            Readout::Classes { pooler: false, .. } => vec![Site::ClassLogits.into()],
+            Readout::Similarity { of, .. } => {
+                let each = of.map(|stack| Hook::from(Site::Projected).of(stack));
+                each.into_iter().chain([Site::Similarity.into()]).collect()
+            }
+            Readout::Nothing => Vec::new(),
+        }
+    }
+
+    /// What it tells, and what to ask for, where something else is asked for.
+    fn instead(&self) -> (&'static str, &'static str) {
+        match self {
+            Readout::Vocabulary(_) => ("it predicts tokens", "its logits are `unembed.hook_out`"),
+            Readout::Classes { pooler: true, .. } => {
+                ("it tells classes", "their logits are `classifier.hook_out`")
+            }
+            Readout::Classes { pooler: false, .. } => {
+                ("it tells classes, with no pooler", "their logits are `classifier.hook_out`")
+            }
+            Readout::Similarity { .. } => (
+                "it tells how alike two inputs are",
+                "see `hook_similarity`, and the towers' `hook_projected`",
+            ),
+            Readout::Nothing => {
+                ("nothing is read out of it", "see the residual stream, as `hook_resid_post`")
+            }
+        }
+    }
+
+    /// Whether it is made of the last position of a stack that is no filling.
+    pub(crate) fn is_of_end(&self, stack: Stack) -> bool {
+        match self {
+            Readout::Classes { of, pooling, .. } => *of == stack && *pooling == Pooling::Last,
+            Readout::Similarity { of, pooling, .. } => {
+                of.iter().zip(pooling).any(|(of, pooling)| *of == stack && *pooling == Pooling::Last)
+            }
+            Readout::Vocabulary(_) | Readout::Nothing => false,
+        }
+    }
 }
 
 /// Which positions of its own stack a position sees.
@@ -118,6 +248,8 @@ pub enum NormPlace {
     Before,
     /// After what was read is added to it (the first transformer, BERT).
     After,
+    /// Before what reads the residual stream, and again before what is added to it (CogView, Gemma 2).
+    Both,
 }
 
 /// How a model knows positions.
@@ -191,7 +323,7 @@ impl StackSpec {
             ResidMidCross | Ln3Scale | Ln3Normalized if self.crosses.is_none() => {
                 Some(("it has no cross-attention", "see `hook_resid_mid`, and ln2"))
             }
-            NormalizedResidPost if self.norm_place == NormPlace::Before => Some((
+            NormalizedResidPost if self.norm_place != NormPlace::After => Some((
                 "norms come before what reads the stream",
                 "use `hook_resid_post`, which the next block reads",
             )),
@@ -199,6 +331,12 @@ impl StackSpec {
                 "norms come after each sum, and there is no last one",
                 "see `hook_normalized_resid_post` of the last layer",
             )),
+            Ln1PostScale | Ln1PostNormalized if self.norm_place != NormPlace::Both => {
+                Some(("what attention adds is not normed", "see `hook_attn_out`"))
+            }
+            Ln2PostScale | Ln2PostNormalized if self.norm_place != NormPlace::Both => {
+                Some(("what the MLP adds is not normed", "see `hook_mlp_out`"))
+            }
             MlpIn | MlpPre | MlpPreLinear | MlpPost | MlpOut if self.mlp == MlpKind::None => {
                 Some(("it has no MLPs", "its blocks are attention alone: see `hook_attn_out`"))
             }
@@ -214,6 +352,9 @@ impl StackSpec {
             )),
             MlpPreLinear if self.mlp == MlpKind::Plain => {
                 Some(("its MLPs have no gate", "use `mlp.hook_pre`"))
+            }
+            Ln2PostScale | Ln2PostNormalized if self.mlp == MlpKind::None => {
+                Some(("it has no MLPs", "its blocks are attention alone: see `hook_attn_out`"))
             }
             Ln1Scale | Ln1Normalized | Ln2Scale | Ln2Normalized | Ln3Scale | Ln3Normalized | LnFinalScale
             | LnFinalNormalized
@@ -235,17 +376,20 @@ impl StackSpec {
         use Site::*;
         let own =
             |sites: &[Site]| -> Vec<(Site, Attn)> { sites.iter().map(|&site| (site, Attn::Own)).collect() };
-        let cross =
-            |sites: &[Site]| -> Vec<(Site, Attn)> { sites.iter().map(|&site| (site, Attn::Cross)).collect() };
+        let cross = |sites: &[Site]| -> Vec<(Site, Attn)> {
+            let of_cross = sites.iter().filter(|site| site.is_of_attention());
+            of_cross.map(|&site| (site, Attn::Cross)).collect()
+        };
         const INPUTS: [Site; 3] = [QInput, KInput, VInput];
-        const ATTENTION: [Site; 10] = [Q, K, V, RotQ, RotK, AttnScores, Pattern, Z, Result, AttnOut];
-        const MLP: [Site; 4] = [MlpPre, MlpPreLinear, MlpPost, MlpOut];
+        const ATTENTION: [Site; 12] =
+            [Q, K, V, RotQ, RotK, AttnScores, Pattern, Z, Result, Ln1PostScale, Ln1PostNormalized, AttnOut];
+        const MLP: [Site; 6] = [MlpPre, MlpPreLinear, MlpPost, Ln2PostScale, Ln2PostNormalized, MlpOut];
         let mut all = own(&[ResidPre]);
         all.extend(own(&INPUTS));
         let (ln1, ln2, ln3) =
             ([Ln1Scale, Ln1Normalized], [Ln2Scale, Ln2Normalized], [Ln3Scale, Ln3Normalized]);
         match self.norm_place {
-            NormPlace::Before => {
+            NormPlace::Before | NormPlace::Both => {
                 all.extend(own(&ln1).into_iter().chain(own(&ATTENTION)).chain(own(&[ResidMid])));
                 if self.crosses.is_some() {
                     all.extend(cross(&INPUTS).into_iter().chain(own(&ln2)).chain(cross(&ATTENTION)));
@@ -303,9 +447,14 @@ impl ArchSpec {
         &self.stacks
     }
 
+    /// Whether its first stack reads pictures.
+    pub fn reads_pictures(&self) -> bool {
+        self.stacks.first().is_some_and(|spec| spec.reads != Reads::Tokens)
+    }
+
     /// What is read out of it.
-    pub fn readout(&self) -> Readout {
-        self.readout
+    pub fn readout(&self) -> &Readout {
+        &self.readout
     }
 
     /// One stack. Fails, naming those that there are, if it is none of them.
@@ -317,13 +466,9 @@ impl ArchSpec {
         })
     }
 
-    /// The stack that is read out: the last that a run goes through, where nothing is.
+    /// The stack that a run goes through last, which is read out where one is.
     pub fn last_stack(&self) -> &StackSpec {
-        let read = match self.readout {
-            Readout::Vocabulary(stack) => self.stacks.iter().find(|spec| spec.stack == stack),
-            Readout::Nothing => None,
-        };
-        read.unwrap_or(&self.stacks[self.stacks.len() - 1])
+        &self.stacks[self.stacks.len() - 1]
     }
 
     /// The one stack of a model that has one. Fails where there are several, for what is made of one.
@@ -343,18 +488,16 @@ impl ArchSpec {
     /// The stack whose positions each predict the next token from those before. Fails where there is none.
     pub(crate) fn predicts_next(&self, what: &str) -> Result<&StackSpec> {
         let last = self.last_stack();
-        let (why, help) = match self.readout {
-            Readout::Nothing => {
-                ("this one predicts no tokens", "see its residual stream, as `hook_resid_post`")
-            }
-            Readout::Vocabulary(_) if !last.sees.is_causal() => (
-                "each position of this one sees what comes after it",
+        let (why, help) = match &self.readout {
+            Readout::Vocabulary(_) if last.sees.is_causal() => return Ok(last),
+            Readout::Vocabulary(_) => (
+                "each position sees what comes after it",
                 "its logits are there to be read: `logits`; and `Metric::custom` measures what they say",
             ),
-            Readout::Vocabulary(_) => return Ok(last),
+            other => other.instead(),
         };
-        Err(Error::new(ErrorKind::Model, format!("{what} is of a model that predicts the next token: {why}"))
-            .help(help))
+        let what = format!("{what} is of a model that predicts the next token, and of this one {why}");
+        Err(Error::new(ErrorKind::Model, what).help(help))
     }
 
     /// The one stack of a decoder that stands alone.
@@ -367,7 +510,7 @@ impl ArchSpec {
     pub(crate) fn sum_of_parts(&self, what: &str) -> Result<&StackSpec> {
         let stack = self.only_stack(what)?;
         match stack.norm_place {
-            NormPlace::Before => Ok(stack),
+            NormPlace::Before | NormPlace::Both => Ok(stack),
             NormPlace::After => Err(Error::new(
                 ErrorKind::Model,
                 format!(
@@ -377,6 +520,21 @@ impl ArchSpec {
             )
             .help("its parts can be changed instead: `ablation_effects`, `activation_patching`")),
         }
+    }
+
+    /// The same where heads write to it as they are, and through no norm.
+    pub(crate) fn sum_of_heads(&self, what: &str) -> Result<&StackSpec> {
+        let stack = self.sum_of_parts(what)?;
+        if stack.norm_place == NormPlace::Both {
+            return Err(Error::new(
+                ErrorKind::Model,
+                format!(
+                    "{what} takes what heads write as it is added to the residual stream, and in this model a norm stands between"
+                ),
+            )
+            .help("what attention and MLPs add can be read: `decompose_resid`; heads can be changed: `ablation_effects`"));
+        }
+        Ok(stack)
     }
 
     /// The stack that a hook is in; what is read out of a model is in the one that it is read out of.
@@ -394,6 +552,23 @@ impl ArchSpec {
         }
     }
 
+    /// How long an axis of an activation is, where its stack has so many positions, and those that it attends to so many.
+    pub(crate) fn axis_len(&self, hook: Hook, axis: AxisKind, len: usize, seen: usize) -> Result<usize> {
+        Ok(match (axis, &self.readout) {
+            (AxisKind::Class, Readout::Classes { labels, .. }) => labels.len(),
+            (AxisKind::DProjected, Readout::Similarity { d_projected, .. }) => *d_projected,
+            _ => self.stack_of(hook)?.dims.axis_len(axis, len, seen),
+        })
+    }
+
+    /// What classes are called; nothing where none are told.
+    pub(crate) fn class_labels(&self) -> &[String] {
+        match &self.readout {
+            Readout::Classes { labels, .. } => labels,
+            _ => &[],
+        }
+    }
+
     /// Whether another stack attends to this one.
     pub(crate) fn is_attended_to(&self, stack: Stack) -> bool {
         self.stacks.iter().any(|spec| spec.crosses == Some(stack))
@@ -401,24 +576,21 @@ impl ArchSpec {
 
     /// Whether a model of this spec has such an activation in some stack.
     pub fn has(&self, site: Site) -> bool {
-        match self.readout {
-            Readout::Nothing if site.is_of_readout() => false,
-            _ => site.is_of_readout() || self.stacks.iter().any(|spec| spec.has(site)),
+        match site.is_of_readout() || site == Site::Projected {
+            true => self.readout.hooks().iter().any(|hook| hook.site() == site),
+            false => self.stacks.iter().any(|spec| spec.has(site)),
         }
     }
 
     /// Fails unless a model of this spec has the hook.
     pub(crate) fn check(&self, hook: Hook) -> Result<Hook> {
         let hook = hook.check_place()?;
-        if hook.site().is_of_readout() {
-            return match self.readout {
-                Readout::Vocabulary(_) => Ok(hook),
-                Readout::Nothing => Err(Error::new(
-                    ErrorKind::Address,
-                    format!("this model has no `{hook}`: it predicts no tokens"),
-                )
-                .help("see the residual stream, as `hook_resid_post`")),
-            };
+        if hook.site().is_of_readout() || hook.site() == Site::Projected {
+            let (what, help) = self.readout.instead();
+            let known = self.readout.hooks().contains(&hook);
+            return known.then_some(hook).ok_or_else(|| {
+                Error::new(ErrorKind::Address, format!("this model has no `{hook}`: {what}")).help(help)
+            });
         }
         let spec = self.stack(hook.stack()).map_err(|error| {
             let error = Error::new(ErrorKind::Address, format!("there is no `{hook}`")).caused_by(error);
@@ -470,11 +642,7 @@ impl ArchSpec {
 
     /// Every hook, in the order in which a run meets them.
     pub fn hooks(&self) -> Vec<Hook> {
-        let read: &[Site] = match self.readout {
-            Readout::Vocabulary(_) => &[Site::UnembedIn, Site::UnembedOut],
-            Readout::Nothing => &[],
-        };
-        self.stacks.iter().flat_map(StackSpec::hooks).chain(read.iter().map(|&site| site.into())).collect()
+        self.stacks.iter().flat_map(StackSpec::hooks).chain(self.readout.hooks()).collect()
     }
 
     /// Every attention head, stack by stack and layer by layer, in the order in which a run meets them.

@@ -42,9 +42,9 @@ impl Start {
     /// How many inputs there are, and of how many positions in a stack that is yet to run.
     pub(crate) fn size(&self, stack: Stack) -> Option<(usize, usize)> {
         let tensor = match self {
-            Start::Inputs(known) => known.batch.ids.get(&stack)?,
+            Start::Inputs(known) => known.batch.reads.get(&stack)?,
             Start::Residual { stack: of, stream, .. } if *of == stack => stream,
-            Start::Residual { known, .. } => known.batch.ids.get(&stack)?,
+            Start::Residual { known, .. } => known.batch.reads.get(&stack)?,
         };
         Some((*tensor.dims().first()?, *tensor.dims().get(1)?))
     }
@@ -62,20 +62,21 @@ pub(crate) type Presence = Option<Arc<[Vec<bool>]>>;
 /// What the stacks of a network read.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    ids: BTreeMap<Stack, Tensor>,
+    reads: BTreeMap<Stack, Tensor>,
     present: BTreeMap<Stack, Arc<[Vec<bool>]>>,
 }
 
 impl Batch {
-    /// The same with token ids `[batch, position]` for a stack.
-    pub(crate) fn with(mut self, stack: Stack, ids: Tensor, present: Presence) -> Batch {
-        self.ids.insert(stack, ids);
+    /// The same with token ids `[batch, position]` for a stack, or pixels `[batch, position, pixel of a patch]`.
+    pub(crate) fn with(mut self, stack: Stack, read: Tensor, present: Presence) -> Batch {
+        self.reads.insert(stack, read);
         self.present.extend(present.map(|present| (stack, present)));
         self
     }
 
     /// The same with sequences for a stack of such a network, the shorter filled at their ends: where that could be seen, with which
-    /// positions are there. A causal stack's earlier positions cannot see it. Whoever reads the outcome must know the lengths.
+    /// positions are there. A causal stack's earlier positions cannot see it: there only a readout of its end asks. Whoever else
+    /// reads the outcome must know the lengths.
     pub(crate) fn with_filled(
         self,
         spec: &ArchSpec,
@@ -93,15 +94,17 @@ impl Batch {
         let ids: Vec<u32> = sequences.iter().flat_map(row).collect();
         let ids = Tensor::from_vec(ids, (sequences.len(), longest), device)?;
         let is_filled = sequences.iter().any(|ids| ids.len() < longest);
-        let is_seen = !spec.stack(stack)?.sees.is_causal() || spec.is_attended_to(stack);
+        let is_seen = !spec.stack(stack)?.sees.is_causal()
+            || spec.is_attended_to(stack)
+            || spec.readout().is_of_end(stack);
         let present = |ids: &&[u32]| (0..longest).map(|position| position < ids.len()).collect();
         let present = (is_filled && is_seen).then(|| sequences.iter().map(present).collect());
         Ok(self.with(stack, ids, present))
     }
 
     /// Fails if there is nothing for a stack.
-    pub(crate) fn ids(&self, stack: Stack) -> Result<&Tensor> {
-        self.ids.get(&stack).ok_or_else(|| {
+    pub(crate) fn reads(&self, stack: Stack) -> Result<&Tensor> {
+        self.reads.get(&stack).ok_or_else(|| {
             Error::new(ErrorKind::Input, format!("there is nothing for the {stack} to read"))
                 .help("give an input for each stack")
         })
@@ -123,23 +126,27 @@ pub struct Known {
 impl Known {
     /// The same of one input as so many runs of it, which begin in a stack: what that one and later ones made is forgotten.
     pub(crate) fn repeat(&self, runs: usize, from: Stack) -> Result<Known> {
-        let Batch { ids, present } = &self.batch;
-        let ids = ids.iter().map(|(stack, ids)| Ok((*stack, ids.repeat((runs, 1))?)));
+        let Batch { reads, present } = &self.batch;
+        let reads = reads.iter().map(|(stack, read)| {
+            let mut times = vec![1; read.rank()];
+            times[0] = runs;
+            Ok((*stack, read.repeat(times)?))
+        });
         let present = present.iter().map(|(stack, present)| {
             (*stack, std::iter::repeat_n(present.iter().cloned(), runs).flatten().collect())
         });
         let kept = self.finished.range(..from);
         let finished = kept.map(|(stack, stream)| Ok((*stack, stream.repeat((runs, 1, 1))?)));
         Ok(Known {
-            batch: Batch { ids: ids.collect::<Result<_>>()?, present: present.collect() },
+            batch: Batch { reads: reads.collect::<Result<_>>()?, present: present.collect() },
             finished: finished.collect::<Result<_>>()?,
         })
     }
 
     /// The same without the first positions of a stack.
     pub(crate) fn skip(mut self, stack: Stack, positions: usize) -> Result<Known> {
-        if let Some(ids) = self.batch.ids.get_mut(&stack) {
-            *ids = ids.narrow(1, positions, ids.dim(1)?.saturating_sub(positions))?;
+        if let Some(read) = self.batch.reads.get_mut(&stack) {
+            *read = read.narrow(1, positions, read.dim(1)?.saturating_sub(positions))?;
         }
         Ok(self)
     }

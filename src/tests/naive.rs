@@ -3,12 +3,15 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::network::network::{Network, ReadoutLayer, StackNetwork};
+use crate::model::picture::Picture;
+use crate::network::network::{Network, StackNetwork};
 use crate::network::parts::attention::Attention;
 use crate::network::parts::block::{Block, BlockKind};
+use crate::network::parts::embedding::Embedding;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
-use crate::network::spec::Sees;
+use crate::network::readout::ReadoutLayer;
+use crate::network::spec::{Pooling, PositionEncoding, Sees};
 
 /// Rows, one for each position.
 pub(super) type Rows = Vec<Vec<f64>>;
@@ -99,12 +102,39 @@ pub(super) struct Outcome {
     pub(super) cross: Vec<Vec<Rows>>,
 }
 
-fn stack(stack: &StackNetwork, ids: &[u32], source: Option<&Rows>) -> Result<Outcome> {
-    let w_e = rows(&stack.w_e)?;
-    let mut x: Rows = ids.iter().map(|id| w_e[*id as usize].clone()).collect();
-    if let Some(w_pos) = &stack.w_pos {
-        x = plus(&x, &rows(w_pos)?[..ids.len()].to_vec());
+/// What a stack reads.
+pub(super) enum Read<'a> {
+    Ids(&'a [u32]),
+    Picture(&'a Picture),
+}
+
+fn embed(embedding: &Embedding, read: &Read) -> Result<Rows> {
+    match (embedding, read) {
+        (Embedding::Tokens(w_e), Read::Ids(ids)) => {
+            let w_e = rows(w_e)?;
+            Ok(ids.iter().map(|id| w_e[*id as usize].clone()).collect())
+        }
+        // Pictures of 6 x 6 in patches of 2 x 2, behind a class token: the pixel of each place of a patch, colour by colour.
+        (Embedding::Patches { patch, class: Some(class) }, Read::Picture(picture)) => {
+            let pixel = |row: usize, column: usize, place: usize| {
+                let (colour, y, x) = (place / 4, 2 * row + place % 4 / 2, 2 * column + place % 2);
+                (f64::from(picture.rgb()[3 * (6 * y + x) + colour]) / 255.0 - 0.5) / 0.5
+            };
+            let patches =
+                (0..9).map(|at| (0..12).map(|place| pixel(at / 3, at % 3, place)).collect()).collect();
+            Ok(std::iter::once(row(class)?).chain(linear(&patches, patch)?).collect())
+        }
+        _ => unreachable!("no toy is so built"),
     }
+}
+
+fn stack(stack: &StackNetwork, read: &Read, source: Option<&Rows>) -> Result<Outcome> {
+    let mut x = embed(&stack.embedding, read)?;
+    x = match (stack.positions, &stack.w_pos) {
+        (PositionEncoding::Sinusoidal, _) => plus(&x, &sinusoids(x.len(), stack.dims.d_model)),
+        (_, Some(w_pos)) => plus(&x, &rows(w_pos)?[..x.len()].to_vec()),
+        (_, None) => x,
+    };
     let biases = stack.relative_bias.as_ref().map(|bias| rows(&bias.table)).transpose()?;
     let bias = |h: usize, t: usize, s: usize| {
         biases.as_ref().map_or(0.0, |table| table[bucket(t, s, stack.sees)][h])
@@ -113,11 +143,15 @@ fn stack(stack: &StackNetwork, ids: &[u32], source: Option<&Rows>) -> Result<Out
     let sees = |t: usize, s: usize| stack.sees == Sees::All || s <= t;
     for block in &stack.blocks {
         let (last, _) = block.mlp.as_ref().expect("toys have MLPs");
+        let after = |which: usize, out: Rows| match &block.after {
+            Some(norms) => norm(&out, &norms[which]),
+            None => Ok(out),
+        };
         match stack.block_kind {
             BlockKind::Serial => {
                 let read = norm(&x, &block.ln1)?;
                 let (out, pattern) = attend(&block.attn, &read, &read, sees, bias)?;
-                x = plus(&x, &out);
+                x = plus(&x, &after(0, out)?);
                 own.push(pattern);
                 if let (Some((before, cross)), Some(source)) = (&block.cross, source) {
                     let (out, pattern) =
@@ -125,7 +159,7 @@ fn stack(stack: &StackNetwork, ids: &[u32], source: Option<&Rows>) -> Result<Out
                     x = plus(&x, &out);
                     across.push(pattern);
                 }
-                x = plus(&x, &mlp(block, &norm(&x, last)?)?);
+                x = plus(&x, &after(1, mlp(block, &norm(&x, last)?)?)?);
             }
             BlockKind::PostNorm => {
                 let (out, pattern) = attend(&block.attn, &x, &x, sees, bias)?;
@@ -146,20 +180,55 @@ fn stack(stack: &StackNetwork, ids: &[u32], source: Option<&Rows>) -> Result<Out
 
 /// What each stack makes of its ids, and the logits.
 pub(super) fn forward(network: &Network, ids: &[&[u32]]) -> Result<(Vec<Outcome>, Rows)> {
+    let read: Vec<Read> = ids.iter().map(|ids| Read::Ids(ids)).collect();
+    read_out(network, &read)
+}
+
+/// What each stack makes of what it reads, and what is read out: logits, one row of classes, or one similarity.
+pub(super) fn read_out(network: &Network, read: &[Read]) -> Result<(Vec<Outcome>, Rows)> {
     let mut outcomes: Vec<Outcome> = Vec::new();
-    for (own, ids) in network.stacks.iter().zip(ids) {
-        let source = own.crosses.map(|source| {
-            let at = network.stacks.iter().position(|own| own.stack == source).expect("a source");
-            outcomes[at].stream.clone()
-        });
-        outcomes.push(stack(own, ids, source.as_ref())?);
+    let at = |stack| network.stacks.iter().position(|own| own.stack == stack).expect("a stack");
+    for (own, read) in network.stacks.iter().zip(read) {
+        let source = own.crosses.map(|source| outcomes[at(source)].stream.clone());
+        outcomes.push(stack(own, read, source.as_ref())?);
     }
-    let last = &outcomes[outcomes.len() - 1].stream;
-    let logits = match &network.readout {
-        ReadoutLayer::Vocabulary { unembed, .. } => linear(last, unembed)?,
+    let pooled = |stack, pooling| {
+        let stream = &outcomes[at(stack)].stream;
+        vec![stream[if pooling == Pooling::First { 0 } else { stream.len() - 1 }].clone()]
+    };
+    let read = match &network.readout {
+        ReadoutLayer::Vocabulary { of, unembed } => linear(&outcomes[at(*of)].stream, unembed)?,
+        ReadoutLayer::Classes { of, pooling, pooler, classify, .. } => {
+            let mut x = pooled(*of, *pooling);
+            if let Some((pooler, _)) = pooler {
+                x = linear(&x, pooler)?;
+                x[0].iter_mut().for_each(|x| *x = x.tanh());
+            }
+            linear(&x, classify)?
+        }
+        ReadoutLayer::Similarity { towers, scale } => {
+            let of = |which: usize| -> Result<Vec<f64>> {
+                let tower = &towers[which];
+                Ok(linear(&pooled(tower.of, tower.pooling), &tower.projection)?.remove(0))
+            };
+            let (a, b) = (of(0)?, of(1)?);
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            vec![vec![scale * dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()]]
+        }
         ReadoutLayer::Nothing => Rows::new(),
     };
-    Ok((outcomes, logits))
+    Ok((outcomes, read))
+}
+
+/// Sines of every other dimension's angle, and then the cosines of the rest.
+fn sinusoids(len: usize, width: usize) -> Rows {
+    let angle =
+        |t: usize, i: usize| t as f64 * (-(((i / 2) * 2) as f64) * 10_000f64.ln() / width as f64).exp();
+    let row = |t: usize| {
+        let sines = (0..width).step_by(2).map(|i| angle(t, i).sin());
+        sines.chain((1..width).step_by(2).map(|i| angle(t, i).cos())).collect()
+    };
+    (0..len).map(row).collect()
 }
 
 /// The bucket of 8, with a furthest distance of 5, that a key has for a query: listed by their distance.

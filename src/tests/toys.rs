@@ -7,16 +7,20 @@ use candle_core::{Device, Tensor};
 use crate::error::Result;
 use crate::hook::Stack;
 use crate::model::model::Model;
+use crate::model::picture::Picture;
 use crate::network::config::ConfigFile;
 use crate::network::dims::Dims;
-use crate::network::network::{Network, ReadoutLayer, StackNetwork};
+use crate::network::network::{Network, StackNetwork};
 use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
+use crate::network::parts::embedding::Embedding;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::norm::Norm;
 use crate::network::parts::relative_bias::RelativeBias;
-use crate::network::spec::{PositionEncoding, Sees};
+use crate::network::parts::sinusoids::sinusoids;
+use crate::network::readout::{ReadoutLayer, Tower};
+use crate::network::spec::{Pooling, PositionEncoding, Reads, Sees};
 use crate::tokenizer::Tokenizer;
 
 /// Where a toy has its weights from: by name and shape.
@@ -94,6 +98,7 @@ pub(super) fn stack(
                     output: linear(get, &of("fc_out"), d_mlp, d_model)?,
                 },
             )),
+            after: None,
         });
     }
     let ln_final = match block_kind {
@@ -103,11 +108,12 @@ pub(super) fn stack(
     Ok(StackNetwork {
         stack,
         dims,
+        reads: Reads::Tokens,
         sees,
         positions: PositionEncoding::Learned,
         crosses,
         block_kind,
-        w_e: get(&format!("{stack}.embed.weight"), &[d_vocab, d_model])?,
+        embedding: Embedding::Tokens(get(&format!("{stack}.embed.weight"), &[d_vocab, d_model])?),
         w_pos: Some(get(&format!("{stack}.positions.weight"), &[n_ctx, d_model])?),
         relative_bias: None,
         blocks,
@@ -158,10 +164,15 @@ pub(super) fn translator() -> Result<Model> {
     Ok(model("translator", network))
 }
 
-/// The same with norms after the sums.
+/// The same with norms after the sums, and positions by sines and cosines: the first transformer.
 pub(super) fn post_norm_translator() -> Result<Model> {
-    let network = translator_of([DIMS, OF_DECODER], BlockKind::PostNorm, &mut random(7))?;
-    Ok(model("translator", network))
+    let Network { mut stacks, readout, .. } =
+        translator_of([DIMS, OF_DECODER], BlockKind::PostNorm, &mut random(7))?;
+    for StackNetwork { positions, w_pos, dims, .. } in &mut stacks {
+        *positions = PositionEncoding::Sinusoidal;
+        *w_pos = Some(sinusoids(dims.n_ctx, dims.d_model, &Device::Cpu)?);
+    }
+    Ok(model("translator", Network::new(stacks, readout, false)))
 }
 
 /// The network of a translator of such sizes.
@@ -203,9 +214,85 @@ pub(super) fn encoder_of(dims: Dims, get: Source) -> Result<Network> {
     Ok(Network::new(vec![main], ReadoutLayer::Vocabulary { of: Stack::Main, unembed }, false))
 }
 
+/// A causal stack that predicts, with norms on both sides of attention and MLP.
+pub(super) fn sandwich() -> Result<Model> {
+    let get = &mut random(19);
+    let mut main = stack(get, Stack::Main, OF_DECODER, Sees::Earlier, None, BlockKind::Serial)?;
+    for (layer, block) in main.blocks.iter_mut().enumerate() {
+        let of = |which: &str| format!("main.{layer}.{which}");
+        block.after = Some([norm(get, &of("ln1_post"), 12)?, norm(get, &of("ln2_post"), 12)?]);
+    }
+    let unembed = linear(get, "unembed", main.dims.d_model, main.dims.d_vocab)?;
+    let readout = ReadoutLayer::Vocabulary { of: Stack::Main, unembed };
+    Ok(model("sandwich", Network::new(vec![main], readout, false)))
+}
+
 /// A stack that sees all and predicts nothing.
 pub(super) fn tower() -> Result<Model> {
     let get = &mut random(13);
     let main = stack(get, Stack::Main, DIMS, Sees::All, None, BlockKind::Serial)?;
     Ok(model("tower", Network::new(vec![main], ReadoutLayer::Nothing, false)))
+}
+
+/// A stack that sees all, with norms after the sums, and tells classes by a pooler at its first position: BERT's classifier.
+pub(super) fn classifier() -> Result<Model> {
+    let get = &mut random(23);
+    let main = stack(get, Stack::Main, DIMS, Sees::All, None, BlockKind::PostNorm)?;
+    let pooler = linear(get, "pooler", DIMS.d_model, DIMS.d_model)?;
+    let readout = classes(get, Pooling::First, Some((pooler, Activation::Tanh)))?;
+    Ok(model("classifier", Network::new(vec![main], readout, false)))
+}
+
+/// A causal stack that tells classes by its last position: GPT-2's classifier.
+pub(super) fn causal_classifier() -> Result<Model> {
+    let get = &mut random(29);
+    let main = stack(get, Stack::Main, DIMS, Sees::Earlier, None, BlockKind::Serial)?;
+    let readout = classes(get, Pooling::Last, None)?;
+    Ok(model("classifier", Network::new(vec![main], readout, false)))
+}
+
+fn classes(get: Source, pooling: Pooling, pooler: Option<(Linear, Activation)>) -> Result<ReadoutLayer> {
+    let labels = ["bad", "so-so", "good"].map(String::from).to_vec();
+    let classify = linear(get, "classifier", DIMS.d_model, labels.len())?;
+    Ok(ReadoutLayer::Classes { of: Stack::Main, pooling, pooler, classify, labels })
+}
+
+/// Pictures of 6 x 6 pixels in patches of 2 x 2.
+pub(super) const PATCHES: Reads = Reads::Patches { picture: 6, patch: 2, class_token: true };
+
+/// A stack that reads patches, sees all, and has its own class token.
+fn vision(get: Source, own: Stack) -> Result<StackNetwork> {
+    let dims = Dims { d_vocab: 0, n_ctx: 10, ..DIMS };
+    let stack = stack(get, own, dims, Sees::All, None, BlockKind::Serial)?;
+    let patch = linear(get, &format!("{own}.patch"), 12, dims.d_model)?;
+    let class = Some(get(&format!("{own}.class.bias"), &[dims.d_model])?);
+    Ok(StackNetwork { reads: PATCHES, embedding: Embedding::Patches { patch, class }, ..stack })
+}
+
+/// A vision transformer that tells classes.
+pub(super) fn picture_classifier() -> Result<Model> {
+    let get = &mut random(31);
+    let main = vision(get, Stack::Main)?;
+    let readout = classes(get, Pooling::First, None)?;
+    Ok(model("pictures", Network::new(vec![main], readout, false)))
+}
+
+/// Two towers, of pictures and of causal text, and the similarity of what they make: CLIP.
+pub(super) fn pair() -> Result<Model> {
+    let get = &mut random(37);
+    let pictures = vision(get, Stack::Vision)?;
+    let text = stack(get, Stack::Text, OF_DECODER, Sees::Earlier, None, BlockKind::Serial)?;
+    let mut tower = |of: Stack, pooling: Pooling| -> Result<Tower> {
+        let weight = get(&format!("{of}.projection"), &[DIMS.d_model, 5])?;
+        Ok(Tower { of, pooling, projection: Linear { weight, bias: None } })
+    };
+    let towers = [tower(Stack::Vision, Pooling::First)?, tower(Stack::Text, Pooling::Last)?];
+    let readout = ReadoutLayer::Similarity { towers, scale: 7.5 };
+    Ok(model("pair", Network::new(vec![pictures, text], readout, false)))
+}
+
+/// A picture that a toy reads, of colours that depend on a seed.
+pub(super) fn picture(seed: usize) -> Picture {
+    let rgb = (0..6 * 6 * 3).map(|i| ((i * 7919 + seed * 104_729) % 251) as u8).collect();
+    Picture::from_rgb(6, 6, rgb).expect("a picture")
 }

@@ -12,9 +12,10 @@ use rand_chacha::ChaCha8Rng;
 use crate::error::{ErrorKind, Result};
 use crate::hook::{Site, Stack};
 use crate::network::dims::Dims;
-use crate::network::network::{Network, ReadoutLayer, StackNetwork};
+use crate::network::network::{Network, StackNetwork};
 use crate::network::parts::block::BlockKind;
 use crate::network::parts::linear::Linear;
+use crate::network::readout::ReadoutLayer;
 use crate::network::record::Record;
 use crate::network::spec::Sees;
 use crate::network::start::Batch;
@@ -428,9 +429,10 @@ fn what_cannot_be_learned_says_why() -> Result<()> {
         assert!(error.to_string().contains(fragment), "{error}");
     }
     assert!(trainer.step(|network| masked_token(network, &masked())).is_err());
-    let half = trainer.step(|network| Ok(network.stacks[0].w_e.sum_all()?)).expect_err("half a loss");
+    let half =
+        trainer.step(|network| Ok(network.stacks[0].embedding.weight().sum_all()?)).expect_err("half a loss");
     assert!(half.to_string().contains("does not depend on"), "{half}");
-    let none = trainer.step(|network| Ok((network.stacks[0].w_e.sum_all()? * f64::NAN)?));
+    let none = trainer.step(|network| Ok((network.stacks[0].embedding.weight().sum_all()? * f64::NAN)?));
     assert!(none.is_err_and(|error| error.to_string().contains("diverged")));
     assert_eq!(trainer.steps(), 0);
 

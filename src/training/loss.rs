@@ -3,14 +3,15 @@
 //! Shapes at the end of lines: B batch, T positions, N predictions, D width of an embedding, M width of the residual stream, V
 //! vocabulary.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Site;
 use crate::memory;
 use crate::network::cpu::cross_entropy;
 use crate::network::dims::check_ids;
-use crate::network::network::{Network, ReadoutLayer};
+use crate::network::network::Network;
+use crate::network::readout::{ReadoutLayer, unit};
 use crate::network::record::Record;
 use crate::network::spec::StackSpec;
 use crate::network::start::{Batch, Start};
@@ -118,7 +119,6 @@ pub(crate) fn contrastive(a: &Tensor, b: &Tensor, log_scale: &Tensor) -> Result<
             Error::new(ErrorKind::Input, what).help("pairs are rows of the same shape, and t is one number")
         );
     }
-    let unit = |x: &Tensor| x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?);
     let cosines = unit(a)?.matmul(&unit(b)?.t()?)?; // (B, B)
     let logits = cosines.broadcast_mul(&log_scale.reshape((1, 1))?.exp()?)?; // (B, B)
     let own = Tensor::arange(0, a.dim(0)? as u32, a.device())?; // (B)
@@ -142,7 +142,7 @@ fn mean_loss(
         return Err(Error::new(ErrorKind::Input, "no token is to be predicted").help("give at least one"));
     }
     check_ids(predicted.iter().map(|(_, token)| token), unembed.weight.dim(1)?)?;
-    let (inputs, len) = batch.ids(*of)?.dims2()?;
+    let (inputs, len) = batch.reads(*of)?.dims2()?;
     has_room(network, inputs, lens, predicted.len().div_ceil(inputs))?;
     let rows: Vec<u32> = predicted.iter().map(|([row, position], _)| (row * len + position) as u32).collect();
     let tokens: Vec<u32> = predicted.into_iter().map(|(_, token)| token).collect();

@@ -335,7 +335,7 @@ pub fn path_patching(
     receiver: PathReceiver,
     metric: &Metric,
 ) -> Result<HeadGrid> {
-    model.spec().sum_of_parts("path patching")?;
+    model.spec().sum_of_heads("path patching")?;
     let dims = *model.dims();
     let pair = Pair::new(model, clean.into(), corrupted.into(), Site::Z.into())?;
     metric.check(model, pair.read())?;

@@ -108,7 +108,10 @@ pub(crate) fn layer_factors(model: &Model, layer: usize, kind: CircuitKind) -> R
 
 impl Circuit {
     fn new(model: &Model, head: Head, kind: CircuitKind) -> Result<Circuit> {
-        model.spec().sum_of_parts("a circuit of weights")?;
+        match kind {
+            CircuitKind::Qk => model.spec().sum_of_parts("a circuit of weights")?,
+            CircuitKind::Ov => model.spec().sum_of_heads("a circuit of weights")?,
+        };
         let head = model.spec().check_head(head)?;
         let (left, right) = layer_factors(model, head.layer, kind)?;
         let (left, right) = (left.get(head.head)?.contiguous()?, right.get(head.head)?.contiguous()?);

@@ -151,7 +151,7 @@ impl Visualize for CompositionScores {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn composition_scores(model: &Model, kind: Composition) -> Result<CompositionScores> {
-    model.spec().sum_of_parts("composition")?;
+    model.spec().sum_of_heads("composition")?;
     let Dims { n_layers, n_heads, d_model, d_head, .. } = *model.dims();
     if n_layers < 2 {
         return Err(Error::new(

@@ -140,7 +140,7 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn new(model: &'a Model, run: &'a Run, head: Head) -> Result<Self> {
         let stream = Stream::new(model, run)?;
-        let dims = *model.dims();
+        let dims = model.spec().sum_of_heads("what attention scores are made of")?.dims;
         model.spec().check_head(head)?;
         if model.scoring(head.layer)?.is_normed() {
             return Err(Error::new(

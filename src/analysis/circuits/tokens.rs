@@ -156,6 +156,10 @@ impl Circuit {
                 texts.iter().map(|text| self.model.to_single_token(text)).collect::<Result<Vec<_>>>()?
             }
             Sequences::Ids(ids) => ids.concat(),
+            Sequences::Pictures(_) => {
+                return Err(Error::new(ErrorKind::Input, "pictures are given where tokens are read")
+                    .help("give tokens, as text or as ids"));
+            }
         };
         check_ids(&ids, self.model.dims().d_vocab)?;
         at_least_one(ids.len(), "tokens")?;
@@ -177,7 +181,7 @@ impl Circuit {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn copying_accuracy(model: &Model, heads: &[Head], k: usize) -> Result<f64> {
-    model.spec().sum_of_parts("copying")?;
+    model.spec().sum_of_heads("copying")?;
     at_least_one(heads.len(), "heads")?;
     at_least_one(k, "tokens")?;
     if let Some(head) =

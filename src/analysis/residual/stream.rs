@@ -99,6 +99,7 @@ impl<'a> Stream<'a> {
     /// What each head of a layer wrote `[head, position, d_model]`, or that times a matrix `[d_model, width]`.
     pub(crate) fn heads(&self, layer: usize, through: Option<&Tensor>) -> Result<Tensor> {
         progress::check("taking the stream apart")?;
+        self.model.spec().sum_of_heads("what each head adds")?;
         if self.run.hooks().contains(&Site::Result.at(layer)) {
             let result = self.read(Site::Result.at(layer))?.transpose(0, 1)?.contiguous()?; // [head, position, d_model]
             return match through {

@@ -195,7 +195,7 @@ impl ResumePoint {
     fn below(&self, spec: &ArchSpec) -> Option<Hook> {
         let own = &spec.stacks()[self.stack];
         let site = match own.norm_place {
-            NormPlace::Before => Site::ResidPost,
+            NormPlace::Before | NormPlace::Both => Site::ResidPost,
             NormPlace::After => Site::NormalizedResidPost,
         };
         self.layer.checked_sub(1).map(|below| site.at(below).of(own.stack))

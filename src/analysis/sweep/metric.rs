@@ -54,6 +54,15 @@ pub enum Metric {
     InductionScore(Head),
     /// The attention from a query to a key in a head, of any stack and across stacks.
     Attention(AttentionEdge),
+    /// The logit of a class, or that minus the logit of another.
+    Class {
+        /// The class, counted from 0.
+        class: usize,
+        /// The class whose logit is taken away.
+        instead: Option<usize>,
+    },
+    /// How alike a pair of towers finds what it reads: `hook_similarity`.
+    Similarity,
     /// A number of one's own from an activation; see [`Metric::custom`] and [`Metric::custom_at`].
     Custom(String, Hook, Arc<CustomMetric>),
 }
@@ -63,7 +72,7 @@ type CustomMetric = dyn Fn(&NamedTensor) -> Result<f32> + Send + Sync;
 
 impl fmt::Debug for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.describe_with(|id| id.to_string()))
+        f.write_str(&self.describe_with(|id| id.to_string(), |class| class.to_string()))
     }
 }
 
@@ -87,6 +96,19 @@ impl From<f32> for Mean {
     }
 }
 
+/// The class of a name. Fails if there is none.
+fn class_index(model: &Model, class: &str) -> Result<usize> {
+    model.spec().check(Site::ClassLogits.into())?;
+    let labels = model.spec().class_labels();
+    labels.iter().position(|label| label == class).ok_or_else(|| {
+        let error = Error::new(ErrorKind::Input, format!("there is no class {class:?}"));
+        error.help(format!(
+            "the model tells {}",
+            labels.iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ")
+        ))
+    })
+}
+
 impl Metric {
     /// The logit of one token minus that of another at the last position, the tokens given as text.
     pub fn logit_diff(model: &Model, correct: &str, incorrect: &str) -> Result<Metric> {
@@ -97,6 +119,16 @@ impl Metric {
     /// The log-probability of a token at the last position, the token given as text.
     pub fn log_prob(model: &Model, token: &str) -> Result<Metric> {
         Ok(Metric::LogProb { token: model.to_single_token(token)?, position: None })
+    }
+
+    /// The logit of a class by its name. Fails, naming those that there are, if the model tells no such class.
+    pub fn class(model: &Model, class: &str) -> Result<Metric> {
+        Ok(Metric::Class { class: class_index(model, class)?, instead: None })
+    }
+
+    /// The logit of one class minus that of another, by their names.
+    pub fn class_diff(model: &Model, class: &str, instead: &str) -> Result<Metric> {
+        Ok(Metric::Class { class: class_index(model, class)?, instead: Some(class_index(model, instead)?) })
     }
 
     /// A number of one's own from the logits `[position, d_vocab]` of an input.
@@ -129,12 +161,19 @@ impl Metric {
 
     /// In words, with the text of its tokens.
     pub(crate) fn describe(&self, model: &Model) -> String {
-        self.describe_with(|id| {
-            model.labels(&[id]).first().map_or_else(|| id.to_string(), |text| format!("{text:?}"))
-        })
+        let token_said =
+            |id: u32| model.labels(&[id]).first().map_or_else(|| id.to_string(), |text| format!("{text:?}"));
+        let labels = model.spec().class_labels();
+        let class_said =
+            |class: usize| labels.get(class).map_or_else(|| class.to_string(), |label| format!("{label:?}"));
+        self.describe_with(token_said, class_said)
     }
 
-    fn describe_with(&self, token_said: impl Fn(u32) -> String) -> String {
+    fn describe_with(
+        &self,
+        token_said: impl Fn(u32) -> String,
+        class_said: impl Fn(usize) -> String,
+    ) -> String {
         let at = |position: &Option<usize>| position.map(|p| format!(" at {p}")).unwrap_or_default();
         match self {
             Metric::Loss => "loss".to_string(),
@@ -151,6 +190,11 @@ impl Metric {
             Metric::Attention(AttentionEdge { head, query, key }) => {
                 format!("attention of {head} from {query} to {key}")
             }
+            Metric::Class { class, instead: None } => format!("logit of class {}", class_said(*class)),
+            Metric::Class { class, instead: Some(instead) } => {
+                format!("logit of class {} - {}", class_said(*class), class_said(*instead))
+            }
+            Metric::Similarity => "similarity".to_string(),
             Metric::Custom(name, ..) => name.clone(),
         }
     }
@@ -190,6 +234,19 @@ impl Metric {
             }
             _ => (Vec::new(), None),
         };
+        if let Metric::Class { class, instead } = self {
+            let labels = model.spec().class_labels();
+            if let Some(other) =
+                [Some(*class), *instead].into_iter().flatten().find(|&class| class >= labels.len())
+            {
+                return Err(Error::new(ErrorKind::Input, format!("there is no class {other}")).help(
+                    format!(
+                        "classes are counted from 0: {}",
+                        labels.iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ")
+                    ),
+                ));
+            }
+        }
         check_ids(&ids, dims.d_vocab)?;
         if let Some(position) = position.filter(|&position| position >= tokens.len()) {
             return refused(
@@ -209,7 +266,12 @@ impl Metric {
             Metric::LogitDiff { position, .. } | Metric::LogProb { position, .. } => {
                 Some(vec![position.unwrap_or(last)])
             }
-            Metric::InductionScore(_) | Metric::Attention(_) | Metric::Kl | Metric::Custom(..) => None,
+            Metric::InductionScore(_)
+            | Metric::Attention(_)
+            | Metric::Class { .. }
+            | Metric::Similarity
+            | Metric::Kl
+            | Metric::Custom(..) => None,
         }
     }
 
@@ -227,6 +289,8 @@ impl Metric {
             Metric::InductionScore(head) | Metric::Attention(AttentionEdge { head, .. }) => {
                 head.hook(Site::Pattern)
             }
+            Metric::Class { .. } => Site::ClassLogits.into(),
+            Metric::Similarity => Site::Similarity.into(),
             Metric::Custom(_, hook, _) => *hook,
             _ => Site::UnembedOut.into(),
         }
@@ -247,15 +311,16 @@ impl Metric {
     /// Its values `[row, value]`, whose mean it is, from what is [read](Metric::read) of each row and, `clean`, of the unchanged
     /// model. Gradients go through it.
     fn values(&self, read: &Tensor, clean: &Tensor, tokens: &Tokens) -> Result<Tensor> {
-        let (rows, len) = (read.dim(0)?, read.dim(1)?);
+        let rows = read.dim(0)?;
         let chosen = |ids: &[u32]| -> Result<Tensor> {
+            let len = read.dim(1)?;
             let ids = Tensor::new(ids, read.device())?.reshape((1, len, 1))?;
             let ids = ids.broadcast_as((rows, len, 1))?.contiguous()?;
             Ok(read.contiguous()?.gather(&ids, D::Minus1)?.squeeze(2)?)
         };
         Ok(match self {
             Metric::Loss | Metric::LossFrom(_) => {
-                let next = &tokens.ids()[tokens.len() - len..];
+                let next = &tokens.ids()[tokens.len() - read.dim(1)?..];
                 (log_sum_exp(read)?.squeeze(2)? - chosen(next)?)?
             }
             Metric::LogitDiff { correct, incorrect, .. } => (chosen(&[*correct])? - chosen(&[*incorrect])?)?,
@@ -289,6 +354,12 @@ impl Metric {
                 let of_head = read.narrow(1, head.head, 1)?.narrow(2, *query, 1)?.narrow(3, *key, 1)?;
                 of_head.flatten_from(1)? // [row, 1]
             }
+            // [row, 1]
+            Metric::Class { class, instead: None } => read.narrow(1, *class, 1)?,
+            Metric::Class { class, instead: Some(instead) } => {
+                (read.narrow(1, *class, 1)? - read.narrow(1, *instead, 1)?)?
+            }
+            Metric::Similarity => read.unsqueeze(1)?,
             Metric::Custom(_, hook, metric) => {
                 let kinds = hook.site().axes().iter().zip(&read.dims()[1..]);
                 let axes: Vec<Axis> = kinds

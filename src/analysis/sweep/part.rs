@@ -18,7 +18,7 @@ use crate::analysis::causal::ablated_stack::AblatedStack;
 use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::digest::OfIds;
+use crate::model::digest::InputDigest;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 
@@ -229,8 +229,8 @@ impl SweepPart {
         asked: SweepSpec,
         work: impl FnOnce(&RowRange, &mut RowSink) -> Result<()>,
     ) -> Result<()> {
-        let mut tokens = OfIds::new();
-        check_inputs(model, input, metric, |one| tokens.add(one.ids()))?;
+        let mut tokens = InputDigest::new();
+        check_inputs(model, input, metric, |one| one.add_to(&mut tokens))?;
         let header = Header {
             headlight_part: FORMAT,
             model: model.name().into(),

@@ -134,6 +134,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
             },
             cross: None,
             mlp: None,
+            after: None,
         });
     }
     let unembed =

@@ -127,6 +127,7 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
                     output: linear(&of_layer, "mlp.c_proj", [n, m])?,
                 },
             )),
+            after: None,
         });
     }
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;

@@ -154,6 +154,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                     output: of_layer.linear("mlp.c_proj", [n, m], true)?,
                 },
             )),
+            after: None,
         });
     }
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;

@@ -111,6 +111,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
                     output: of_layer.linear("mlp.dense_4h_to_h", [n, m], true)?,
                 },
             )),
+            after: None,
         });
     }
     // Renamed in transformers 5.14.

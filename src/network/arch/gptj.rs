@@ -101,6 +101,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
             cross: None,
             // The MLP's norm is attention's, under a name of its own, as in TransformerLens.
             mlp: Some((norm, mlp)),
+            after: None,
         });
     }
     let mut unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;

@@ -145,6 +145,7 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
                     output: mlp.linear("down_proj", [n, m], false)?,
                 },
             )),
+            after: None,
         });
     }
     let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;

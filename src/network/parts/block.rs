@@ -34,6 +34,8 @@ pub(crate) struct Block {
     pub(crate) cross: Option<(Norm, Attention)>,
     /// The MLP, if there is one, with its norm.
     pub(crate) mlp: Option<(Norm, Mlp)>,
+    /// The norms of what attention and MLP add, where norms stand on both sides (Ding et al. 2021, "CogView", section 2.4).
+    pub(crate) after: Option<[Norm; 2]>,
 }
 
 impl Block {
@@ -94,7 +96,10 @@ impl Block {
 
     /// What attention adds to the stream that it reads.
     fn attention(&self, pre: &Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
-        let out = self.attn.forward(Some(&self.ln1), pre, layer)?; // (B, T, M)
+        let mut out = self.attn.forward(Some(&self.ln1), pre, layer)?; // (B, T, M)
+        if let Some([after, _]) = &self.after {
+            out = norm(after, out, NormOf::AddedByAttention, layer)?; // (B, T, M)
+        }
         layer.at(Site::AttnOut, out)
     }
 
@@ -103,7 +108,10 @@ impl Block {
         let Some((before, mlp)) = &self.mlp else { return Err(no_mlp(layer)) };
         let read = layer.at(Site::MlpIn, read.clone())?; // (B, T, M)
         let normalized = norm(before, read, self.norm_of_mlp(), layer)?; // (B, T, M)
-        let out = mlp.forward(&normalized, layer)?; // (B, T, M)
+        let mut out = mlp.forward(&normalized, layer)?; // (B, T, M)
+        if let Some([_, after]) = &self.after {
+            out = norm(after, out, NormOf::AddedByMlp, layer)?; // (B, T, M)
+        }
         layer.at(Site::MlpOut, out)
     }
 

@@ -53,15 +53,18 @@ pub(crate) enum Activation {
     Relu,
     #[serde(rename = "silu", alias = "swish")]
     Silu,
+    #[serde(rename = "tanh")]
+    Tanh,
 }
 
 impl Activation {
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn apply(self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Activation::GeluTanh => gelu(x)?,
             Activation::GeluErf => x.gelu_erf()?,
             Activation::Relu => x.relu()?,
             Activation::Silu => x.silu()?,
+            Activation::Tanh => x.tanh()?,
         })
     }
 }

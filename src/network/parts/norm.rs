@@ -28,6 +28,10 @@ pub(crate) enum NormOf {
     Mlp,
     /// ln3
     MlpAfterCross,
+    /// ln1_post: of what attention adds
+    AddedByAttention,
+    /// ln2_post: of what the MLP adds
+    AddedByMlp,
 }
 
 impl NormOf {
@@ -37,6 +41,8 @@ impl NormOf {
             NormOf::Attention => [Site::Ln1Scale, Site::Ln1Normalized],
             NormOf::Cross | NormOf::Mlp => [Site::Ln2Scale, Site::Ln2Normalized],
             NormOf::MlpAfterCross => [Site::Ln3Scale, Site::Ln3Normalized],
+            NormOf::AddedByAttention => [Site::Ln1PostScale, Site::Ln1PostNormalized],
+            NormOf::AddedByMlp => [Site::Ln2PostScale, Site::Ln2PostNormalized],
         }
     }
 }

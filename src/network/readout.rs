@@ -1,0 +1,141 @@
+//! What makes of the streams what a model is read out by: the logits of tokens or of classes, or the similarity of two towers.
+//!
+//! Shapes at the end of lines: B batch, T positions, M width of the residual stream, V vocabulary, C classes, P width of projected
+//! embeddings.
+
+use candle_core::{D, Tensor};
+
+use crate::error::Result;
+use crate::hook::{Hook, Site, Stack};
+use crate::network::network::StackNetwork;
+use crate::network::parts::linear::Linear;
+use crate::network::parts::mlp::Activation;
+use crate::network::spec::{Pooling, Readout};
+use crate::network::start::Known;
+use crate::network::tap::{TapCtx, not_reached};
+
+#[derive(Clone, Debug)]
+pub(crate) enum ReadoutLayer {
+    Vocabulary {
+        of: Stack,
+        unembed: Linear, // (M, V)
+    },
+    #[allow(dead_code)] // No model that is opened so far tells classes.
+    Classes {
+        of: Stack,
+        pooling: Pooling,
+        /// What a pooler makes of the position that is read, where there is one (Devlin et al. 2019).
+        pooler: Option<(Linear, Activation)>, // (M, M)
+        classify: Linear, // (M, C)
+        labels: Vec<String>,
+    },
+    /// The cosine of both towers' embeddings times a scale (Radford et al. 2021).
+    #[allow(dead_code)] // No pair of towers is opened so far.
+    Similarity { towers: [Tower; 2], scale: f64 },
+    #[allow(dead_code)] // No model that is opened so far predicts nothing.
+    Nothing,
+}
+
+/// How a stack's stream becomes one embedding.
+#[derive(Clone, Debug)]
+pub(crate) struct Tower {
+    pub(crate) of: Stack,
+    pub(crate) pooling: Pooling,
+    pub(crate) projection: Linear, // (M, P)
+}
+
+impl ReadoutLayer {
+    /// What is read out, in words.
+    pub(crate) fn spec(&self) -> Readout {
+        match self {
+            ReadoutLayer::Vocabulary { of, .. } => Readout::Vocabulary(*of),
+            ReadoutLayer::Classes { of, pooling, pooler, labels, .. } => Readout::Classes {
+                of: *of,
+                pooling: *pooling,
+                pooler: pooler.is_some(),
+                labels: labels.clone(),
+            },
+            ReadoutLayer::Similarity { towers, .. } => Readout::Similarity {
+                of: towers.each_ref().map(|tower| tower.of),
+                pooling: towers.each_ref().map(|tower| tower.pooling),
+                d_projected: towers[0].projection.weight.dims().last().copied().unwrap_or(0),
+            },
+            ReadoutLayer::Nothing => Readout::Nothing,
+        }
+    }
+
+    /// Goes through the last norm of the stack that ran last, whose stream begins after `unread` positions, and reads it out.
+    pub(crate) fn forward(
+        &self,
+        stack: &StackNetwork,
+        x: Tensor,
+        unread: usize,
+        known: &Known,
+        tap: &mut TapCtx,
+    ) -> Result<()> {
+        use Site::{ClassLogits, PoolerOut, UnembedIn, UnembedOut};
+        let hooks = self.spec().hooks();
+        if !stack.final_hooks().into_iter().chain(hooks).any(|hook| tap.wants(hook)) {
+            return Ok(());
+        }
+        let x = stack.finish(x, tap)?; // (B, T, M)
+        match self {
+            ReadoutLayer::Nothing => {}
+            ReadoutLayer::Vocabulary { unembed, .. } => {
+                let x = match tap.0.unembed_positions() {
+                    Some(positions) => {
+                        let positions = positions.iter().map(|&p| (p - unread) as u32).collect::<Vec<_>>();
+                        x.index_select(&Tensor::new(positions, x.device())?, 1)?
+                    }
+                    None => x,
+                };
+                let x = tap.at(UnembedIn, x)?;
+                if tap.wants(UnembedOut) {
+                    tap.at(UnembedOut, unembed.forward(&x)?)?; // (B, T, V)
+                }
+            }
+            ReadoutLayer::Classes { of, pooling, pooler, classify, .. } => {
+                let mut x = pool(&x, *pooling, known.batch.present(*of))?; // (B, M)
+                if let Some((pooler, activation)) = pooler {
+                    x = tap.at(PoolerOut, activation.apply(&pooler.forward(&x)?)?)?; // (B, M)
+                }
+                tap.at(ClassLogits, classify.forward(&x)?)?; // (B, C)
+            }
+            ReadoutLayer::Similarity { towers, scale } => {
+                let mut project = |tower: &Tower| -> Result<Tensor> {
+                    let stream = match tower.of == stack.stack {
+                        true => &x,
+                        false => known.finished.get(&tower.of).ok_or_else(not_reached)?,
+                    };
+                    let pooled = pool(stream, tower.pooling, known.batch.present(tower.of))?; // (B, M)
+                    let projected = tower.projection.forward(&pooled)?; // (B, P)
+                    tap.at(Hook::from(Site::Projected).of(tower.of), projected)
+                };
+                let (a, b) = (unit(&project(&towers[0])?)?, unit(&project(&towers[1])?)?); // (B, P)
+                tap.at(Site::Similarity, ((a * b)?.sum(D::Minus1)? * *scale)?)?; // (B)
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The stream at the one position of each input that is read `[batch, d_model]`.
+fn pool(x: &Tensor, pooling: Pooling, present: Option<&[Vec<bool>]>) -> Result<Tensor> {
+    let (batch, len, _) = x.dims3()?;
+    let last = |row: usize| {
+        let of_row =
+            present.and_then(|rows| rows.get(row)).and_then(|row| row.iter().rposition(|&there| there));
+        of_row.unwrap_or(len - 1)
+    };
+    let at = |row: usize| match pooling {
+        Pooling::First => 0,
+        Pooling::Last => last(row),
+    };
+    let rows: Vec<u32> = (0..batch).map(|row| (row * len + at(row)) as u32).collect();
+    Ok(x.flatten(0, 1)?.index_select(&Tensor::new(rows, x.device())?, 0)?)
+}
+
+/// Embeddings `[batch, d]`, each of length 1.
+pub(crate) fn unit(x: &Tensor) -> Result<Tensor> {
+    Ok(x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)?)
+}
