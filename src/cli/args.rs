@@ -73,7 +73,7 @@ pub struct InputArgs {
     /// Token ids to run, in place of text: 1,2,3; several times for a batch
     #[arg(long, value_name = "IDS", conflicts_with = "prompts")]
     tokens: Vec<String>,
-    /// A file of texts to run, one a line; of pairs with a tab between; of paths of pictures, for models that read those
+    /// A file of texts to run, one a line
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// The lines of --prompts are token ids: 1,2,3

@@ -134,7 +134,11 @@ impl Network {
                 return Ok(known);
             };
             if is_last {
-                self.readout.forward(stack, x, unread, &known, &mut tap)?;
+                let hooks = stack.final_hooks().into_iter().chain(self.spec.readout().hooks());
+                if hooks.into_iter().any(|hook| tap.wants(hook)) {
+                    let x = stack.finish(x, &mut tap)?; // (B, T, M)
+                    self.readout.forward(stack.stack, x, unread, &known, &mut tap)?;
+                }
             } else {
                 let finished = stack.finish(x, &mut tap)?;
                 known.finished.insert(stack.stack, finished);
@@ -282,7 +286,7 @@ impl StackNetwork {
     }
 
     /// The stream through the last norm.
-    pub(super) fn finish(&self, x: Tensor, tap: &mut TapCtx) -> Result<Tensor> {
+    fn finish(&self, x: Tensor, tap: &mut TapCtx) -> Result<Tensor> {
         self.ln_final.forward(x, self.final_hooks(), tap) // (B, T, M)
     }
 

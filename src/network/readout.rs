@@ -7,7 +7,6 @@ use candle_core::{D, Tensor};
 
 use crate::error::Result;
 use crate::hook::{Hook, Site, Stack};
-use crate::network::network::StackNetwork;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Activation;
 use crate::network::spec::{Pooling, Readout};
@@ -64,21 +63,16 @@ impl ReadoutLayer {
         }
     }
 
-    /// Goes through the last norm of the stack that ran last, whose stream begins after `unread` positions, and reads it out.
+    /// Reads out what the stack that ran last made, whose stream begins after `unread` positions.
     pub(crate) fn forward(
         &self,
-        stack: &StackNetwork,
+        stack: Stack,
         x: Tensor,
         unread: usize,
         known: &Known,
         tap: &mut TapCtx,
     ) -> Result<()> {
         use Site::{ClassLogits, PoolerOut, UnembedIn, UnembedOut};
-        let hooks = self.spec().hooks();
-        if !stack.final_hooks().into_iter().chain(hooks).any(|hook| tap.wants(hook)) {
-            return Ok(());
-        }
-        let x = stack.finish(x, tap)?; // (B, T, M)
         match self {
             ReadoutLayer::Nothing => {}
             ReadoutLayer::Vocabulary { unembed, .. } => {
@@ -103,7 +97,7 @@ impl ReadoutLayer {
             }
             ReadoutLayer::Similarity { towers, scale } => {
                 let mut project = |tower: &Tower| -> Result<Tensor> {
-                    let stream = match tower.of == stack.stack {
+                    let stream = match tower.of == stack {
                         true => &x,
                         false => known.finished.get(&tower.of).ok_or_else(not_reached)?,
                     };

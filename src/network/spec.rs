@@ -418,17 +418,18 @@ impl StackSpec {
         all.into_iter().filter(move |&(site, attn)| spec.missing_reason(site, attn).is_none())
     }
 
-    fn hooks(&self) -> impl Iterator<Item = Hook> {
+    fn hooks(&self) -> Vec<Hook> {
         let stack = self.stack;
-        let once = move |sites: [Site; 2]| {
+        let once = |sites: [Site; 2]| {
             sites.into_iter().filter(|site| self.has(*site)).map(move |site| Hook::from(site).of(stack))
         };
-        let blocks = (0..self.dims.n_layers).flat_map(move |layer| {
-            self.sites_of_block().map(move |(site, attn)| site.at(layer).of(stack).with_attn(attn))
-        });
-        once([Site::Embed, Site::PosEmbed])
-            .chain(blocks)
-            .chain(once([Site::LnFinalScale, Site::LnFinalNormalized]))
+        let of_block: Vec<(Site, Attn)> = self.sites_of_block().collect();
+        let mut all: Vec<Hook> = once([Site::Embed, Site::PosEmbed]).collect();
+        for layer in 0..self.dims.n_layers {
+            all.extend(of_block.iter().map(|&(site, attn)| site.at(layer).of(stack).with_attn(attn)));
+        }
+        all.extend(once([Site::LnFinalScale, Site::LnFinalNormalized]));
+        all
     }
 
     /// The attentions of a layer, in the order in which a run meets them.

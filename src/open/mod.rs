@@ -3,4 +3,7 @@
 pub(crate) mod known;
 mod source;
 
+#[cfg(test)]
+pub(crate) use source::TOYS;
+
 pub use known::{KnownModel, KnownModels, known_models};

@@ -46,7 +46,8 @@ impl Kind {
 }
 
 /// A kind's model by `toy: ` and the kind's name, for what opens models by name.
-pub(crate) fn open_toy(name: &str) -> Option<Result<Model>> {
+#[cfg(feature = "cli")]
+pub(super) fn open_toy(name: &str) -> Option<Result<Model>> {
     let name = name.strip_prefix("toy: ")?;
     match kinds() {
         Ok(all) => all.into_iter().find(|kind| kind.name == name).map(|kind| Ok(kind.model)),

@@ -9,5 +9,3 @@ mod training;
 mod two_stacks;
 #[cfg(feature = "cli")]
 mod verbs;
-
-pub(crate) use kinds::open_toy;

@@ -7,10 +7,11 @@ use std::path::Path;
 use clap::Parser;
 
 use crate::error::{ErrorKind, Result};
+use crate::open::TOYS;
 use crate::tests::kinds::{
     Kind,
     Need::{self, Logits, NextToken, OneStack, SumOfHeads, SumOfParts},
-    kinds,
+    kinds, open_toy,
 };
 use crate::tests::toys;
 
@@ -71,6 +72,7 @@ fn ask(verb: &str, rest: &str, kind: &Kind, folder: &Path) -> std::result::Resul
 
 #[test]
 fn every_verb_works_or_is_refused() -> Result<()> {
+    TOYS.get_or_init(|| open_toy);
     let folder = std::env::temp_dir().join(format!("headlight-verbs-{}", std::process::id()));
     fs::create_dir_all(&folder).expect("a folder");
     // One picture, for what reads one input; and a list of two.
