@@ -1,7 +1,8 @@
 //! Addresses of activations.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
@@ -140,6 +141,28 @@ impl Hash for Hook {
         let layer = self.layer.map_or(0, |layer| layer as u64 + 1);
         let kind = (self.stack as u64) << 16 | (self.attn as u64) << 8 | self.site as u64;
         state.write_u64(layer << 24 | kind);
+    }
+}
+
+/// Hooks that are asked for at every activation: nobody chooses them to collide, and their number is spread by one product.
+pub(crate) type HookSet = HashSet<Hook, BuildHasherDefault<HookHasher>>;
+
+#[derive(Default)]
+pub(crate) struct HookHasher(u64);
+
+impl Hasher for HookHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(self.0 << 8 ^ u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2 to the 64th by the golden ratio (Knuth, "The Art of Computer Programming", 6.4).
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        // Tables look at both ends, and a product says little in its lowest bits.
+        self.0.rotate_left(32)
     }
 }
 

@@ -9,7 +9,7 @@ mod stack;
 
 pub use axis::AxisKind;
 pub use head::{Head, head};
-pub(crate) use hook::in_block;
 pub use hook::{Hook, IntoHook};
+pub(crate) use hook::{HookSet, in_block};
 pub use site::Site;
 pub use stack::{Attn, Stack};

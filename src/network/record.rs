@@ -1,16 +1,14 @@
 //! A tap that keeps activations as a run meets them.
 
-use std::collections::HashSet;
-
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::hook::{Hook, Site, Stack};
+use crate::hook::{Hook, HookSet, Site, Stack};
 use crate::network::tap::{Tap, not_reached};
 
 /// Keeps the activations of some hooks, and lets a run end once it has them.
 pub(crate) struct Record {
-    hooks: HashSet<Hook>,
+    hooks: HookSet,
     positions: Option<Vec<usize>>,
     seen: Vec<(Hook, Tensor)>,
 }

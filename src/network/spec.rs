@@ -618,6 +618,19 @@ impl ArchSpec {
 
     /// Fails unless a model of this spec has the head.
     pub(crate) fn check_head(&self, head: Head) -> Result<Head> {
+        let spec = self.stack_of_head(head)?;
+        head.check(spec.dims.n_layers, spec.dims.n_heads, self.word(head.stack))
+    }
+
+    /// Fails unless a model of this spec has such a head of keys and values.
+    pub(crate) fn check_kv_head(&self, head: Head) -> Result<&StackSpec> {
+        let spec = self.stack_of_head(head)?;
+        head.check(spec.dims.n_layers, spec.dims.n_key_value_heads, self.word(head.stack))?;
+        Ok(spec)
+    }
+
+    /// The stack of a head. Fails where it has no such attention.
+    fn stack_of_head(&self, head: Head) -> Result<&StackSpec> {
         let spec = self.stack(head.stack)?;
         if head.attn == Attn::Cross && spec.crosses.is_none() {
             return Err(Error::new(
@@ -626,13 +639,6 @@ impl ArchSpec {
             )
             .help("heads of cross-attention are in a decoder that reads an encoder, as D0X0"));
         }
-        head.check(spec.dims.n_layers, spec.dims.n_heads, self.word(head.stack))
-    }
-
-    /// Fails unless a model of this spec has such a head of keys and values.
-    pub(crate) fn check_kv_head(&self, head: Head) -> Result<&StackSpec> {
-        let spec = self.stack(head.stack)?;
-        head.check(spec.dims.n_layers, spec.dims.n_key_value_heads, self.word(head.stack))?;
         Ok(spec)
     }
 

@@ -388,5 +388,7 @@ fn wrong_inputs_are_refused() -> Result<()> {
     let main =
         model.run_with_cache(one())?.get("blocks.0.attn.hook_pattern").err().map(help).unwrap_or_default();
     assert!(main.contains("encoder.0.attn.hook_pattern"), "{main}");
+    let across = model.query_heads_of_kv(head(0, 0).of(Stack::Encoder).cross()).err().map(help);
+    assert!(across.is_some_and(|error| error.contains("attends to no other stack")));
     Ok(())
 }
