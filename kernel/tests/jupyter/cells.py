@@ -16,6 +16,12 @@ PROGRAM = os.environ.get("HEADLIGHT_KERNEL_PROGRAM") or str(
 )
 # A first cell waits for the kernel, which on a busy machine takes a while; a cell alone does not take that long.
 START, CELL = 180, 90
+# What kernels that tests share begin with.
+PREPARE = """let model = Model::open("built-in")?;
+let slow = model.edit(("resid_pre", 0), "slow", |x| {
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    Ok(x.clone())
+})?;"""
 
 
 def plain(text):
@@ -232,3 +238,17 @@ def gone(processes, timeout):
     while alive(processes) and time.monotonic() < end:
         time.sleep(0.05)
     return alive(processes)
+
+
+def model_works(kernel):
+    assert kernel.ok("model.dims().n_layers", START).result == "2"
+
+
+def crate(folder, name, library, build=None):
+    """A small crate, so that `:dep` needs no network."""
+    (folder / "src").mkdir(parents=True)
+    (folder / "Cargo.toml").write_text(f'[package]\nname = "{name}"\nversion = "0.1.0"\nedition = "2021"\n')
+    (folder / "src/lib.rs").write_text(library)
+    if build:
+        (folder / "build.rs").write_text(build)
+    return f':dep {name} = {{ path = "{folder}" }}'
