@@ -163,7 +163,7 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
         |kind| loss_on_repeats(&kind.model, &RepeatedTokens::for_model(&kind.model)).map(drop),
         &[NextToken, OneStack],
     ),
-    ("causal_truth", |kind| causal_truth(&kind.model).map(drop), &[NextToken, OneStack]),
+    ("causal_truth", |kind| causal_truth(&kind.model).map(drop), &[SumOfHeads, NextToken, OneStack]),
     (
         "detect_head",
         |kind| detect_head(&kind.model, &kind.input, HeadKind::PreviousToken, &Default::default()).map(drop),

@@ -78,6 +78,17 @@ fn runs_are_the_forward_pass() -> Result<()> {
     Ok(())
 }
 
+/// Norms of what is added stay where they are when those of what is read are folded.
+#[test]
+fn a_sandwich_is_folded() -> Result<()> {
+    let model = toys::sandwich()?;
+    let [before, after] = [model.clone(), model.folded()?]
+        .map(|model| model.run_with_cache(TEXTS[1]).and_then(|run| run.log_probs()?.to_vec()));
+    let apart = before?.iter().zip(after?).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart < 2e-5, "{apart}");
+    Ok(())
+}
+
 /// What is listed is what a run meets, in that order and with the axes that are said.
 #[test]
 fn every_hook_is_listed_and_met() -> Result<()> {

@@ -36,7 +36,7 @@ fn input(kind: &Kind, folder: &Path) -> Vec<String> {
 
 /// The verbs that take a model, as they are written behind it (`INPUT` is what the kind reads, `OUT` a file), with what they need.
 const VERBS: &[(&str, &str, &[Need])] = &[
-    ("report", "-o OUT.html", &[NextToken, OneStack]),
+    ("report", "-o OUT.html", &[SumOfHeads, NextToken]),
     ("heads", "--length 3 --batch 2", &[NextToken, OneStack]),
     ("attention", "INPUT", &[]),
     ("attention", "INPUT -o OUT.html", &[]),
@@ -52,7 +52,7 @@ const VERBS: &[(&str, &str, &[Need])] = &[
     ("patch", "--ids --clean 3,1,4 --corrupted 3,2,4 --correct 5 --incorrect 6", &[Logits, OneStack]),
     ("qk", "HEAD INPUT", &[SumOfParts]),
     ("composition", "", &[SumOfHeads]),
-    ("detect", "", &[NextToken, OneStack]),
+    ("detect", "", &[SumOfHeads, NextToken]),
     ("generate", "INPUT -n 2", &[NextToken, OneStack]),
 ];
 

@@ -160,6 +160,8 @@ pub fn causal_truth(model: &Model) -> Result<GroundTruth> {
 /// As [`causal_truth`], with criteria and tokens of one's own.
 pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTokens) -> Result<GroundTruth> {
     model.spec().decoder("whether heads are induction heads")?;
+    // Copying is asked of what heads write.
+    model.spec().sum_of_heads("whether heads copy")?;
     let ids = repeated.ids(model)?;
     let scores = head_scores(model, &[HeadKind::Induction], repeated)?.remove(0);
     let candidates = scores.above(criteria.prefix_matching)?;
