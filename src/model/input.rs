@@ -111,12 +111,16 @@ impl Input {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn pair_lines(path: impl AsRef<Path>) -> Result<Input> {
-        let lines = Input::lines(path)?;
-        let Sequences::Texts(all) = &lines.sequences else { return Ok(lines) };
+        Input::lines(path)?.split_pairs()
+    }
+
+    /// Lines that are each a text, a tab, and a text, as pairs.
+    fn split_pairs(self) -> Result<Input> {
+        let Sequences::Texts(all) = &self.sequences else { return Ok(self) };
         let split = |(index, line): (usize, &String)| {
             let wrong = |what: &str| {
                 let error = Error::new(ErrorKind::Input, what.to_string());
-                Err(lines.with_input_index(
+                Err(self.with_input_index(
                     error.help("write a text, one tab, and the text that goes with it"),
                     index,
                 ))
@@ -132,8 +136,8 @@ impl Input {
         };
         let pairs = all.iter().enumerate().map(split).collect::<Result<Vec<_>>>()?;
         let (first, second): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
-        let second = Input { file: lines.file.clone(), ..texts(second) };
-        Ok(Input { second: Some(Box::new(second)), file: lines.file, ..texts(first) })
+        let second = Input { file: self.file.clone(), ..texts(second) };
+        Ok(Input { second: Some(Box::new(second)), file: self.file, ..texts(first) })
     }
 
     /// The lines of a text file, each the path of a picture, as seen from the folder of the file: for models that read pictures. For
@@ -151,19 +155,13 @@ impl Input {
     pub fn picture_lines(path: impl AsRef<Path>) -> Result<Input> {
         let path = path.as_ref();
         let lines = Input::lines(path)?;
-        let Sequences::Texts(all) = &lines.sequences else { return Ok(lines) };
-        let with_captions = all.iter().any(|line| line.contains('\t'));
-        let (paths, captions) = match with_captions {
-            true => {
-                let Input { sequences, second, .. } = Input::pair_lines(path)?;
-                (sequences, second)
-            }
-            false => (lines.sequences.clone(), None),
-        };
-        let Sequences::Texts(paths) = paths else { return Ok(lines) };
+        let is_captioned =
+            matches!(&lines.sequences, Sequences::Texts(all) if all.iter().any(|line| line.contains('\t')));
+        let lines = if is_captioned { lines.split_pairs()? } else { lines };
+        let Sequences::Texts(paths) = &lines.sequences else { return Ok(lines) };
         let folder = path.parent().unwrap_or(Path::new(""));
         let files = paths.iter().map(|own| PictureSource::File(folder.join(own))).collect();
-        Ok(Input { second: captions, file: lines.file, ..pictures(files) })
+        Ok(Input { sequences: Sequences::Pictures(files), ..lines })
     }
 
     /// What the first and the second stack of a model read: a text and its translation, or as many of the one as of the other.

@@ -11,7 +11,6 @@ use crate::model::edit::{Ablation, AttentionEdge, Change, Component, Components,
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::NamedTensor;
-use crate::network::Reads;
 use crate::network::record::Record;
 use crate::network::start::Batch;
 
@@ -331,10 +330,11 @@ impl Model {
         let mut batch = Batch::default();
         for spec in self.spec().stacks() {
             let ids = vec![self.bos().unwrap_or(0); spec.dims.n_ctx.min(2)];
-            let read = match spec.reads {
-                Reads::Tokens => Tensor::new(vec![ids], self.device())?,
-                Reads::Patches { patch, .. } => {
-                    Tensor::zeros((1, spec.dims.n_ctx, 3 * patch * patch), DType::F32, self.device())?
+            let read = match spec.reads.positions() {
+                None => Tensor::new(vec![ids], self.device())?,
+                Some(positions) => {
+                    let shape = (1, positions, spec.reads.numbers_of_patch());
+                    Tensor::zeros(shape, DType::F32, self.device())?
                 }
             };
             batch = batch.with(spec.stack, read, None);

@@ -101,7 +101,7 @@ impl Picture {
             );
             return Err(Error::new(ErrorKind::Input, what).help(format!("scale it to {picture} x {picture}")));
         }
-        let size = 3 * patch * patch;
+        let size = reads.numbers_of_patch();
         let mut values = vec![0.0; if class_token { size } else { 0 }];
         values.reserve_exact(grid * grid * size);
         for (row, column) in places(grid) {

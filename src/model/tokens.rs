@@ -220,9 +220,10 @@ impl Model {
     pub(crate) fn batch(&self, pieces: &Pieces) -> Result<Batch> {
         let fill = self.bos().unwrap_or(0);
         pieces.iter().try_fold(Batch::default(), |batch, (&stack, tokens)| {
-            if let Some(positions) = self.spec().stack(stack)?.reads.positions() {
+            let reads = self.spec().stack(stack)?.reads;
+            if let Some(positions) = reads.positions() {
                 let pixels: Vec<f32> = tokens.iter().filter_map(Tokens::pixels).flatten().copied().collect();
-                let shape = (tokens.len(), positions, pixels.len() / (tokens.len() * positions).max(1));
+                let shape = (tokens.len(), positions, reads.numbers_of_patch());
                 return Ok(batch.with(stack, Tensor::from_vec(pixels, shape, self.device())?, None));
             }
             let ids: Vec<&[u32]> = tokens.iter().map(Tokens::ids).collect();

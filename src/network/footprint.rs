@@ -374,8 +374,7 @@ impl Walk<'_> {
 
     fn read_out(&mut self, network: &Network) {
         use Site::{UnembedIn, UnembedOut};
-        let hooks = self.stack.final_hooks().into_iter().chain(network.spec().readout().hooks());
-        if !hooks.into_iter().any(|hook| self.tap.wants(hook)) {
+        if !network.is_read_out(self.stack, self.tap) {
             return;
         }
         self.finish();

@@ -1,4 +1,4 @@
-//! Networks: token ids in, activations through a tap, nothing kept between runs.
+//! Networks: ids or pixels in, activations through a tap, nothing kept between runs.
 
 pub(crate) mod arch;
 pub(crate) mod config;

@@ -134,8 +134,7 @@ impl Network {
                 return Ok(known);
             };
             if is_last {
-                let hooks = stack.final_hooks().into_iter().chain(self.spec.readout().hooks());
-                if hooks.into_iter().any(|hook| tap.wants(hook)) {
+                if self.is_read_out(stack, &*tap.0) {
                     let x = stack.finish(x, &mut tap)?; // (B, T, M)
                     self.readout.forward(stack.stack, x, unread, &known, &mut tap)?;
                 }
@@ -145,6 +144,12 @@ impl Network {
             }
         }
         Ok(known)
+    }
+
+    /// Whether anything is wanted that lies behind the blocks of the stack that runs last.
+    pub(super) fn is_read_out(&self, stack: &StackNetwork, tap: &dyn Tap) -> bool {
+        let mut hooks = stack.final_hooks().into_iter().chain(self.spec.readout().hooks());
+        hooks.any(|hook| tap.wants(hook))
     }
 
     /// How queries and keys become attention scores in a layer of a model of one stack. Fails if there is no such layer.
@@ -294,7 +299,7 @@ impl StackNetwork {
         Hook::from(site).of(self.stack)
     }
 
-    pub(super) fn final_hooks(&self) -> [Hook; 2] {
+    fn final_hooks(&self) -> [Hook; 2] {
         [Site::LnFinalScale, Site::LnFinalNormalized].map(|site| self.hook(site))
     }
 }

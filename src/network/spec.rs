@@ -131,6 +131,14 @@ impl Reads {
         let grid = self.grid().filter(|grid| grid * patch == picture && *grid > 0)?;
         grid.checked_mul(grid)?.checked_add(usize::from(class_token))
     }
+
+    /// How many numbers a patch has: three for each of its pixels.
+    pub(crate) fn numbers_of_patch(self) -> usize {
+        match self {
+            Reads::Tokens => 0,
+            Reads::Patches { patch, .. } => 3 * patch * patch,
+        }
+    }
 }
 
 /// What is read out of a model.

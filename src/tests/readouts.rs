@@ -18,7 +18,7 @@ use crate::model::run::Run;
 use crate::model::run_options::RunOptions;
 use crate::tests::kinds::kinds;
 use crate::tests::naive::{Read, Rows, read_out};
-use crate::tests::toys;
+use crate::tests::toys::{self, write_png};
 use crate::view::Visualize;
 
 const TEXTS: [&[u32]; 3] = [&[2, 7, 1, 8], &[2, 8, 1, 8, 2, 8], &[4, 5]];
@@ -307,18 +307,6 @@ fn runs_are_saved_and_opened() -> Result<()> {
 fn temporary(name: &str) -> PathBuf {
     let thread = format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
     std::env::temp_dir().join(format!("headlight-{}-{thread}-{name}", std::process::id()))
-}
-
-/// A PNG file of each kind of colour.
-fn write_png(path: &std::path::Path, side: u32, colour: png::ColorType, depth: png::BitDepth, data: &[u8]) {
-    let file = std::fs::File::create(path).expect("a file");
-    let mut encoder = png::Encoder::new(file, side, side);
-    encoder.set_color(colour);
-    encoder.set_depth(depth);
-    if colour == png::ColorType::Indexed {
-        encoder.set_palette(vec![9, 8, 7, 100, 150, 200]);
-    }
-    encoder.write_header().and_then(|mut writer| writer.write_image_data(data)).expect("a picture");
 }
 
 /// Files of pictures are read as their colours say; a list of them, with captions or without, is swept in parts that add up.

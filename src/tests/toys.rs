@@ -1,5 +1,6 @@
 //! Toys: models of random weights, with gains and biases that matter.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -295,4 +296,16 @@ pub(super) fn pair() -> Result<Model> {
 pub(super) fn picture(seed: usize) -> Picture {
     let rgb = (0..6 * 6 * 3).map(|i| ((i * 7919 + seed * 104_729) % 251) as u8).collect();
     Picture::from_rgb(6, 6, rgb).expect("a picture")
+}
+
+/// Writes a PNG file of so many pixels each way.
+pub(super) fn write_png(path: &Path, side: u32, colour: png::ColorType, depth: png::BitDepth, data: &[u8]) {
+    let file = std::fs::File::create(path).expect("a file");
+    let mut encoder = png::Encoder::new(file, side, side);
+    encoder.set_color(colour);
+    encoder.set_depth(depth);
+    if colour == png::ColorType::Indexed {
+        encoder.set_palette(vec![9, 8, 7, 100, 150, 200]);
+    }
+    encoder.write_header().and_then(|mut writer| writer.write_image_data(data)).expect("a picture");
 }

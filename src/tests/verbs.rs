@@ -78,11 +78,8 @@ fn every_verb_works_or_is_refused() -> Result<()> {
     // One picture, for what reads one input; and a list of two.
     let (mut pictures, mut captions) = (String::new(), String::new());
     for index in 0..2 {
-        let file = fs::File::create(folder.join(format!("{index}.png"))).expect("a file");
-        let mut encoder = png::Encoder::new(file, 6, 6);
-        encoder.set_color(png::ColorType::Rgb);
-        let mut writer = encoder.write_header().expect("a picture");
-        writer.write_image_data(toys::picture(index).rgb()).expect("a picture");
+        let path = folder.join(format!("{index}.png"));
+        toys::write_png(&path, 6, png::ColorType::Rgb, png::BitDepth::Eight, toys::picture(index).rgb());
         pictures = format!("{index}.png\n");
         captions.push_str(&format!("{index}.png\t2,7,1,8\n"));
     }

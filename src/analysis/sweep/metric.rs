@@ -72,7 +72,7 @@ type CustomMetric = dyn Fn(&NamedTensor) -> Result<f32> + Send + Sync;
 
 impl fmt::Debug for Metric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.describe_with(|id| id.to_string(), |class| class.to_string()))
+        f.write_str(&self.describe_by(None))
     }
 }
 
@@ -102,11 +102,12 @@ fn class_index(model: &Model, class: &str) -> Result<usize> {
     let labels = model.spec().class_labels();
     labels.iter().position(|label| label == class).ok_or_else(|| {
         let error = Error::new(ErrorKind::Input, format!("there is no class {class:?}"));
-        error.help(format!(
-            "the model tells {}",
-            labels.iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ")
-        ))
+        error.help(format!("the model tells {}", list(labels)))
     })
+}
+
+fn list(labels: &[String]) -> String {
+    labels.iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ")
 }
 
 impl Metric {
@@ -161,19 +162,19 @@ impl Metric {
 
     /// In words, with the text of its tokens.
     pub(crate) fn describe(&self, model: &Model) -> String {
-        let token_said =
-            |id: u32| model.labels(&[id]).first().map_or_else(|| id.to_string(), |text| format!("{text:?}"));
-        let labels = model.spec().class_labels();
-        let class_said =
-            |class: usize| labels.get(class).map_or_else(|| class.to_string(), |label| format!("{label:?}"));
-        self.describe_with(token_said, class_said)
+        self.describe_by(Some(model))
     }
 
-    fn describe_with(
-        &self,
-        token_said: impl Fn(u32) -> String,
-        class_said: impl Fn(usize) -> String,
-    ) -> String {
+    /// In words; tokens and classes by their numbers, where no model says what they are.
+    fn describe_by(&self, model: Option<&Model>) -> String {
+        let token_said = |id: u32| {
+            let label = model.and_then(|model| model.labels(&[id]).into_iter().next());
+            label.map_or_else(|| id.to_string(), |label| format!("{label:?}"))
+        };
+        let class_said = |class: usize| {
+            let label = model.and_then(|model| model.spec().class_labels().get(class));
+            label.map_or_else(|| class.to_string(), |label| format!("{label:?}"))
+        };
         let at = |position: &Option<usize>| position.map(|p| format!(" at {p}")).unwrap_or_default();
         match self {
             Metric::Loss => "loss".to_string(),
@@ -239,12 +240,8 @@ impl Metric {
             if let Some(other) =
                 [Some(*class), *instead].into_iter().flatten().find(|&class| class >= labels.len())
             {
-                return Err(Error::new(ErrorKind::Input, format!("there is no class {other}")).help(
-                    format!(
-                        "classes are counted from 0: {}",
-                        labels.iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ")
-                    ),
-                ));
+                let help = format!("classes are counted from 0: {}", list(labels));
+                return refused(format!("there is no class {other}"), &help);
             }
         }
         check_ids(&ids, dims.d_vocab)?;
