@@ -43,7 +43,7 @@ impl Network {
         let (mut held, mut most) = (0, 0u64);
         let stacks = self.stacks.iter().enumerate().skip_while(|(_, own)| own.stack != from);
         for (index, stack) in stacks {
-            if matches!(start, Start::Inputs(known) if known.finished.contains_key(&stack.stack)) {
+            if start.has_finished(stack.stack) {
                 continue;
             }
             let Some((batch, len)) = start.size(stack.stack) else { break };

@@ -133,16 +133,17 @@ impl Network {
             let Some((x, unread)) = stack.run(begin, &known, past.as_deref_mut(), may_skip, &mut tap)? else {
                 return Ok(known);
             };
-            if is_last {
-                if self.is_read_out(stack, &*tap.0) {
-                    let x = stack.finish(x, &mut tap)?; // (B, T, M)
-                    self.readout.forward(stack.stack, x, unread, &known, &mut tap)?;
-                }
-            } else {
-                let finished = stack.finish(x, &mut tap)?;
-                known.finished.insert(stack.stack, finished);
+            if is_last && !self.is_read_out(stack, &*tap.0) {
+                return Ok(known);
             }
+            let x = stack.finish(x, &mut tap)?; // (B, T, M)
+            if may_skip {
+                self.readout.of_tokens(x, unread, &mut tap)?;
+                return Ok(known);
+            }
+            known.finished.insert(stack.stack, x);
         }
+        self.readout.of_streams(&known, &mut tap)?;
         Ok(known)
     }
 

@@ -63,33 +63,35 @@ impl ReadoutLayer {
         }
     }
 
-    /// Reads out what the stack that ran last made, whose stream begins after `unread` positions.
-    pub(crate) fn forward(
-        &self,
-        stack: Stack,
-        x: Tensor,
-        unread: usize,
-        known: &Known,
-        tap: &mut TapCtx,
-    ) -> Result<()> {
-        use Site::{ClassLogits, PoolerOut, UnembedIn, UnembedOut};
-        match self {
-            ReadoutLayer::Nothing => {}
-            ReadoutLayer::Vocabulary { unembed, .. } => {
-                let x = match tap.0.unembed_positions() {
-                    Some(positions) => {
-                        let positions = positions.iter().map(|&p| (p - unread) as u32).collect::<Vec<_>>();
-                        x.index_select(&Tensor::new(positions, x.device())?, 1)?
-                    }
-                    None => x,
-                };
-                let x = tap.at(UnembedIn, x)?;
-                if tap.wants(UnembedOut) {
-                    tap.at(UnembedOut, unembed.forward(&x)?)?; // (B, T, V)
-                }
+    /// Reads tokens out of the stream that the last stack left, which begins after `unread` positions.
+    pub(crate) fn of_tokens(&self, x: Tensor, unread: usize, tap: &mut TapCtx) -> Result<()> {
+        use Site::{UnembedIn, UnembedOut};
+        let ReadoutLayer::Vocabulary { unembed, .. } = self else { return Ok(()) };
+        let x = match tap.0.unembed_positions() {
+            Some(positions) => {
+                let positions = positions.iter().map(|&p| (p - unread) as u32).collect::<Vec<_>>();
+                x.index_select(&Tensor::new(positions, x.device())?, 1)?
             }
+            None => x,
+        };
+        let x = tap.at(UnembedIn, x)?;
+        if tap.wants(UnembedOut) {
+            tap.at(UnembedOut, unembed.forward(&x)?)?; // (B, T, V)
+        }
+        Ok(())
+    }
+
+    /// Reads classes or a similarity out of what all stacks left.
+    pub(crate) fn of_streams(&self, known: &Known, tap: &mut TapCtx) -> Result<()> {
+        use Site::{ClassLogits, PoolerOut};
+        let pooled = |of: Stack, pooling: Pooling| {
+            let x = known.finished.get(&of).ok_or_else(not_reached)?; // (B, T, M)
+            pool(x, pooling, known.batch.present(of)) // (B, M)
+        };
+        match self {
+            ReadoutLayer::Vocabulary { .. } | ReadoutLayer::Nothing => {}
             ReadoutLayer::Classes { of, pooling, pooler, classify, .. } => {
-                let mut x = pool(&x, *pooling, known.batch.present(*of))?; // (B, M)
+                let mut x = pooled(*of, *pooling)?; // (B, M)
                 if let Some((pooler, activation)) = pooler {
                     x = tap.at(PoolerOut, activation.apply(&pooler.forward(&x)?)?)?; // (B, M)
                 }
@@ -97,12 +99,7 @@ impl ReadoutLayer {
             }
             ReadoutLayer::Similarity { towers, scale } => {
                 let mut project = |tower: &Tower| -> Result<Tensor> {
-                    let stream = match tower.of == stack {
-                        true => &x,
-                        false => known.finished.get(&tower.of).ok_or_else(not_reached)?,
-                    };
-                    let pooled = pool(stream, tower.pooling, known.batch.present(tower.of))?; // (B, M)
-                    let projected = tower.projection.forward(&pooled)?; // (B, P)
+                    let projected = tower.projection.forward(&pooled(tower.of, tower.pooling)?)?; // (B, P)
                     tap.at(Hook::from(Site::Projected).of(tower.of), projected)
                 };
                 let (a, b) = (unit(&project(&towers[0])?)?, unit(&project(&towers[1])?)?); // (B, P)

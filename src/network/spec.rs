@@ -583,6 +583,14 @@ impl ArchSpec {
         self.stacks.iter().any(|spec| spec.crosses == Some(stack))
     }
 
+    /// Whether what a stack leaves is made of what another one does.
+    pub(crate) fn is_reached(&self, stack: Stack, from: Stack) -> bool {
+        stack == from
+            || self
+                .stack(stack)
+                .is_ok_and(|own| own.crosses.is_some_and(|source| self.is_reached(source, from)))
+    }
+
     /// Whether a model of this spec has such an activation in some stack.
     pub fn has(&self, site: Site) -> bool {
         match site.is_of_readout() || site == Site::Projected {

@@ -39,6 +39,14 @@ impl Start {
         Start::Residual { stack: Stack::Main, layer, stream, known: Known::default() }
     }
 
+    /// Whether a stack has finished already, and does not run.
+    pub(crate) fn has_finished(&self, stack: Stack) -> bool {
+        match self {
+            Start::Residual { stack: of, .. } if *of == stack => false,
+            Start::Inputs(known) | Start::Residual { known, .. } => known.finished.contains_key(&stack),
+        }
+    }
+
     /// How many inputs there are, and of how many positions in a stack that is yet to run.
     pub(crate) fn size(&self, stack: Stack) -> Option<(usize, usize)> {
         let tensor = match self {
@@ -119,13 +127,13 @@ impl Batch {
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub(crate) batch: Batch,
-    /// What a stack leaves for others to attend to `[batch, position, d_model]`.
+    /// What a stack leaves `[batch, position, d_model]`, for others to attend to or for what reads classes or a similarity.
     pub(crate) finished: BTreeMap<Stack, Tensor>,
 }
 
 impl Known {
-    /// The same of one input as so many runs of it, which begin in a stack: what that one and later ones made is forgotten.
-    pub(crate) fn repeat(&self, runs: usize, from: Stack) -> Result<Known> {
+    /// The same of one input as so many runs of it, in which some stacks are as they were; what the others left is forgotten.
+    pub(crate) fn repeat(&self, runs: usize, stays: impl Fn(Stack) -> bool) -> Result<Known> {
         let Batch { reads, present } = &self.batch;
         let reads = reads.iter().map(|(stack, read)| {
             let mut times = vec![1; read.rank()];
@@ -135,7 +143,7 @@ impl Known {
         let present = present.iter().map(|(stack, present)| {
             (*stack, std::iter::repeat_n(present.iter().cloned(), runs).flatten().collect())
         });
-        let kept = self.finished.range(..from);
+        let kept = self.finished.iter().filter(|(stack, _)| stays(**stack));
         let finished = kept.map(|(stack, stream)| Ok((*stack, stream.repeat((runs, 1, 1))?)));
         Ok(Known {
             batch: Batch { reads: reads.collect::<Result<_>>()?, present: present.collect() },

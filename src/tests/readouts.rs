@@ -2,9 +2,12 @@
 //! of hooks of every kind of model.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::Tensor;
 
+use crate::analysis::sweep::engine::sweep;
 use crate::analysis::{
     Metric, Shard, SweepPart, SweepResult, ablation_effects, activation_patching, attribution_patching, merge,
 };
@@ -212,6 +215,30 @@ fn sweeps_measure_what_is_read_out() -> Result<()> {
                     }
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// A sweep of one tower does not run the other again, whichever comes first.
+#[test]
+fn towers_run_where_they_are_changed() -> Result<()> {
+    let model = toys::pair()?;
+    let input = Input::pair(toys::picture(4), TEXTS[1].to_vec());
+    for (swept, other) in [(Stack::Vision, Stack::Text), (Stack::Text, Stack::Vision)] {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = runs.clone();
+        let counting = model.edit_with(Hook::from(Site::Embed).of(other), "counted".into(), move |x| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(x.clone())
+        });
+        let heads: Vec<_> = model.heads().filter(|head| head.stack == swept).collect();
+        let variants: Vec<Model> =
+            heads.iter().map(|&head| counting.ablate(head, Ablation::Zero)).collect::<Result<_>>()?;
+        let outcome = sweep("heads", &counting, &variants, &input, &Metric::Similarity)?;
+        assert_eq!(runs.load(Ordering::Relaxed), 1, "the {other}, while the {swept} was swept");
+        for (variant, found) in variants.iter().zip(&outcome.variants) {
+            assert!((Metric::Similarity.measure(variant, &input)? - found).abs() < 2e-5);
         }
     }
     Ok(())

@@ -361,7 +361,7 @@ fn runs_resume_in_either_stack() -> Result<()> {
             for layer in 0..own.dims.n_layers {
                 let stream = whole.get(Site::ResidPre.at(layer).of(own.stack));
                 let stream = stream.ok_or_else(crate::network::tap::not_reached)?.clone();
-                let known = known.repeat(1, own.stack)?;
+                let known = known.repeat(1, |stack| !model.spec().is_reached(stack, own.stack))?;
                 same(Start::Residual { stack: own.stack, layer, stream, known })?;
             }
         }

@@ -1,7 +1,7 @@
 //! The engine of all sweeps: many small changes to one model, each measured.
 //!
 //! A change at a layer leaves the layers below as they were, so a run resumes at the lowest layer that is changed; one in a stack
-//! leaves the stacks before as they were. In a causal stack a change at a position leaves the positions before as they were, so it
+//! leaves those stacks as they were that do not attend to it, and they are not run again. In a causal stack a change at a position leaves the positions before as they were, so it
 //! resumes behind those of which nothing is read.
 //! Changes at the same layer run together as the rows of a batch, as many as fit the budget of memory, and only the
 //! logits that the metric reads are made.
@@ -121,7 +121,11 @@ pub(crate) fn sweep_rows(
             for chunk in variants.chunks(rows) {
                 let changes: Vec<&[Edit]> = chunk.iter().map(|(_, edits)| *edits).collect();
                 let below = from.below(spec).and_then(|below| base.record.get(below));
-                let known = known.repeat(chunk.len(), own)?;
+                let changed = || changes.iter().flat_map(|edits| edits.iter()).flat_map(Edit::hooks);
+                let reaches =
+                    |stack, hook: Hook| !hook.site().is_of_readout() && spec.is_reached(stack, hook.stack());
+                let stays = |stack| !changed().any(|hook| reaches(stack, hook));
+                let known = known.repeat(chunk.len(), stays)?;
                 let start = match below {
                     Some(stream) => {
                         let stream = stream.narrow(1, skipped, stream.dim(1)? - skipped)?;
