@@ -9,18 +9,23 @@ use headlight::analysis::{
     composition_scores, course_project, head_scores, induction_scores, loss_on_repeats,
 };
 use headlight::{
-    Ablation, Figure, Head, Model, Page, Result, RunOptions, Section, Site, Table, View, Visualize, head,
+    Ablation, Figure, Head, Model, Page, Result, Run, RunOptions, Section, Site, Table, View, Visualize, head,
 };
 
 use super::args::{ModelArgs, Output};
 use super::sweep::cells;
 
-/// Score every head, look at four sequences, write one HTML report (what happens without a verb)
+/// Score every head, look at four sequences or your own, write one HTML report (what happens without a verb)
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  headlight report built-in -o report.html")]
+#[command(
+    after_help = "Example:\n  headlight report built-in --text \"the cat sat the cat sat\" -o report.html"
+)]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    /// A sequence to look at in place of the four of the original project; as often as wanted
+    #[arg(short, long = "text", value_name = "TEXT")]
+    texts: Vec<String>,
     /// Where the report goes
     #[arg(short, long, default_value = OUT)]
     out: PathBuf,
@@ -30,7 +35,7 @@ const OUT: &str = "headlight-report.html";
 
 impl Default for Args {
     fn default() -> Self {
-        Args { model: ModelArgs::default(), out: OUT.into() }
+        Args { model: ModelArgs::default(), texts: Vec::new(), out: OUT.into() }
     }
 }
 
@@ -51,6 +56,8 @@ const JOBS: [HeadKind; 3] = [HeadKind::Induction, HeadKind::PreviousToken, HeadK
 pub fn run(args: Args) -> Output {
     let (model, path) = (&args.model.open()?, &args.out);
     let begun = Instant::now();
+    // What cannot be read is told before anything is scored.
+    args.texts.iter().try_for_each(|text| model.to_tokens(text.as_str()).map(drop))?;
     let repeated = RepeatedTokens::for_model(model);
     let scores = head_scores(model, &HeadKind::ALL, &repeated)?;
     let found = heads_found(&scores)?;
@@ -84,17 +91,25 @@ pub fn run(args: Args) -> Output {
     sections.push(Section::Figure(loss.figure()?));
     sections.push(Section::Heading("Are these heads the cause?".into()));
     sections.extend(causes(model, &repeated, &found, (first, second))?);
-    sections.push(Section::Heading("Four sequences".into()));
-    let sequences = four_sequences(model, &found)?;
-    let note = sequences
-        .is_empty()
-        .then_some("(the model has no tokenizer or too short a context for the four sequences)");
-    if sequences.is_empty() {
-        sections.push(Section::Text(
-            "This model reads no text, or too little of it, so they are left out.".into(),
-        ));
+    let mut note = None;
+    if args.texts.is_empty() {
+        sections.push(Section::Heading("Four sequences".into()));
+        if SEQUENCES.iter().all(|text| model.to_tokens(*text).is_ok()) {
+            sections.extend(four_sequences(model, &found)?);
+        } else {
+            note = Some("(the model has no tokenizer or too short a context for the four sequences)");
+            sections.push(Section::Text(
+                "This model reads no text, or too little of it, so they are left out.".into(),
+            ));
+        }
+    } else {
+        sections.push(Section::Heading("Your sequences".into()));
+        let head = head_to_show(model, &found);
+        sections.push(Section::Text(how_sequences_are_shown(head)));
+        let texts: Vec<&str> = args.texts.iter().map(String::as_str).collect();
+        let runs = model.run_with_cache(texts.as_slice())?;
+        sections.extend(sequences(&runs, &texts, head)?);
     }
-    sections.extend(sequences);
 
     Page::new(format!("What the heads of {} do", model.name()), sections).save(path)?;
 
@@ -193,22 +208,24 @@ fn causes(
     ])
 }
 
-/// What the layer of the clearest head does with each sequence; nothing if the model cannot read them.
-fn four_sequences(model: &Model, found: &[(Head, HeadKind)]) -> Result<Vec<Section>> {
-    let readable = SEQUENCES.iter().all(|text| model.to_tokens(*text).is_ok());
-    if !readable {
-        return Ok(Vec::new());
-    }
+/// The clearest induction head, or else the first head of the last layer.
+fn head_to_show(model: &Model, found: &[(Head, HeadKind)]) -> Head {
     let best = found.iter().find(|(_, kind)| *kind == HeadKind::Induction).map(|(head, _)| *head);
-    let shown = best.unwrap_or(head(model.dims().n_layers - 1, 0));
-    let mut sections = vec![Section::Text(format!(
-        "The sequences of the original project. Two of them say everything twice: there an induction head attends to \
-         the token after the earlier copy, a stripe below the diagonal. Layer {} is shown, with {shown} enlarged; choose \
-         another head to enlarge it. The colours of the text are the loss of each token.",
+    best.unwrap_or(head(model.dims().n_layers - 1, 0))
+}
+
+fn how_sequences_are_shown(shown: Head) -> String {
+    format!(
+        "Layer {} is shown, with {shown} enlarged; choose another head to enlarge it. The colours of the text are the \
+         loss of each token.",
         shown.layer
-    ))];
-    let runs = model.run_with_cache(SEQUENCES)?;
-    for (index, text) in SEQUENCES.iter().enumerate() {
+    )
+}
+
+/// What the layer of a head does with each sequence.
+fn sequences(runs: &Run, texts: &[&str], shown: Head) -> Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
         let run = runs.item(index)?;
         let pattern = run.pattern(shown.layer)?.renamed(format!("attention of layer {}", shown.layer));
         sections.push(Section::Heading(format!("“{text}”")));
@@ -217,6 +234,18 @@ fn four_sequences(model: &Model, found: &[(Head, HeadKind)]) -> Result<Vec<Secti
             View::Tokens(run.loss_per_token()?),
         ])?));
     }
+    Ok(sections)
+}
+
+fn four_sequences(model: &Model, found: &[(Head, HeadKind)]) -> Result<Vec<Section>> {
+    let shown = head_to_show(model, found);
+    let mut sections = vec![Section::Text(format!(
+        "The sequences of the original project. Two of them say everything twice: there an induction head attends to \
+         the token after the earlier copy, a stripe below the diagonal. {}",
+        how_sequences_are_shown(shown)
+    ))];
+    let runs = model.run_with_cache(SEQUENCES)?;
+    sections.extend(sequences(&runs, &SEQUENCES, shown)?);
     if model.dims().n_heads > 1 {
         let published = course_project::as_published(&runs)?;
         sections.push(Section::Heading("The original's detector".into()));

@@ -124,6 +124,7 @@ fn exit_codes_and_errors() {
         (&["generate", ".", "the cat", "--temperature", "nan"], 1, &["NaN", "help: "]),
         (&["generate", ".", "the", "cat"], 1, &["one text at a time", "help: "]),
         (&["report", ".", "-o", "no/report.html"], 1, &["no/report.html", "help: "]),
+        (&["report", ".", "--text", "the cat", "--text", ""], 1, &["the text is empty", "help: "]),
         (&["nonsense"], 2, &["nonsense", "--help"]),
         (&["loss", "."], 2, &["<TEXT>", "--help"]),
         (&["loss", ".", "--no-bos"], 2, &["<TEXT>", "--help"]),
@@ -335,6 +336,18 @@ fn files_are_written() {
     };
     assert!(out(&place, &["report", ".", "-o", "r.html"]).contains("wrote r.html"));
     begins("r.html", b"<!");
+    let own = ["report", ".", "--text", "the cat <b>", "--text", "the cat sat the cat", "-o", "own.html"];
+    assert!(out(&place, &own).contains("wrote own.html"));
+    let page = place.read("own.html");
+    let page = text(&page);
+    for (what, is_there) in [
+        ("“the cat &lt;b&gt;”", true),
+        ("“the cat sat the cat”", true),
+        ("The original", false),
+        ("cat <b>", false),
+    ] {
+        assert_eq!(page.contains(what), is_there, "{what}");
+    }
     let figures: [(&str, &[u8]); 5] = [
         ("a.html", b"<!"),
         ("a.svg", b"<svg"),
