@@ -89,8 +89,8 @@ def measure(arguments: argparse.Namespace) -> int:
         tables = report.tables(found, limits, about)
         print(tables)
         report.write_json(arguments.json or TARGET / "result.json", found, limits, about)
-        if arguments.readme and not refused:
-            report.into_readme(found, limits, about)
+        if arguments.documents and not refused:
+            report.into_documents(found, limits, about)
     for error in refused:
         print(f"error: not compared: {error}", file=sys.stderr)
     return 1 if refused else 0

@@ -1,4 +1,4 @@
-"""The tables, the JSON, and README.md's table."""
+"""The tables, the JSON, and the documents' tables."""
 
 import argparse
 import datetime
@@ -17,6 +17,14 @@ from works import LENS, MB, SAID, Measured
 
 START, END = "<!-- compare: start -->", "<!-- compare: end -->"
 LIMIT_AIM = 0.75
+# What README.md shows of it, beside TransformerLens.
+IN_README = (
+    "start to first figure",
+    "load",
+    "run_with_cache, 256 tokens",
+    "zero ablation by loss, 50 tokens",
+    "generate 64 tokens",
+)
 
 
 @dataclass
@@ -191,18 +199,26 @@ def write_json(path: Path, found: list[Measured], limits: dict[str, Limit], abou
     path.write_text(json.dumps({"about": about, "works": works, "limits": limited}, indent=1) + "\n")
 
 
-def into_readme(found: list[Measured], limits: dict[str, Limit], about: dict[str, Any]) -> None:
-    """Puts GPT-2 small's rows between the marks in README.md."""
-    path = CHECKOUT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    if text.count(START) != 1 or text.count(END) != 1:
-        raise SystemExit(f"error: README.md must have {START} and {END} once each")
-    columns = [0, 1, 2, 3, 4, 5, 7, 8]
-    rows = [row(measured) for measured in found if measured.model == "gpt2-small"]
-    if not rows:
-        raise SystemExit("error: nothing of gpt2-small was measured, which is what README.md shows")
-    table = markdown([HEADER[c] for c in columns], [[cells[c] for c in columns] for cells in rows])
-    parts = [table, *(limit.said() for limit in limits.values()), in_words(about)]
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    path.write_text(f"{before}{START}\n" + "\n\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
+def into_documents(found: list[Measured], limits: dict[str, Limit], about: dict[str, Any]) -> None:
+    """Puts GPT-2 small's rows between the marks in docs/speed.md, and a few of them in README.md."""
+    of_model = [measured for measured in found if measured.model == "gpt2-small"]
+    if not of_model:
+        raise SystemExit("error: nothing of gpt2-small was measured, which is what the documents show")
+    few = [measured for measured in of_model if measured.work.name in IN_README and measured.peer == LENS]
+    if len(few) != len(IN_README):
+        raise SystemExit(f"error: README.md shows {', '.join(IN_README)}, and not all of it was measured")
+    below = [*(limit.said() for limit in limits.values()), in_words(about)]
+    for name, rows, columns, more in [
+        ("docs/speed.md", of_model, [0, 1, 2, 3, 4, 5, 7, 8], below),
+        ("README.md", few, [0, 1, 2, 3, 4, 7], []),
+    ]:
+        path = CHECKOUT / name
+        text = path.read_text(encoding="utf-8")
+        if text.count(START) != 1 or text.count(END) != 1:
+            raise SystemExit(f"error: {name} must have {START} and {END} once each")
+        cells = [row(measured) for measured in rows]
+        table = markdown([HEADER[c] for c in columns], [[of_row[c] for c in columns] for of_row in cells])
+        before, rest = text.split(START)
+        after = rest.split(END)[1]
+        parts = "\n\n".join([table, *more])
+        path.write_text(f"{before}{START}\n{parts}\n{END}{after}", encoding="utf-8")

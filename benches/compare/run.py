@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """headlight beside TransformerLens and Hugging Face's transformers: the same work, the same model, in turn.
 
-    python3 benches/compare/run.py [--rounds 5] [--only PATTERN] [--model gpt2-small] [--json FILE] [--readme]
+    python3 benches/compare/run.py [--rounds 5] [--only PATTERN] [--model gpt2-small] [--json FILE] [--documents]
 
 Makes its own Python environment in target/compare/venv, builds headlight's side, makes or fetches the models, sees that
 both sides find the same, and only then measures. See benches/compare/README.md.
@@ -29,7 +29,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="say what would be measured, and stop")
     parser.add_argument("--check", action="store_true", help="see only whether both sides find the same")
     parser.add_argument("--json", type=Path, metavar="FILE", help="[default: target/compare/result.json]")
-    parser.add_argument("--readme", action="store_true", help="put GPT-2 small's table into README.md")
+    parser.add_argument("--documents", action="store_true", help="put GPT-2 small's table into docs/speed.md and README.md")
     parser.add_argument("--growth", action="store_true", help="measure how headlight grows instead (growth.py)")
     parser.add_argument("--python", metavar="PATH", help="a Python that has the requirements already")
     arguments = parser.parse_args()
