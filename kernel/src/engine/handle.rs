@@ -18,6 +18,8 @@ use crate::html::ansi::escape_html;
 const GRACE: Duration = Duration::from_secs(4);
 /// How long the page waits for what it asks beside cells.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it waits for a kernel that starts; one that builds first says so.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A handle on the thread that runs cells.
 #[derive(Clone)]
@@ -123,6 +125,14 @@ impl Engine {
         }
     }
 
+    /// Waits until it has started, or starting takes too long.
+    fn wait_for_start(&self) {
+        let begun = Instant::now();
+        while self.starting().is_some() && begun.elapsed() < START_PATIENCE {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Whether the cell that runs was asked to stop.
     pub fn is_interrupted(&self) -> bool {
         self.state.interrupted.load(SeqCst)
@@ -132,6 +142,7 @@ impl Engine {
     pub fn complete(&self, code: &str, at: usize) -> Completions {
         let (reply, completions) = channel();
         let nothing = || Completions::none(at);
+        self.wait_for_start();
         if !self.is_idle() || is_too_deep(code) {
             return nothing();
         }
@@ -142,6 +153,7 @@ impl Engine {
     /// What is known of the name at a byte of the code.
     pub fn inspect(&self, code: &str, at: usize) -> Option<Inspection> {
         let (reply, inspection) = channel();
+        self.wait_for_start();
         let busy = match &*self.state.phase() {
             Phase::Idle => None,
             Phase::Starting(what) => Some(what.clone()),

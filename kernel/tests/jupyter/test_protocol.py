@@ -598,6 +598,16 @@ def test_completion(kernel):
     assert not [name for name in everything["matches"] if "…" in name]
 
 
+def test_completion_and_inspection_wait_for_the_kernel_to_start():
+    with Kernel(wait=False) as kernel:
+        kernel.reply(kernel.client.kernel_info(), 20)
+        ids = [kernel.client.complete("Model::op", 9), kernel.client.inspect("Model::open", 11)]
+        completed, inspected = [kernel.reply(id, 20)["content"] for id in ids]
+        print(f"completed after {time.monotonic() - kernel.began:.2f} s")
+        assert "open" in completed["matches"]
+        assert "built-in" in inspected["data"]["text/plain"]
+
+
 def test_inspection(kernel):
     kernel.ok('let run = model.run_with_cache("the cat")?;')
     for code, cursor, expected in [
