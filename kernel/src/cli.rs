@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::jupyter::server;
 use crate::run::command::{self, RunArgs};
+use crate::setup::doctor::doctor;
 use crate::setup::install::{self, InstallTarget};
 use crate::setup::lab::{self, LabArgs};
 
@@ -28,6 +29,8 @@ enum Verb {
     Run(RunArgs),
     /// Open JupyterLab on the notebooks, made ready for them where it is not
     Lab(LabArgs),
+    /// Say what notebooks need, what of it is there, and what brings the rest
+    Doctor,
     /// Run a kernel, as Jupyter does
     #[command(hide = true)]
     Start { connection_file: PathBuf },
@@ -63,6 +66,7 @@ pub fn run() -> ExitCode {
         Verb::Uninstall(target) => install::uninstall(&target.into()).map(|()| ExitCode::SUCCESS),
         Verb::Run(args) => command::run(&args),
         Verb::Lab(args) => lab::lab(&args),
+        Verb::Doctor => doctor(),
         Verb::Start { connection_file } => server::serve(&connection_file).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

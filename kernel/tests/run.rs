@@ -104,3 +104,17 @@ fn without_a_kernel_the_notebook_stays_as_it_was() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(files(folder.path()), before);
 }
+
+#[test]
+fn the_doctor_says_what_is_missing_and_what_mends_it() {
+    let folder = prepared();
+    let before = files(folder.path());
+    let output = kernel(folder.path(), &["doctor"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = |of: &str| said.lines().find(|line| line.starts_with(of)).unwrap_or_else(|| panic!("{said}"));
+    assert!(line("compiler").contains("rustc 1."), "{said}");
+    assert!(line("template").contains("not built"), "{said}");
+    assert!(said.contains("to mend it: headlight-kernel install"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(files(folder.path()), before);
+}

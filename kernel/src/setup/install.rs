@@ -26,7 +26,7 @@ pub enum InstallTarget {
 }
 
 impl InstallTarget {
-    fn folder(&self) -> Result<PathBuf> {
+    pub fn folder(&self) -> Result<PathBuf> {
         let jupyter = match self {
             InstallTarget::User => user_folder()?,
             InstallTarget::SysPrefix => python_prefix()?.join("share/jupyter"),
@@ -42,7 +42,7 @@ pub fn install(target: &InstallTarget) -> Result<()> {
     let source = CrateSource::find().describe();
     println!("headlight comes from {source}");
     println!(
-        "building what notebooks start from: about four minutes on two cores the first time, none if it is there"
+        "building what notebooks start from: four to ten minutes on two cores the first time, none if it is there"
     );
     let progress = ProgressLine::for_build();
     let template = Template::prepare(&mut |what| progress.show(what));
