@@ -31,6 +31,10 @@ def install():
     return program
 
 
+def has_picture(cell):
+    return any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--evcxr", type=Path, help="evcxr_jupyter, if it is there")
@@ -39,6 +43,8 @@ def main():
     program = arguments.evcxr or install()
 
     notebook = nbformat.read(arguments.notebook, as_version=4)
+    # Cells that show figures as they are committed, by their places.
+    expected = [place for place, cell in enumerate(notebook.cells) if has_picture(cell)]
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     first.source = "\n".join(line.removeprefix("// ") for line in first.source.splitlines()[1:])
 
@@ -57,17 +63,21 @@ def main():
     # evcxr's own kernel goes on after an error and calls it text; nothing but its output tells.
     client.execute()
     outputs = [(cell, output) for cell in notebook.cells for output in cell.get("outputs", [])]
-    pictures = [output for _, output in outputs if "image/png" in output.get("data", {})]
+    pictures = [place for place, cell in enumerate(notebook.cells) if has_picture(cell)]
+    lacking = [place for place in expected if place not in pictures]
     wrong = [
         (cell, output)
         for cell, output in outputs
         if output.output_type == "error"
         or (output.get("name") == "stderr" and ("panicked" in output.text or "rror" in output.text))
     ]
-    print(f"{arguments.notebook.name}: {len(pictures)} figures in {time.monotonic() - begun:.0f} s")
+    seconds = time.monotonic() - begun
+    print(f"{arguments.notebook.name}: figures in {len(pictures)} cells, of {len(expected)}, in {seconds:.0f} s")
+    for place in lacking:
+        print(f"\nno figure:\n{notebook.cells[place].source}", file=sys.stderr)
     for cell, output in wrong:
         print(f"\n{cell.source}\n\n{output.get('evalue') or output.get('text')}", file=sys.stderr)
-    sys.exit(1 if wrong or not pictures else 0)
+    sys.exit(1 if wrong or lacking or not expected else 0)
 
 
 if __name__ == "__main__":
