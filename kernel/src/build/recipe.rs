@@ -17,7 +17,7 @@ use crate::build::toolchain::Toolchain;
 use crate::build::{completion_filter, std_stub};
 use crate::process::stdout_of;
 use crate::shim::metadata::packages;
-use crate::shim::protocol::{INVOCATION, METADATA, RustcInvocation, TARGET};
+use crate::shim::protocol::{INVOCATION, METADATA, RustcInvocation};
 use crate::shim::{artifacts, cargo};
 
 /// A template that is made in another way, or of other files, is another template.
@@ -46,16 +46,6 @@ pub const STD_STUB: &str = "library";
 /// In a template: the names that completion is not to offer.
 pub const PRIVATE_NAMES: &str = "hidden.json";
 
-/// The dependencies are optimised, the cell is not: it is compiled each time, and mostly calls what is.
-const PROFILE: &str = r#"[profile.dev.package."*"]
-opt-level = 3
-debug-assertions = false
-overflow-checks = false
-
-[profile.dev.build-override]
-opt-level = 0
-"#;
-
 /// The name of the template for this compiler and this source.
 pub fn key(toolchain: &Toolchain, source: &CrateSource, templates: &Path) -> Result<String> {
     let mut hasher = DefaultHasher::new();
@@ -75,15 +65,12 @@ pub fn write_packages(
     source: &CrateSource,
     toolchain: &Toolchain,
 ) -> Result<(BTreeMap<String, String>, Value)> {
-    for part in [".cargo", SESSIONS] {
-        fs::create_dir_all(folder.join(part))?;
-    }
-    fs::write(folder.join(".cargo/config.toml"), PROFILE)?;
+    fs::create_dir_all(folder.join(SESSIONS))?;
     fs::write(folder.join(SOURCE_NOTE), source.describe())?;
     let session = folder.join("session");
     let manifest = format!(
         "[package]\nname = \"headlight-session\"\nversion = \"{}\"\nedition = \"2024\"\n\n\
-         [lib]\ncrate-type = [\"dylib\"]\n\n[dependencies]\nheadlight = {}\nserde_json = \"1\"\n",
+         [dependencies]\nheadlight = {}\nserde_json = \"1\"\n",
         env!("CARGO_PKG_VERSION"),
         source.dependency()
     );
@@ -132,15 +119,13 @@ fn write_package(folder: &Path, manifest: &str, source: &str) -> Result<()> {
     Ok(fs::write(folder.join("src/lib.rs"), source)?)
 }
 
-/// Of the crate of a cell. The profile is evcxr's own.
+/// Of the crate of a cell.
 fn cell_manifest(dependencies: &BTreeMap<String, String>) -> String {
     let dependencies: String =
         dependencies.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
     format!(
         "[package]\nname = \"ctx\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n\
          [lib]\ncrate-type = [\"cdylib\"]\npath = \"src/lib.rs\"\n\n\
-         [profile.dev]\nopt-level = 0\ndebug = false\nstrip = \"debuginfo\"\nrpath = true\nlto = false\n\
-         debug-assertions = true\ncodegen-units = 16\npanic = 'unwind'\nincremental = true\noverflow-checks = true\n\n\
          [dependencies]\n{dependencies}"
     )
 }
@@ -150,15 +135,22 @@ fn read_metadata(ctx: &Path, toolchain: &Toolchain) -> Result<Value> {
     Ok(serde_json::from_str(&stdout_of(command.current_dir(ctx))?)?)
 }
 
-/// Keeps what was built, of which cargo has named the files, where no later build changes it.
-pub fn keep_libraries(folder: &Path, target: &Path, mut built: BTreeSet<PathBuf>) -> Result<()> {
+/// Keeps what was built, of which cargo has named the files, where no later build changes it; and what cargo knows of these
+/// packages, so that it goes on from there in a session.
+pub fn keep_libraries(
+    folder: &Path,
+    target: &Path,
+    metadata: &Value,
+    mut built: BTreeSet<PathBuf>,
+) -> Result<()> {
     let invocation = folder.join(INVOCATION);
     // Cargo names the session's library by a second place.
     built.extend(RustcInvocation::read(&invocation)?.libraries());
     // What earlier builds left there may fit to nothing that there is now.
     let is_ours = |path: &Path| !artifacts::is_library(path) || built.contains(path);
     artifacts::preserve(&invocation, target, folder, &is_ours)?;
-    artifacts::copy(target, &folder.join(TARGET), &is_ours)
+    let names: BTreeSet<&str> = packages(metadata).filter_map(|package| package["name"].as_str()).collect();
+    artifacts::copy_build(target, folder, &names)
 }
 
 /// Writes what completion and rust-analyzer are to know of the crates.

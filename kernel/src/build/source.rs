@@ -30,6 +30,15 @@ impl CrateSource {
         }
     }
 
+    /// Where cargo builds the checkout's own programs, of which this is one: what they need and notebooks too is built once.
+    pub fn build_folder(&self) -> Option<PathBuf> {
+        let CrateSource::Checkout(_) = self else { return None };
+        let program = std::env::current_exe().ok()?;
+        let folder = program.ancestors().nth(2)?;
+        // Cargo's own note of the compiler: elsewhere this program was installed.
+        folder.join(".rustc_info.json").exists().then(|| folder.to_path_buf())
+    }
+
     /// As a value of Cargo.toml's dependencies.
     pub fn dependency(&self) -> String {
         match self {

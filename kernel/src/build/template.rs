@@ -63,7 +63,9 @@ impl Template {
             "building headlight, from {}, once; later kernels start from it",
             source.describe()
         ));
-        let target = cache.join(format!("target-{:016x}", fingerprint(&[&toolchain.version])));
+        let target = source
+            .build_folder()
+            .unwrap_or_else(|| cache.join(format!("target-{:016x}", fingerprint(&[&toolchain.version]))));
         let dependencies = build(&folder, &target, &source, &toolchain, progress)?;
         if recipe::key(&toolchain, &source, &templates)? != key {
             fs::remove_dir_all(&folder)?;
@@ -124,7 +126,7 @@ fn build(
     let (ctx, record) = (folder.join("ctx"), folder.join(INVOCATION));
     let files = compile(&ctx, &record, target, toolchain, packages(&metadata).count(), progress)?;
     progress("keeping what was built");
-    recipe::keep_libraries(folder, target, files)?;
+    recipe::keep_libraries(folder, target, &metadata, files)?;
     progress("looking through what cells can name");
     recipe::write_index(folder, toolchain, &metadata)?;
     let dependencies = recipe::parse_dependencies(&dependencies)?;

@@ -1,11 +1,11 @@
 //! What cargo has built, kept where no later build changes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::shim::protocol::RustcInvocation;
+use crate::shim::protocol::{RustcInvocation, TARGET};
 
 /// Whether it is what rustc makes of a crate for others to use.
 pub fn is_library(path: &Path) -> bool {
@@ -60,17 +60,36 @@ fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
     Ok(file.set_modified(fs::metadata(from)?.modified()?)?)
 }
 
-/// A copy of a build folder, for cargo to go on in, without what rustc needs to compile step by step.
-pub fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+/// Of a build folder what cargo needs to go on with some packages, in a template that has their libraries: what it knows of them, and
+/// what their build scripts made.
+pub fn copy_build(from: &Path, template: &Path, packages: &BTreeSet<&str>) -> Result<()> {
+    // Folders of these are named by package and by a number of all that decides what is in them.
+    let is_of_package = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.rsplit_once('-').is_some_and(|(package, _)| packages.contains(package))
+    };
+    let (from, to) = (from.join(PROFILE), template.join(TARGET).join(PROFILE));
+    copy(&from.join(".fingerprint"), &to.join(".fingerprint"), &is_of_package)?;
+    copy(&from.join("build"), &to.join("build"), &is_of_package)?;
+    // Linked from here, where the build folder may be on another file system.
+    copy(&deps_folder(template, 0), &to.join("deps"), &|_| true)
+}
+
+/// Where cargo puts what it builds as `shim::cargo` asks.
+const PROFILE: &str = "release";
+
+/// A copy of a folder, of those entries that are wanted.
+fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
     fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
+    for entry in fs::read_dir(from).into_iter().flatten() {
         let path = entry?.path();
         let place = to.join(path.file_name().unwrap_or_default());
+        if !is_wanted(&path) {
+            continue;
+        }
         if path.is_dir() {
-            if !path.ends_with("incremental") {
-                copy(&path, &place, is_wanted)?;
-            }
-        } else if path.is_file() && is_wanted(&path) {
+            copy(&path, &place, &|_| true)?;
+        } else {
             link_or_copy(&path, &place)?;
         }
     }
@@ -157,28 +176,35 @@ mod tests {
     #[test]
     fn a_copy_of_a_build_is_as_old_and_changes_nothing_there() -> Result<()> {
         let folder = tempfile::tempdir()?;
-        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
-        let files =
-            ["deps/liba-1.rlib", "deps/libb-1.rlib", "deps/a-1.d", ".fingerprint/a-1/invoked.timestamp"];
+        let (from, template) = (folder.path().join("from"), folder.path().join("template"));
+        let files = [
+            (".fingerprint/a-1/invoked.timestamp", true),
+            (".fingerprint/other-a-1/invoked.timestamp", false),
+            ("build/b-c-2/out/x.h", true),
+            ("deps/libother-1.rlib", false),
+            ("examples/a-1", false),
+        ];
+        let library = deps_folder(&template, 0).join("liba-1.rlib");
         let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
-        for file in files.iter().chain(&["incremental/a/x"]) {
-            fs::create_dir_all(from.join(file).parent().unwrap_or(&from))?;
-            fs::write(from.join(file), "first")?;
-            File::options().append(true).open(from.join(file))?.set_modified(old)?;
+        for file in files.iter().map(|(file, _)| from.join(PROFILE).join(file)).chain([library]) {
+            fs::create_dir_all(file.parent().unwrap_or(&from))?;
+            fs::write(&file, "first")?;
+            File::options().append(true).open(&file)?.set_modified(old)?;
         }
-        copy(&from, &to, &|path| !path.ends_with("libb-1.rlib"))?;
-        let there: Vec<bool> = files.iter().map(|file| to.join(file).exists()).collect();
-        assert_eq!(there, [true, false, true, true]);
-        assert!(!to.join("incremental").exists());
-        for file in [files[0], files[2], files[3]] {
-            assert_eq!(fs::metadata(to.join(file))?.modified()?, old, "{file}");
+        let packages = BTreeSet::from(["a", "b-c"]);
+        let copy = |file: &str| template.join(TARGET).join(PROFILE).join(file);
+        copy_build(&from, &template, &packages)?;
+        for (file, is_there) in files.into_iter().chain([("deps/liba-1.rlib", true)]) {
+            assert_eq!(copy(file).exists(), is_there, "{file}");
+            assert!(!is_there || fs::metadata(copy(file))?.modified()? == old, "{file}");
         }
         // As cargo writes.
-        fs::write(to.join(files[3]), "second")?;
-        assert_eq!(fs::read_to_string(from.join(files[3]))?, "first");
+        let written = files[0].0;
+        fs::write(copy(written), "second")?;
+        assert_eq!(fs::read_to_string(from.join(PROFILE).join(written))?, "first");
         // Done again, as after a build that was cut short.
-        copy(&from, &to, &|_| true)?;
-        assert!(files.iter().all(|file| fs::read_to_string(to.join(file)).is_ok_and(|text| text == "first")));
+        copy_build(&from, &template, &packages)?;
+        assert_eq!(fs::read_to_string(copy(written))?, "first");
         Ok(())
     }
 }

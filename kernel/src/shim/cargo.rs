@@ -50,20 +50,31 @@ pub fn command(tool: &Path) -> Command {
 }
 
 /// The build of what cells link to: of the template, and of what a session asks for besides. Cargo gives to files the names
-/// of all that decides what is in them; whatever is different here would have other names there.
+/// of all that decides what is in them; whatever is different here would have other names there. It is as plain as
+/// `cargo build --release`, so that a checkout's own programs and its notebooks are built of the same crates.
 pub fn build(cargo: &Path, rustc: &Path, host: &str, target: &Path, record: &Path) -> Result<Command> {
     let mut command = self::command(cargo);
     command
-        .args(["build", "--target", host, "--message-format=json"])
+        .args(["build", "--release", "--message-format=json"])
+        // Not by a variable, which build scripts could look at.
+        .arg("--config")
+        .arg(format!("build.rustc={}", toml::Value::String(rustc.to_string_lossy().into_owned())))
         .env("CARGO_TARGET_DIR", target)
         .env("CARGO_BUILD_BUILD_DIR", target)
-        .env("RUSTC", rustc)
-        .env("RUSTFLAGS", "-Cprefer-dynamic")
         .env("RUSTC_WRAPPER", std::env::current_exe()?)
         .env(RECORD, record)
-        .env("__CARGO_DEFAULT_LIB_METADATA", "headlight")
         .env("CARGO_TERM_COLOR", "never");
+    // Cells run here, whatever the user builds for otherwise.
+    if settings(record.parent().unwrap_or(target)).iter().any(|file| names_target(file)) {
+        command.args(["--target", host]);
+    }
     Ok(command)
+}
+
+/// Whether a file of settings has cargo build for another system than it runs on.
+fn names_target(file: &[u8]) -> bool {
+    let settings = std::str::from_utf8(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    settings.is_some_and(|settings| settings.get("build").is_some_and(|build| build.get("target").is_some()))
 }
 
 /// The question what there is of crates, for this kind of system.
@@ -159,6 +170,18 @@ mod tests {
             "RUSTUP_HOME",
         ] {
             assert!(is_for_cargo(OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn settings_that_name_a_target_are_seen() {
+        for (file, names) in [
+            ("[build]\ntarget = \"wasm32-unknown-unknown\"", true),
+            ("build.target = [\"a\", \"b\"]", true),
+            ("[build]\ntarget-dir = \"x\"\n[target.x86_64-unknown-linux-gnu]\nlinker = \"lld\"", false),
+            ("not toml", false),
+        ] {
+            assert_eq!(names_target(file.as_bytes()), names, "{file}");
         }
     }
 

@@ -314,8 +314,6 @@ fn cell_arguments(
             let option = words.next().map(String::as_str).unwrap_or_default();
             let option = match option.split('=').next().unwrap_or_default() {
                 "incremental" | "extra-filename" => continue,
-                // A cell is too small to be worth dividing.
-                "codegen-units" => "codegen-units=1".to_string(),
                 "opt-level" => format!("opt-level={opt_level}"),
                 "metadata" => identity.cloned().unwrap_or_else(|| option.to_string()),
                 _ => option.to_string(),
