@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const STEPS: [&str; 8] =
 const LINE_EVERY: usize = 50;
 
 fn main() -> ExitCode {
-    match build_kernel().and_then(|kernel| become_kernel(&kernel)) {
+    match build_kernel().and_then(|()| become_kernel()) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
@@ -26,11 +26,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn build_kernel() -> Result<PathBuf, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("the checkout has no folder")?;
-    let line = BuildLine::new(count_crates(root));
-    let mut child = cargo(root)
-        .args(["build", "--release", "--locked", "-p", KERNEL])
+fn build_kernel() -> Result<(), String> {
+    let line = BuildLine::new(count_crates());
+    let mut child = cargo("build")
+        .arg("--release")
+        .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("cargo does not start: {error}"))?;
@@ -56,14 +56,12 @@ fn build_kernel() -> Result<PathBuf, String> {
     if compiled > 0 {
         eprintln!("Built the kernel in {}.", HumanDuration(took));
     }
-    // Beside the folder that this program was built in.
-    let own = std::env::current_exe().map_err(|error| format!("this program has no path: {error}"))?;
-    let target = own.ancestors().nth(2).ok_or("this program is in no folder of cargo's")?;
-    Ok(target.join("release").join(format!("{KERNEL}{}", std::env::consts::EXE_SUFFIX)))
+    Ok(())
 }
 
-/// Cargo, without what it has set for this program: it builds again what has looked at such variables.
-fn cargo(root: &Path) -> Command {
+/// Cargo, asked for something of the kernel, without what it has set for this program: it builds again what has looked at such
+/// variables.
+fn cargo(verb: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -74,14 +72,15 @@ fn cargo(root: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.current_dir(root).stdin(Stdio::null());
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("Cargo.toml");
+    command.args([verb, "--locked", "-p", KERNEL, "--manifest-path"]).arg(manifest);
     command
 }
 
 /// How many crates the kernel is made of at the most; none where cargo does not say.
-fn count_crates(root: &Path) -> Option<usize> {
-    let tree = ["tree", "--locked", "--quiet", "-p", KERNEL, "--edges", "normal,build", "--prefix", "none"];
-    let output = cargo(root).args(tree).output().ok().filter(|output| output.status.success())?;
+fn count_crates() -> Option<usize> {
+    let tree = ["--quiet", "--edges", "normal,build", "--prefix", "none"];
+    let output = cargo("tree").args(tree).output().ok().filter(|output| output.status.success())?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.lines().map(|line| line.trim_end_matches(" (*)")).collect::<BTreeSet<_>>().len())
 }
@@ -127,19 +126,18 @@ impl BuildLine {
     }
 }
 
-/// This process becomes the kernel's `lab`, where the system can do that.
-fn become_kernel(kernel: &Path) -> Result<ExitCode, String> {
-    let mut command = Command::new(kernel);
-    command.arg("lab").args(std::env::args_os().skip(1));
+/// This process becomes the kernel's `lab`, where the system can do that; cargo knows where the kernel is.
+fn become_kernel() -> Result<ExitCode, String> {
+    let mut command = cargo("run");
+    command.args(["--release", "--quiet", "--", "lab"]).args(std::env::args_os().skip(1));
     #[cfg(unix)]
     {
         use std::os::unix::process::CommandExt;
-        Err(format!("{} does not start: {}", kernel.display(), command.exec()))
+        Err(format!("cargo does not start: {}", command.exec()))
     }
     #[cfg(not(unix))]
     {
-        let status =
-            command.status().map_err(|error| format!("{} does not start: {error}", kernel.display()))?;
+        let status = command.status().map_err(|error| format!("cargo does not start: {error}"))?;
         Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
     }
 }
