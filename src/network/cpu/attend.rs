@@ -664,7 +664,8 @@ mod tests {
     /// queries than a block. HEADLIGHT_EVERY takes every so many of the cases alone, where each takes long.
     #[test]
     fn attention_is_its_definition() -> Result<()> {
-        let every = std::env::var("HEADLIGHT_EVERY").map_or(1, |every| every.parse().expect("a number"));
+        let every: usize =
+            std::env::var("HEADLIGHT_EVERY").map_or(1, |every| every.parse().expect("a number"));
         let mut cases = 0usize;
         let causal = |window: usize| Visibility::Causal { window };
         for visibility in [causal(usize::MAX), causal(1), causal(7), causal(66), Visibility::Full] {
@@ -679,7 +680,7 @@ mod tests {
                     for (padding, present) in &paddings(batch, seen) {
                         for (bias_kind, bias) in &biases(batch, len, seen)? {
                             cases += 1;
-                            if cases % every != 0 {
+                            if !cases.is_multiple_of(every) {
                                 continue;
                             }
                             let case = format!(
