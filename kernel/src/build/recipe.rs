@@ -144,11 +144,10 @@ pub fn keep_libraries(
     mut built: BTreeSet<PathBuf>,
 ) -> Result<()> {
     let invocation = folder.join(INVOCATION);
-    // Cargo names the session's library by a second place.
+    // Of the session's dynamic library cargo does not know.
     built.extend(RustcInvocation::read(&invocation)?.libraries());
     // What earlier builds left there may fit to nothing that there is now.
-    let is_ours = |path: &Path| !artifacts::is_library(path) || built.contains(path);
-    artifacts::preserve(&invocation, target, folder, &is_ours)?;
+    artifacts::preserve(&invocation, target, folder, &|path| built.contains(path))?;
     let names: BTreeSet<&str> = packages(metadata).filter_map(|package| package["name"].as_str()).collect();
     artifacts::copy_build(target, folder, &names)
 }

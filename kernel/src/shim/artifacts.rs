@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::shim::protocol::{RustcInvocation, TARGET};
+use crate::shim::protocol::{RustcInvocation, TARGET, extra_filename, option};
 
 /// Whether it is what rustc makes of a crate for others to use.
-pub fn is_library(path: &Path) -> bool {
+fn is_library(path: &Path) -> bool {
     path.extension().and_then(|kind| kind.to_str()).is_some_and(|kind| KINDS.contains(&kind))
 }
 
@@ -81,7 +81,7 @@ const PROFILE: &str = "release";
 /// A copy of a folder, of those entries that are wanted.
 fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
     fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from).into_iter().flatten() {
+    for entry in fs::read_dir(from)? {
         let path = entry?.path();
         let place = to.join(path.file_name().unwrap_or_default());
         if !is_wanted(&path) {
@@ -100,9 +100,8 @@ fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()>
 /// want to build it again, for a variable or the time of a file has changed; but rustc can make another crate of the same
 /// source, under the same name, to which nothing fits that was linked to the first.
 pub fn restore(template: &Path, arguments: &[String]) -> Result<bool> {
-    let option = |name: &str| arguments.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str());
-    let hash = arguments.iter().find_map(|word| word.strip_prefix("extra-filename="));
-    let (Some(name), Some(hash), Some(out)) = (option("--crate-name"), hash, option("--out-dir")) else {
+    let (name, out) = (option(arguments, "--crate-name"), option(arguments, "--out-dir"));
+    let (Some(name), Some(hash), Some(out)) = (name, extra_filename(arguments), out) else {
         return Ok(false);
     };
     let mut is_restored = false;

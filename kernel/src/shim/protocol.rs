@@ -86,6 +86,21 @@ impl RustcInvocation {
     }
 }
 
+/// What an option of a call of rustc says, where that is a word of its own.
+pub fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    arguments.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str())
+}
+
+/// What a call of rustc adds to the names of its files.
+pub fn extra_filename(arguments: &[String]) -> Option<&str> {
+    arguments.iter().find_map(|word| word.strip_prefix("extra-filename="))
+}
+
+/// The file of a dynamic library.
+pub fn dylib_name(name: &str) -> String {
+    format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
+}
+
 /// The dependencies of a template that was built to its end.
 pub fn read_ready(template: &Path) -> Option<BTreeMap<String, String>> {
     serde_json::from_slice(&std::fs::read(template.join(READY)).ok()?).ok()

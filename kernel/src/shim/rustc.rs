@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use crate::Result;
 use crate::process;
 use crate::shim::artifacts;
-use crate::shim::protocol::{RECORD, RustcInvocation, TEMPLATE};
+use crate::shim::protocol::{RECORD, RustcInvocation, TEMPLATE, dylib_name, extra_filename, option};
 
 /// Whether cargo calls us in rustc's place.
 pub fn is_called() -> bool {
@@ -55,10 +55,6 @@ fn compile() -> Result<ExitCode> {
     process::become_command(command)
 }
 
-fn option<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
-    arguments.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].as_str())
-}
-
 /// What cargo tells a crate of its package.
 fn package_variables() -> BTreeMap<String, String> {
     std::env::vars_os()
@@ -98,8 +94,8 @@ fn note_cell(program: &Path, arguments: &mut [String]) -> Result<()> {
 /// compiled.
 fn note_session(program: &Path, arguments: &[String]) -> Result<()> {
     let out = option(arguments, "--out-dir").ok_or("cargo named no folder for the session's library")?;
-    let hash = arguments.iter().find_map(|word| word.strip_prefix("extra-filename="));
-    let library = Path::new(out).join(format!("lib{SESSION_CRATE}{}.rlib", hash.unwrap_or_default()));
+    let hash = extra_filename(arguments).unwrap_or_default();
+    let library = Path::new(out).join(format!("lib{SESSION_CRATE}{hash}.rlib"));
     let source = std::env::current_dir()?;
     let own = |word: &String| match word.as_str() {
         "lib" => "dylib".to_string(),
@@ -143,7 +139,7 @@ fn session_library(word: &str) -> Option<(&str, &Path)> {
 fn dynamic(library: &Path) -> PathBuf {
     let name = library.file_stem().unwrap_or_default().to_string_lossy();
     let name = name.strip_prefix("lib").unwrap_or(&name);
-    library.with_file_name(format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX))
+    library.with_file_name(dylib_name(name))
 }
 
 #[cfg(test)]
@@ -152,10 +148,8 @@ mod tests {
 
     #[test]
     fn the_library_of_the_session_is_found_and_its_dynamic_one_named() {
-        let file =
-            |name: &str| format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
         let found = |word| session_library(word).map(|(name, path)| (name, dynamic(path)));
-        let expected = Some(("headlight", Path::new("/t/deps").join(file("headlight_session-1a"))));
+        let expected = Some(("headlight", Path::new("/t/deps").join(dylib_name("headlight_session-1a"))));
         assert_eq!(found("headlight=/t/deps/libheadlight_session-1a.rlib"), expected);
         assert_eq!(found("headlight=/t/deps/libheadlight_session-1a.rmeta"), expected);
         for word in ["headlight=/t/deps/libheadlight-1a.rlib", "metadata=libheadlight_session", "src/lib.rs"]

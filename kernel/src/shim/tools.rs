@@ -141,7 +141,7 @@ impl ShimSession {
             emit,
         );
         if let Some(place) = std::env::var_os("EVCXR_EXECUTION_SO_PATH").filter(|_| emit == "link") {
-            std::fs::write(place, out.join(dylib_name("ctx")).to_string_lossy().as_bytes())?;
+            std::fs::write(place, out.join(protocol::dylib_name("ctx")).to_string_lossy().as_bytes())?;
         }
         let mut command = self.real_command(&invocation.program, &[]);
         command.args(arguments).envs(invocation.environment);
@@ -331,10 +331,6 @@ fn cell_arguments(
         }
     }
     arguments
-}
-
-fn dylib_name(name: &str) -> String {
-    format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
 /// What evcxr wrote in Cargo.toml.
