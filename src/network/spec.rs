@@ -611,8 +611,11 @@ impl ArchSpec {
         }
         let spec = self.stack(hook.stack()).map_err(|error| {
             let error = Error::new(ErrorKind::Address, format!("there is no `{hook}`")).caused_by(error);
-            let names: Vec<String> =
-                self.stacks.iter().map(|spec| format!("`{}`", hook.of(spec.stack))).collect();
+            let there = |spec: &StackSpec| {
+                let attn = if spec.crosses.is_some() { hook.attn() } else { Attn::Own };
+                format!("`{}`", hook.of(spec.stack).with_attn(attn))
+            };
+            let names: Vec<String> = self.stacks.iter().map(there).collect();
             error.help(format!("this model has {}", names.join(" and ")))
         })?;
         let n_layers = spec.dims.n_layers;

@@ -369,6 +369,20 @@ fn runs_resume_in_either_stack() -> Result<()> {
     Ok(())
 }
 
+/// Who asks for a stack that is not there is told of hooks that are.
+#[test]
+fn what_is_suggested_is_there() -> Result<()> {
+    let asked: Hook = "decoder.1.cross_attn.hook_pattern".parse()?;
+    for (model, hook) in [
+        (toys::encoder()?, "`blocks.1.attn.hook_pattern`"),
+        (toys::pair()?, "`vision.blocks.1.attn.hook_pattern` and `text.blocks.1.attn.hook_pattern`"),
+    ] {
+        let error = model.spec().check(asked).expect_err("no decoder").to_string();
+        assert!(error.contains(&format!("this model has {hook}")), "{error}");
+    }
+    Ok(())
+}
+
 /// What is no input of such a model is refused, with what would be one.
 #[test]
 fn wrong_inputs_are_refused() -> Result<()> {

@@ -1,5 +1,6 @@
 //! `headlight-kernel doctor`: what notebooks need, what of it is there, and what brings the rest.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -30,12 +31,15 @@ fn missing<T>(what: impl Into<String>, mend: impl Into<String>) -> std::result::
 /// Prints a line for each thing that notebooks need; fails where something is missing.
 pub fn doctor() -> Result<ExitCode> {
     let findings = look()?;
+    let mut said = String::new();
     for Finding { of, found } in &findings {
-        match found {
-            Ok(what) => println!("{of:<11} {what}"),
-            Err(Missing { what, mend }) => println!("{of:<11} {what}\n{:<11} to mend it: {mend}", ""),
-        }
+        said += &match found {
+            Ok(what) => format!("{of:<11} {what}\n"),
+            Err(Missing { what, mend }) => format!("{of:<11} {what}\n{:<11} to mend it: {mend}\n", ""),
+        };
     }
+    // A reader that goes away is no error.
+    let _ = std::io::stdout().write_all(said.as_bytes());
     let all_is_there = findings.iter().all(|finding| finding.found.is_ok());
     Ok(if all_is_there { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -61,7 +65,11 @@ fn of_compiler(toolchain: &Result<Toolchain>) -> std::result::Result<String, Mis
             let version = toolchain.version.lines().next().unwrap_or_default();
             Ok(format!("{version}, {}", toolchain.rustc.display()))
         }
-        Err(error) => missing(error.to_string(), "install Rust by rustup, from https://rustup.rs"),
+        Err(error) => {
+            // Rustup says more than that, about itself.
+            let error = error.to_string().lines().next().unwrap_or_default().to_string();
+            missing(error, "rustup default stable; or install Rust by rustup, from https://rustup.rs")
+        }
     }
 }
 
