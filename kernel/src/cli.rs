@@ -31,6 +31,9 @@ enum Verb {
     Lab(LabArgs),
     /// Say what notebooks need, what of it is there, and what brings the rest
     Doctor,
+    /// Write what a wheel carries of this kernel and of what notebooks start from
+    #[command(hide = true)]
+    Pack { folder: PathBuf },
     /// Run a kernel, as Jupyter does
     #[command(hide = true)]
     Start { connection_file: PathBuf },
@@ -67,6 +70,7 @@ pub fn run() -> ExitCode {
         Verb::Run(args) => command::run(&args),
         Verb::Lab(args) => lab::lab(&args),
         Verb::Doctor => doctor(),
+        Verb::Pack { folder } => install::pack(&folder).map(|()| ExitCode::SUCCESS),
         Verb::Start { connection_file } => server::serve(&connection_file).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,11 +1,41 @@
 //! Names that completion must not offer: rust-analyzer takes all crates of a session for the user's own, and shows what
 //! is private in them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use ra_ap_syntax::ast::{self, AstNode, HasName, HasVisibility};
 use ra_ap_syntax::{Edition, SourceFile, SyntaxKind, SyntaxNode};
+use serde::{Deserialize, Serialize};
+
+/// What completion is not to offer.
+#[derive(Default, Serialize, Deserialize)]
+pub struct PrivateNames {
+    /// Wherever it is declared.
+    everywhere: BTreeSet<String>,
+    /// Of values of a type, by its name, though something else that is public is called the same.
+    of_types: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl PrivateNames {
+    /// Whether an entry is hidden, after a value of a type where that is known.
+    pub fn hide(&self, entry: &str, of: Option<&str>) -> bool {
+        let of_type = of.and_then(|of| self.of_types.get(of));
+        self.everywhere.contains(entry) || of_type.is_some_and(|names| names.contains(entry))
+    }
+}
+
+/// The name of a type, as its declaration has it: without what points to it, the path before it and the types that it is made with.
+pub fn type_name(text: &str) -> &str {
+    let text = text.trim().trim_start_matches('&').trim_start();
+    let text = text.strip_prefix("mut ").unwrap_or(text);
+    let (path, inner) = text.split_once('<').unwrap_or((text, ""));
+    let name = path.rsplit("::").next().unwrap_or(path).trim();
+    match name {
+        "Arc" | "Box" | "Rc" => type_name(inner.trim_end().trim_end_matches('>')),
+        name => name,
+    }
+}
 
 /// How a field is listed: fields are often called what something else is called.
 pub fn field_entry(name: &str) -> String {
@@ -21,26 +51,36 @@ pub fn function_entry(name: &str, arguments: &str) -> String {
 
 #[derive(Default)]
 struct Declarations {
-    private: BTreeSet<String>,
-    public: BTreeSet<String>,
+    private: BTreeSet<Declaration>,
+    public: BTreeSet<Declaration>,
     /// What macros are told to declare, and what is shown elsewhere by `pub use`: it may be public.
     mentioned: BTreeSet<String>,
 }
 
+/// The type whose field or method it is, if it is one, and how it is listed.
+type Declaration = (Option<String>, String);
+
 /// What is private in each of these folders of source where it is declared, and public in none of them nor in those of
 /// `public`.
-pub fn private_names(own: &[PathBuf], public: &[PathBuf]) -> BTreeSet<String> {
+pub fn private_names(own: &[PathBuf], public: &[PathBuf]) -> PrivateNames {
     let (mut ours, mut theirs) = (Declarations::default(), Declarations::default());
     own.iter().for_each(|folder| for_each_file(folder, &mut |text| ours.read(text)));
     public.iter().for_each(|folder| for_each_file(folder, &mut |text| theirs.read(text)));
     let name =
         |listed: &str| listed.trim_start_matches('.').split('(').next().unwrap_or_default().to_string();
-    let is_shown = |listed: &String| {
-        ours.public.contains(listed)
-            || theirs.public.contains(listed)
-            || ours.mentioned.contains(&name(listed))
-    };
-    ours.private.iter().filter(|listed| !is_shown(listed)).cloned().collect()
+    let shown: BTreeSet<&String> =
+        ours.public.iter().chain(&theirs.public).map(|(_, listed)| listed).collect();
+    let mut names = PrivateNames::default();
+    for (of, listed) in ours.private.iter().filter(|(_, listed)| !ours.mentioned.contains(&name(listed))) {
+        if !shown.contains(listed) {
+            names.everywhere.insert(listed.clone());
+        } else if let Some(of) = of
+            && !ours.public.contains(&(Some(of.clone()), listed.clone()))
+        {
+            names.of_types.entry(of.clone()).or_default().insert(listed.clone());
+        }
+    }
+    names
 }
 
 fn for_each_file(folder: &Path, with: &mut dyn FnMut(&str)) {
@@ -75,7 +115,7 @@ impl Declarations {
                 self.mentioned.extend(names.map(|token| token.text().to_string()));
             } else if let Some((listed, is_public)) = parse_declaration(&node) {
                 let list = if is_public { &mut self.public } else { &mut self.private };
-                list.insert(listed);
+                list.insert((owner(&node), listed));
             }
         }
     }
@@ -129,6 +169,16 @@ fn parse_declaration(node: &SyntaxNode) -> Option<(String, bool)> {
     }
 }
 
+/// The type that an item is declared in, or for.
+fn owner(node: &SyntaxNode) -> Option<String> {
+    node.ancestors().skip(1).find_map(|above| {
+        let of_block =
+            ast::Impl::cast(above.clone()).and_then(|block| Some(block.self_ty()?.syntax().to_string()));
+        let of_fields = || Some(ast::Struct::cast(above)?.name()?.text().to_string());
+        of_block.or_else(of_fields).map(|name| type_name(&name).to_string())
+    })
+}
+
 fn is_public(item: &impl HasVisibility) -> bool {
     item.visibility().is_some_and(|visibility| visibility.syntax().text() == "pub")
 }
@@ -158,12 +208,34 @@ mod tests {
         std::fs::create_dir_all(&theirs).unwrap();
         std::fs::write(ours.join("below/lib.rs"), text).unwrap();
         std::fs::write(theirs.join("lib.rs"), "pub fn len() {} fn open() {}").unwrap();
-        let names: Vec<String> = private_names(&[ours], &[theirs]).into_iter().collect();
-        assert_eq!(
-            names,
-            [".inner", "E", "T", "checked(a, b)", "deep", "inner()", "near()", "shared", "used()"]
+        let names = private_names(&[ours], &[theirs]);
+        let everywhere =
+            [".inner", "E", "T", "checked(a, b)", "deep", "inner()", "near()", "shared", "used()"];
+        assert_eq!(names.everywhere, BTreeSet::from(everywhere.map(str::to_string)));
+        // As `Vec` has it too.
+        let of_a = BTreeSet::from(["len()".to_string()]);
+        assert_eq!(names.of_types, BTreeMap::from([("A".to_string(), of_a)]));
+        assert!(
+            names.hide("len()", Some("A")) && !names.hide("len()", Some("Vec")) && !names.hide("len()", None)
         );
+        assert!(names.hide("near()", None));
         assert_eq!(function_entry("checked", "(&self, a, b)"), "checked(a, b)");
         assert_eq!(function_entry("len", "(&self)"), "len()");
+    }
+
+    #[test]
+    fn types_are_called_as_they_are_declared() {
+        for (text, name) in [
+            ("Run", "Run"),
+            ("headlight::Run", "Run"),
+            ("headlight :: Run", "Run"),
+            ("&mut Vec<a::B>", "Vec"),
+            ("& Run", "Run"),
+            ("std::sync::Arc<headlight::Model>", "Model"),
+            ("Box<Vec<u8>>", "Vec"),
+            ("Grid<'a, T>", "Grid"),
+        ] {
+            assert_eq!(type_name(text), name, "{text}");
+        }
     }
 }

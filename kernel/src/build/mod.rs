@@ -3,6 +3,7 @@
 pub mod alive;
 pub mod compile;
 pub mod completion_filter;
+pub mod package;
 pub mod recipe;
 pub mod source;
 pub mod std_stub;

@@ -12,9 +12,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::Result;
+use crate::build::completion_filter::{self, PrivateNames};
 use crate::build::source::{CrateSource, quote_path};
+use crate::build::std_stub;
 use crate::build::toolchain::Toolchain;
-use crate::build::{completion_filter, std_stub};
 use crate::process::stdout_of;
 use crate::shim::metadata::packages;
 use crate::shim::protocol::{INVOCATION, METADATA, RustcInvocation};
@@ -160,7 +161,7 @@ pub fn write_index(folder: &Path, toolchain: &Toolchain, metadata: &Value) -> Re
     Ok(fs::write(folder.join(METADATA), serde_json::to_vec(metadata)?)?)
 }
 
-fn find_private_names(metadata: &Value, toolchain: &Toolchain) -> BTreeSet<String> {
+fn find_private_names(metadata: &Value, toolchain: &Toolchain) -> PrivateNames {
     let own = ["headlight-session", "headlight", "candle-core"].into_iter().filter_map(|name| {
         let package = packages(metadata).find(|package| package["name"] == name)?;
         Some(Path::new(package["manifest_path"].as_str()?).parent()?.join("src"))

@@ -3,18 +3,22 @@
 //! A template is a folder named by the key of its recipe. It is built under a lock and counts only once it is marked as ready,
 //! last of all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::build::alive::any_is_alive;
 use crate::build::compile::compile;
+use crate::build::completion_filter::PrivateNames;
+use crate::build::package;
 use crate::build::recipe::{self, PRIVATE_NAMES, SESSIONS, STD_STUB};
 use crate::build::source::CrateSource;
 use crate::build::toolchain::Toolchain;
 use crate::shim::metadata::packages;
-use crate::shim::protocol::{INVOCATION, RustcInvocation, fingerprint, mark_ready, read_ready};
+use crate::shim::protocol::{
+    INVOCATION, RustcInvocation, fingerprint, is_outdated, mark_ready, mark_unpacked, read_ready,
+};
 
 /// Where templates and sessions live.
 pub fn cache_folder() -> Result<PathBuf> {
@@ -59,14 +63,31 @@ impl Template {
         if let Some(dependencies) = read_ready(&folder) {
             return Ok(Template { folder, dependencies, toolchain });
         }
-        progress(&format!(
-            "building headlight, from {}, once; later kernels start from it",
-            source.describe()
-        ));
-        let target = source
-            .build_folder()
-            .unwrap_or_else(|| cache.join(format!("target-{:016x}", fingerprint(&[&toolchain.version]))));
-        let dependencies = build(&folder, &target, &source, &toolchain, progress)?;
+        let dependencies = match &source {
+            CrateSource::Package(package) if is_packed(package, &folder, &toolchain) => {
+                remove_stale(&folder)?;
+                let dependencies = package::unpack(package, &folder, &toolchain, progress)?;
+                mark_unpacked(&folder)?;
+                fs::write(folder.join(recipe::SOURCE_NOTE), source.describe())?;
+                dependencies
+            }
+            source => {
+                let why = match source {
+                    CrateSource::Package(package) => package::refusal(package, &toolchain),
+                    _ => None,
+                };
+                progress(&format!(
+                    "building headlight, from {}, once; later kernels start from it{}",
+                    source.describe(),
+                    why.map(|why| format!(" ({why})")).unwrap_or_default()
+                ));
+                let target = source.build_folder().unwrap_or_else(|| {
+                    cache.join(format!("target-{:016x}", fingerprint(&[&toolchain.version])))
+                });
+                build(&folder, &target, source, &toolchain, progress)?
+            }
+        };
+        mark_ready(&folder, &dependencies)?;
         if recipe::key(&toolchain, &source, &templates)? != key {
             fs::remove_dir_all(&folder)?;
             return Err("the source of headlight changed while it was built; try again".into());
@@ -78,9 +99,11 @@ impl Template {
     /// Whether sessions start at once, because all is built.
     pub fn is_ready() -> Result<bool> {
         let source = CrateSource::find();
+        let toolchain = Toolchain::find(&source)?;
         let templates = cache_folder()?.join("templates");
-        let key = recipe::key(&Toolchain::find(&source)?, &source, &templates)?;
-        Ok(read_ready(&templates.join(key)).is_some())
+        let folder = templates.join(recipe::key(&toolchain, &source, &templates)?);
+        Ok(read_ready(&folder).is_some()
+            || matches!(&source, CrateSource::Package(package) if is_packed(package, &folder, &toolchain)))
     }
 
     /// The library that every cell links to.
@@ -98,7 +121,7 @@ impl Template {
     }
 
     /// The names that completion is not to offer.
-    pub fn private_names(&self) -> BTreeSet<String> {
+    pub fn private_names(&self) -> PrivateNames {
         let names = fs::read(self.folder.join(PRIVATE_NAMES)).ok();
         names.and_then(|names| serde_json::from_slice(&names).ok()).unwrap_or_default()
     }
@@ -115,13 +138,7 @@ fn build(
     toolchain: &Toolchain,
     progress: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<String, String>> {
-    // What an earlier build left that was cut short, or that is outdated.
-    if folder.exists() {
-        if any_is_alive(&folder.join(SESSIONS)) {
-            return Err("headlight must be built anew, and kernels still run from what is there; shut them down first".into());
-        }
-        fs::remove_dir_all(folder)?;
-    }
+    remove_stale(folder)?;
     let (dependencies, metadata) = recipe::write_packages(folder, source, toolchain)?;
     let (ctx, record) = (folder.join("ctx"), folder.join(INVOCATION));
     let files = compile(&ctx, &record, target, toolchain, packages(&metadata).count(), progress)?;
@@ -129,9 +146,26 @@ fn build(
     recipe::keep_libraries(folder, target, &metadata, files)?;
     progress("looking through what cells can name");
     recipe::write_index(folder, toolchain, &metadata)?;
-    let dependencies = recipe::parse_dependencies(&dependencies)?;
-    mark_ready(folder, &dependencies)?;
-    Ok(dependencies)
+    recipe::parse_dependencies(&dependencies)
+}
+
+/// Whether the template is in the package, and still fits.
+fn is_packed(package: &Path, folder: &Path, toolchain: &Toolchain) -> bool {
+    package::refusal(package, toolchain).is_none() && !is_outdated(folder)
+}
+
+/// Removes what an earlier build left that was cut short, or that is outdated.
+fn remove_stale(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    if any_is_alive(&folder.join(SESSIONS)) {
+        return Err(
+            "headlight must be built anew, and kernels still run from what is there; shut them down first"
+                .into(),
+        );
+    }
+    Ok(fs::remove_dir_all(folder)?)
 }
 
 /// Earlier templates of the same source, unless a kernel still runs from them.

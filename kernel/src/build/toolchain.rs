@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::Result;
+use crate::build::package;
 use crate::build::source::CrateSource;
 use crate::process::stdout_of;
 
@@ -20,29 +21,33 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// The checkout pins its own; else it is the user's usual one, whatever folder the notebook is in.
+    /// The checkout pins its own, and a package its template's, if that is installed; else it is the user's usual one, whatever
+    /// folder the notebook is in.
     pub fn find(source: &CrateSource) -> Result<Toolchain> {
-        let folder = match source {
-            CrateSource::Checkout(folder) => folder.clone(),
-            CrateSource::Release => std::env::temp_dir(),
+        let (folder, pinned) = match source {
+            CrateSource::Checkout(folder) => (folder.clone(), None),
+            CrateSource::Package(package) => (std::env::temp_dir(), package::release_of_compiler(package)),
+            CrateSource::Release => (std::env::temp_dir(), None),
         };
         let rustup = which::which("rustup").ok();
+        // Rustup's own cargo would look up the toolchain at every call.
+        let ask = |words: &[&str]| {
+            let mut command = Command::new(rustup.as_ref()?);
+            // What is not there is not fetched, in silence, when a kernel starts.
+            command.arg("which").args(words).env("RUSTUP_AUTO_INSTALL", "0").current_dir(&folder);
+            let path = stdout_of(&mut command).ok()?;
+            Some(PathBuf::from(path.trim()))
+        };
         let tool = |name: &str| -> Result<PathBuf> {
-            // Rustup's own cargo would look up the toolchain at every call.
-            let real = rustup.as_ref().and_then(|rustup| {
-                let path = stdout_of(Command::new(rustup).args(["which", name]).current_dir(&folder)).ok()?;
-                Some(PathBuf::from(path.trim()))
-            });
-            real.or_else(|| which::which(name).ok())
+            let pinned = pinned.as_ref().and_then(|version| ask(&["--toolchain", version, name]));
+            pinned
+                .or_else(|| ask(&[name]))
+                .or_else(|| which::which(name).ok())
                 .ok_or_else(|| format!("{name} is not installed; get it from https://rustup.rs").into())
         };
         let (cargo, rustc) = (tool("cargo")?, tool("rustc")?);
         let version = stdout_of(Command::new(&rustc).arg("-vV"))?;
-        let host = version
-            .lines()
-            .find_map(|line| line.strip_prefix("host: "))
-            .ok_or("rustc does not say what it compiles for")?
-            .to_string();
+        let host = said(&version, "host").ok_or("rustc does not say what it compiles for")?.to_string();
         let cargo_version = stdout_of(Command::new(&cargo).arg("--version"))?.trim().to_string();
         let printed = stdout_of(Command::new(&rustc).args(["-O", "--print", "sysroot", "--print", "cfg"]))?;
         let (sysroot, target_settings) = printed.split_once('\n').ok_or("rustc does not say where it is")?;
@@ -71,6 +76,11 @@ impl Toolchain {
     pub fn has_rust_src(&self) -> bool {
         self.std_source().join("core").exists()
     }
+}
+
+/// What a compiler says of itself, in what `rustc -vV` prints.
+pub fn said<'a>(version: &'a str, what: &str) -> Option<&'a str> {
+    version.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "))
 }
 
 #[cfg(test)]

@@ -40,6 +40,25 @@ pub fn name_around(code: &str, at: usize) -> Option<(usize, usize)> {
     code.is_char_boundary(start).then_some((start, end))
 }
 
+/// Where the name of a variable ends whose fields and methods are asked for, by what is completed from `start` on; and the name.
+pub fn variable_before(code: &str, start: usize) -> Option<(usize, &str)> {
+    let end = code.get(..start)?.trim_end().strip_suffix('.')?.trim_end().len();
+    let begin = code[..end].rfind(|letter: char| !letter.is_alphanumeric() && letter != '_');
+    let begin = begin.map_or(0, |at| at + code[at..].chars().next().map_or(1, char::len_utf8));
+    let is_alone = !code[..begin].ends_with(['.', ':']);
+    let name = &code[begin..end];
+    (is_alone && !name.is_empty() && !name.starts_with(|first: char| first.is_ascii_digit()))
+        .then_some((end, name))
+}
+
+/// The type that documentation gives for a variable.
+pub fn type_in(documentation: &str, variable: &str) -> Option<String> {
+    documentation.lines().find_map(|line| {
+        let declared = line.trim().strip_prefix("let ")?.trim_start_matches("mut ").strip_prefix(variable)?;
+        Some(declared.strip_prefix(':')?.trim().to_string())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +67,30 @@ mod tests {
     fn hidden_lines_of_examples_are_left_out() {
         let docs = "Opens.\n# Errors\nNone.\n# use a::b;\nlet x = 1;\n# Ok::<(), E>(())\n#\n";
         assert_eq!(without_hidden_lines(docs), "Opens.\n# Errors\nNone.\nlet x = 1;");
+    }
+
+    #[test]
+    fn a_variable_is_found_before_its_dot() {
+        for (code, found) in [
+            ("run.", Some("run")),
+            ("let é = 1; f(run .", Some("run")),
+            ("r2d2.\n", Some("r2d2")),
+            ("é.", Some("é")),
+            ("run.pattern(1)?.", None),
+            ("a.run.", None),
+            ("Run::", None),
+            ("a::run.", None),
+            ("1.", None),
+            (".", None),
+            ("", None),
+        ] {
+            assert_eq!(variable_before(code, code.len()).map(|(_, name)| name), found, "{code}");
+        }
+        assert_eq!(
+            type_in("text\nlet mut run: headlight::Run\n---", "run").as_deref(),
+            Some("headlight::Run")
+        );
+        assert_eq!(type_in("let running: Run", "run"), None);
     }
 
     #[test]

@@ -12,9 +12,9 @@ use std::time::Duration;
 use evcxr::{CommandContext, EvalCallbacks, EvalContext, EvalContextOutputs, EvalOutputs};
 
 use crate::Result;
-use crate::build::completion_filter;
+use crate::build::completion_filter::{self, PrivateNames};
 use crate::build::template::Template;
-use crate::cell::cursor::{name_around, without_hidden_lines};
+use crate::cell::cursor::{name_around, type_in, variable_before, without_hidden_lines};
 use crate::cell::dependencies::{PRELOADED, use_available};
 use crate::cell::items::{self, Items, StaleItems};
 use crate::cell::lex::code_start;
@@ -106,7 +106,7 @@ pub struct Worker {
     items: Items,
     session: Session,
     /// What completion does not offer.
-    private: BTreeSet<String>,
+    private: PrivateNames,
     token: String,
     /// Where the child's output and errors go.
     pipes: [PipeWriter; 2],
@@ -338,6 +338,7 @@ impl Worker {
         let Ok(completions) = self.context.completions(code, at) else {
             return Completions::none(at);
         };
+        let of = self.type_before(code, completions.start_offset);
         let mut items: Vec<Completion> = Vec::new();
         for item in completions.completions {
             // What is more than a name is a piece of code to fill in, which Jupyter cannot.
@@ -351,13 +352,24 @@ impl Worker {
                 (None, "instance") => completion_filter::field_entry(&name),
                 _ => name.clone(),
             };
-            let is_hidden =
-                self.private.contains(&entry) && !self.sources.mentions(&name) || items::is_mark(&name);
+            let is_private = self.private.hide(&entry, of.as_deref());
+            let is_hidden = is_private && !self.sources.mentions(&name) || items::is_mark(&name);
             if is_name && !is_hidden && !name.is_empty() && items.iter().all(|known| known.text != name) {
                 items.push(Completion { text: name, kind: item.kind, signature });
             }
         }
         Completions { range: completions.start_offset..completions.end_offset, items }
+    }
+
+    /// The name of the type of the variable whose fields and methods are asked for.
+    fn type_before(&mut self, code: &str, start: usize) -> Option<String> {
+        let (end, name) = variable_before(code, start)?;
+        let kept = self.context.variables_and_types().find(|(kept, _)| *kept == name);
+        let kept = kept.map(|(_, kept)| kept.to_string());
+        // One of this cell: only rust-analyzer knows it.
+        let own = || type_in(&self.context.hover_at(&code[..end], end).ok()?.0, name);
+        let found = kept.or_else(own)?;
+        Some(completion_filter::type_name(&found).to_string())
     }
 
     /// Looks for the name under the cursor: with all that stands before it in the cell, then by itself.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::Result;
+use crate::build::package;
 use crate::build::source::CrateSource;
 use crate::build::template::Template;
 use crate::build::toolchain::Toolchain;
@@ -47,12 +48,17 @@ pub fn doctor() -> Result<ExitCode> {
 fn look() -> Result<Vec<Finding>> {
     let source = CrateSource::find();
     let toolchain = Toolchain::find(&source);
+    let refusal = match (&source, &toolchain) {
+        (CrateSource::Package(package), Ok(toolchain)) => Some(package::refusal(package, toolchain)),
+        _ => None,
+    };
+    let is_packed = refusal == Some(None);
     let lab = find_lab(&find_root(&std::env::current_dir()?));
     Ok(vec![
         Finding { of: "crate", found: Ok(source.describe()) },
         Finding { of: "compiler", found: of_compiler(&toolchain) },
-        Finding { of: "rust-src", found: of_std_source(&toolchain) },
-        Finding { of: "template", found: of_template(&toolchain) },
+        Finding { of: "rust-src", found: of_std_source(&toolchain, is_packed) },
+        Finding { of: "template", found: of_template(&toolchain, refusal.flatten()) },
         Finding { of: "JupyterLab", found: of_lab(lab.as_ref()) },
         Finding { of: "plotly", found: of_plotly(lab.as_ref()) },
         Finding { of: "kernel", found: of_kernel(lab.as_ref()) },
@@ -73,8 +79,9 @@ fn of_compiler(toolchain: &Result<Toolchain>) -> std::result::Result<String, Mis
     }
 }
 
-fn of_std_source(toolchain: &Result<Toolchain>) -> std::result::Result<String, Missing> {
+fn of_std_source(toolchain: &Result<Toolchain>, is_packed: bool) -> std::result::Result<String, Missing> {
     match toolchain {
+        _ if is_packed => Ok("in the package".to_string()),
         Ok(toolchain) if toolchain.has_rust_src() => Ok(toolchain.std_source().display().to_string()),
         _ => missing(
             "missing: completion and inspection, and the types of some variables, need it",
@@ -83,11 +90,20 @@ fn of_std_source(toolchain: &Result<Toolchain>) -> std::result::Result<String, M
     }
 }
 
-fn of_template(toolchain: &Result<Toolchain>) -> std::result::Result<String, Missing> {
-    let is_ready = toolchain.is_ok() && Template::is_ready().unwrap_or(false);
-    match is_ready {
-        true => Ok("built: kernels start from it in seconds".to_string()),
-        false => missing(
+/// `refusal` says why the template of the package is of no use here.
+fn of_template(
+    toolchain: &Result<Toolchain>,
+    refusal: Option<String>,
+) -> std::result::Result<String, Missing> {
+    if toolchain.is_ok() && Template::is_ready().unwrap_or(false) {
+        return Ok("there: kernels start from it in seconds".to_string());
+    }
+    match refusal {
+        Some(refusal) => missing(
+            format!("not built, which takes minutes: {refusal}"),
+            "headlight-kernel install; or rustup toolchain install, with the version that the package has it for",
+        ),
+        None => missing(
             "not built for this compiler and this source, which takes minutes",
             "headlight-kernel install",
         ),
@@ -141,5 +157,7 @@ fn of_kernel(lab: Option<&Lab>) -> std::result::Result<String, Missing> {
 fn program_of(place: &Path) -> Option<PathBuf> {
     let specification: serde_json::Value =
         serde_json::from_slice(&std::fs::read(place.join("kernel.json")).ok()?).ok()?;
-    Some(PathBuf::from(specification["argv"][0].as_str()?))
+    // In a wheel's, where it lies is filled in by Jupyter.
+    let program = specification["argv"][0].as_str()?.replace("{resource_dir}", &place.to_string_lossy());
+    Some(PathBuf::from(program))
 }

@@ -1,11 +1,12 @@
 //! Tells Jupyter of the kernel, and builds what its sessions start from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Result;
+use crate::build::package;
 use crate::build::source::CrateSource;
 use crate::build::template::{self, Template};
 use crate::files::write_whole;
@@ -48,7 +49,7 @@ pub fn install(target: &InstallTarget) -> Result<()> {
     let template = Template::prepare(&mut |what| progress.show(what));
     progress.clear();
     let template = template?;
-    if !template.toolchain.has_rust_src() {
+    if template.std_stub().is_none() {
         println!(
             "note: the source of the standard library is missing; completion and some types need it: \
              rustup component add rust-src"
@@ -56,30 +57,56 @@ pub fn install(target: &InstallTarget) -> Result<()> {
     }
     let program = std::env::current_exe()?;
     let program = program.to_str().ok_or_else(|| format!("the path {} is not UTF-8", program.display()))?;
-    let mut specification = json!({
-        "argv": [program, "start", "{connection_file}"],
-        "display_name": DISPLAY_NAME,
-        "language": "rust",
-        "interrupt_mode": "message",
-        "metadata": {"headlight": {"crate": source}},
-    });
+    let mut specification = specification(program);
+    specification["metadata"] = json!({"headlight": {"crate": source}});
     if let Some(cache) = std::env::var_os("HEADLIGHT_CACHE") {
         // Where it was built is where it must be looked for.
         specification["env"] = json!({"HEADLIGHT_CACHE": std::path::absolute(cache)?});
     }
-    std::fs::create_dir_all(&folder).map_err(|error| {
-        format!("{} cannot be made: {error}; --user or --prefix name another place", folder.display())
-    })?;
+    write_specification(&folder, &specification)
+        .map_err(|error| format!("{error}; --user or --prefix name another place"))?;
+    println!("installed the kernel \"{DISPLAY_NAME}\" in {}", folder.display());
+    Ok(())
+}
+
+/// What Jupyter is told of the kernel.
+fn specification(program: &str) -> Value {
+    json!({
+        "argv": [program, "start", "{connection_file}"],
+        "display_name": DISPLAY_NAME,
+        "language": "rust",
+        "interrupt_mode": "message",
+    })
+}
+
+fn write_specification(folder: &Path, specification: &Value) -> Result<()> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
     for (name, content) in
         [("logo-32x32.png", LOGO_32), ("logo-64x64.png", LOGO_64), ("logo-svg.svg", LOGO_SVG)]
     {
         write_whole(&folder.join(name), content)?;
     }
-    let mut text = serde_json::to_string_pretty(&specification)?;
+    let mut text = serde_json::to_string_pretty(specification)?;
     text.push('\n');
-    write_whole(&folder.join("kernel.json"), text.as_bytes())?;
-    println!("installed the kernel \"{DISPLAY_NAME}\" in {}", folder.display());
-    Ok(())
+    write_whole(&folder.join("kernel.json"), text.as_bytes())
+}
+
+/// Writes what a wheel carries: under `share`, as an environment of Python has it, the kernel as Jupyter is told of it and the note of
+/// the template; beside it what the template's archive is to hold.
+pub fn pack(folder: &Path) -> Result<()> {
+    let CrateSource::Package(package) = CrateSource::find() else {
+        return Err("this program was not built for a wheel; kernel/wheel/build does that".into());
+    };
+    let progress = ProgressLine::for_build();
+    let template = Template::prepare(&mut |what| progress.show(what));
+    progress.clear();
+    package::pack(&template?, &package, folder)?;
+    // From its own folder to where the wheel's programs are: neither is known before the wheel is installed.
+    let programs = if cfg!(windows) { "Scripts" } else { "bin" };
+    let program =
+        format!("{{resource_dir}}/../../../../{programs}/headlight-kernel{}", std::env::consts::EXE_SUFFIX);
+    write_specification(&folder.join("share/jupyter/kernels").join(KERNEL_NAME), &specification(&program))
 }
 
 /// Takes the kernel away, and all that was built for it.

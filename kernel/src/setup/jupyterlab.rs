@@ -23,9 +23,13 @@ pub struct Lab {
     pub data: Vec<PathBuf>,
 }
 
-/// JupyterLab on the path, else in `.venv` of the current folder or of the checkout.
+/// JupyterLab where this program was installed, else on the path, else in `.venv` of the current folder or of the checkout.
 pub fn find_lab(root: &Path) -> Option<Lab> {
-    let mut places = vec![PathBuf::from("jupyter")];
+    let beside = std::env::current_exe().ok();
+    let beside =
+        beside.map(|program| program.with_file_name(format!("jupyter{}", std::env::consts::EXE_SUFFIX)));
+    let mut places = Vec::from_iter(beside.filter(|jupyter| jupyter.exists()));
+    places.push(PathBuf::from("jupyter"));
     places.extend([Path::new("."), root].map(|folder| environment_program(&folder.join(".venv"), "jupyter")));
     places.into_iter().find_map(Lab::probe)
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::Result;
-use crate::shim::protocol::{RustcInvocation, TARGET, extra_filename, option};
+use crate::shim::protocol::{RustcInvocation, TARGET, extra_filename, is_unpacked, option};
 
 /// Whether it is what rustc makes of a crate for others to use.
 fn is_library(path: &Path) -> bool {
@@ -41,7 +41,7 @@ pub fn preserve(file: &Path, target: &Path, folder: &Path, is_wanted: &dyn Fn(&P
 }
 
 /// The folders of `preserve`, by number.
-fn deps_folder(folder: &Path, number: usize) -> PathBuf {
+pub fn deps_folder(folder: &Path, number: usize) -> PathBuf {
     folder.join(format!("deps-{number}"))
 }
 
@@ -79,7 +79,7 @@ pub fn copy_build(from: &Path, template: &Path, packages: &BTreeSet<&str>) -> Re
 const PROFILE: &str = "release";
 
 /// A copy of a folder, of those entries that are wanted.
-fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
+pub fn copy(from: &Path, to: &Path, is_wanted: &dyn Fn(&Path) -> bool) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let path = entry?.path();
@@ -104,21 +104,41 @@ pub fn restore(template: &Path, arguments: &[String]) -> Result<bool> {
     let (Some(name), Some(hash), Some(out)) = (name, extra_filename(arguments), out) else {
         return Ok(false);
     };
+    let is_elsewhere = is_unpacked(template) && OWN.contains(&name);
     let mut is_restored = false;
     for deps in (0..).map(|number| deps_folder(template, number)).take_while(|deps| deps.exists()) {
         for kind in KINDS {
             let prefix = if kind.starts_with('r') { "lib" } else { std::env::consts::DLL_PREFIX };
             let file = format!("{prefix}{name}{hash}.{kind}");
-            if deps.join(&file).exists() {
+            let kept = match is_elsewhere {
+                true => find_by_name(&deps, &format!("{prefix}{name}-"), kind)?,
+                false => Some(file.clone()).filter(|file| deps.join(file).exists()),
+            };
+            let Some(kept) = kept else { continue };
+            // By the name that others were told, and by that which what links to it knows.
+            for name in BTreeSet::from([&file, &kept]) {
                 // Whole, for others read what is there; with the time of now, at which cargo takes it to be made.
                 let copy = tempfile::Builder::new().tempfile_in(out)?.into_temp_path();
-                fs::copy(deps.join(&file), &copy)?;
-                copy.persist(Path::new(out).join(&file))?;
-                is_restored = true;
+                fs::copy(deps.join(&kept), &copy)?;
+                copy.persist(Path::new(out).join(name))?;
             }
+            is_restored = true;
         }
     }
     Ok(is_restored)
+}
+
+/// Crates that cargo knows by their folder, which gives their files a name: where a template was built, they were in another.
+const OWN: [&str; 3] = ["headlight", "headlight_session", "evcxr_input"];
+
+fn find_by_name(folder: &Path, beginning: &str, kind: &str) -> Result<Option<String>> {
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(beginning) && Path::new(&name).extension().is_some_and(|ending| ending == kind) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -169,6 +189,35 @@ mod tests {
             fs::remove_dir_all(&out)?;
         }
         assert!(!restore(&template, &["-vV".to_string()])?);
+        Ok(())
+    }
+
+    /// Cargo gives a crate in a folder another name on each machine; what links to it knows it by the one that it had first.
+    #[test]
+    fn of_a_package_own_crates_are_found_by_name() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (template, out) = (folder.path().join("template"), folder.path().join("out"));
+        let deps = deps_folder(&template, 0);
+        fs::create_dir_all(&deps)?;
+        for file in ["libheadlight-1.rmeta", "libheadlight_session-2.rmeta", "libserde-3.rmeta"] {
+            fs::write(deps.join(file), file)?;
+        }
+        let restored = |name: &str| -> Result<BTreeSet<String>> {
+            fs::create_dir_all(&out)?;
+            let words =
+                ["--crate-name", name, "-C", "extra-filename=-9", "--out-dir", &out.to_string_lossy()];
+            restore(&template, &words.map(str::to_string))?;
+            let names =
+                fs::read_dir(&out)?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+            let names = names.collect();
+            fs::remove_dir_all(&out)?;
+            Ok(names)
+        };
+        assert_eq!(restored("headlight")?, BTreeSet::new(), "built here, it has its own name");
+        crate::shim::protocol::mark_unpacked(&template)?;
+        let both = ["libheadlight-1.rmeta", "libheadlight-9.rmeta"].map(str::to_string);
+        assert_eq!(restored("headlight")?, BTreeSet::from(both));
+        assert_eq!(restored("serde")?, BTreeSet::new(), "of other features");
         Ok(())
     }
 

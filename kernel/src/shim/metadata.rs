@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+/// What rust-analyzer reads in any session.
+pub const ALWAYS: [&str; 4] = ["ctx", "headlight-session", "headlight", "candle-core"];
+
 pub fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
     metadata["packages"].as_array().into_iter().flatten()
 }
@@ -11,12 +14,11 @@ pub fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
 /// What rust-analyzer needs to know the types of cells: headlight, candle's tensors and what the cells ask for; not the two
 /// hundred crates of the template below these, which it would take seconds to read.
 pub fn prune(mut metadata: Value, template: &Value, requested: &BTreeMap<String, String>) -> Value {
-    let always = ["ctx", "headlight-session", "headlight", "candle-core"];
     let below: BTreeSet<&str> = packages(template).filter_map(|package| package["id"].as_str()).collect();
     let keep = |package: &&Value| {
         let name = package["name"].as_str().unwrap_or_default();
         let new = !below.contains(package["id"].as_str().unwrap_or_default());
-        always.contains(&name) || requested.contains_key(name) || new
+        ALWAYS.contains(&name) || requested.contains_key(name) || new
     };
     let ids: Vec<Value> = packages(&metadata).filter(keep).map(|package| package["id"].clone()).collect();
     if let Some(packages) = metadata["packages"].as_array_mut() {

@@ -31,6 +31,10 @@ pub const TARGET: &str = "target";
 pub const METADATA: &str = "metadata.json";
 /// In a template: its dependencies, written last of all.
 const READY: &str = "ready";
+/// In a template: it no longer fits.
+const OUTDATED: &str = "outdated";
+/// In a template: it came in a package.
+const UNPACKED: &str = "unpacked";
 
 /// What the stand-ins know of their session.
 #[derive(Serialize, Deserialize)]
@@ -113,7 +117,23 @@ pub fn mark_ready(template: &Path, dependencies: &BTreeMap<String, String>) -> R
 
 /// Has the next kernel that starts build the template anew.
 pub fn mark_outdated(template: &Path) -> Result<()> {
+    std::fs::write(template.join(OUTDATED), "")?;
     Ok(std::fs::remove_file(template.join(READY))?)
+}
+
+/// Whether a template no longer fits to what cargo builds.
+pub fn is_outdated(template: &Path) -> bool {
+    template.join(OUTDATED).exists()
+}
+
+/// Says that a template came in a package.
+pub fn mark_unpacked(template: &Path) -> Result<()> {
+    Ok(std::fs::write(template.join(UNPACKED), "")?)
+}
+
+/// Whether a template came in a package: it lacks what crates were compiled to, and headlight was built elsewhere.
+pub fn is_unpacked(template: &Path) -> bool {
+    template.join(UNPACKED).exists()
 }
 
 /// A number that stands for these parts in names of files.

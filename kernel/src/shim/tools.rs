@@ -151,6 +151,11 @@ impl ShimSession {
 
     /// Lets the real cargo build what is new, and note how it calls rustc for the cell.
     fn build(&self, arguments: &[OsString], file: &Path) -> Result<ExitCode> {
+        if protocol::is_unpacked(&self.config.template) && self.asks_for_other_features(arguments)? {
+            return self.refuse_outdated(
+                "a new dependency needs headlight's own with other features than it was built with",
+            );
+        }
         let target = self.config.template.join(TARGET);
         // It counts only when all that it refers to is in place.
         let record = file.with_extension("noted");
@@ -185,22 +190,34 @@ impl ShimSession {
     fn reuse_library(&self, file: &Path, arguments: &[OsString]) -> Result<()> {
         let mut invocation = RustcInvocation::read(file)?;
         let original = RustcInvocation::read(&self.config.template.join(INVOCATION))?;
-        let library = |invocation: &RustcInvocation| {
-            invocation.arguments.iter().position(|word| word.starts_with("headlight="))
+        let position = |invocation: &RustcInvocation, name: &str| {
+            invocation.arguments.iter().position(|word| word.starts_with(name))
         };
-        if let (Some(copy), Some(first)) = (library(&invocation), library(&original)) {
-            let (copied, own) =
-                (Path::new(&invocation.arguments[copy]), Path::new(&original.arguments[first]));
-            if copied.file_name() == own.file_name() {
+        let file_of = |invocation: &RustcInvocation, name: &str| {
+            let word = &invocation.arguments[position(invocation, name)?];
+            Path::new(word).file_name().map(|name| name.to_os_string())
+        };
+        // The name of headlight's file says where it was built; that of what is below it does not.
+        let telling = match protocol::is_unpacked(&self.config.template) {
+            true => "candle_core=",
+            false => "headlight=",
+        };
+        if let (Some(copy), Some(first)) =
+            (position(&invocation, "headlight="), position(&original, "headlight="))
+        {
+            if file_of(&invocation, telling) == file_of(&original, telling) {
                 invocation.arguments[copy] = original.arguments[first].clone();
             } else if !self.asks_for_other_features(arguments)? {
-                protocol::mark_outdated(&self.config.template)?;
-                return Err("cargo builds headlight in another way than when this kernel started; restart the kernel, \
-                    which builds it anew, once"
-                    .into());
+                return self
+                    .refuse_outdated("cargo builds headlight in another way than when this kernel started");
             }
         }
         invocation.write(file)
+    }
+
+    fn refuse_outdated<T>(&self, why: &str) -> Result<T> {
+        protocol::mark_outdated(&self.config.template)?;
+        Err(format!("{why}; restart the kernel, which builds headlight anew, once").into())
     }
 
     /// Whether the session has crates of the template with other features than the template.
