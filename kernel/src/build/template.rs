@@ -97,13 +97,11 @@ impl Template {
     }
 
     /// Whether sessions start at once, because all is built.
-    pub fn is_ready() -> Result<bool> {
-        let source = CrateSource::find();
-        let toolchain = Toolchain::find(&source)?;
+    pub fn is_ready(source: &CrateSource, toolchain: &Toolchain) -> Result<bool> {
         let templates = cache_folder()?.join("templates");
-        let folder = templates.join(recipe::key(&toolchain, &source, &templates)?);
+        let folder = templates.join(recipe::key(toolchain, source, &templates)?);
         Ok(read_ready(&folder).is_some()
-            || matches!(&source, CrateSource::Package(package) if is_packed(package, &folder, &toolchain)))
+            || matches!(source, CrateSource::Package(package) if is_packed(package, &folder, toolchain)))
     }
 
     /// The library that every cell links to.

@@ -58,7 +58,7 @@ fn look() -> Result<Vec<Finding>> {
         Finding { of: "crate", found: Ok(source.describe()) },
         Finding { of: "compiler", found: of_compiler(&toolchain) },
         Finding { of: "rust-src", found: of_std_source(&toolchain, is_packed) },
-        Finding { of: "template", found: of_template(&toolchain, refusal.flatten()) },
+        Finding { of: "template", found: of_template(&source, &toolchain, refusal.flatten()) },
         Finding { of: "JupyterLab", found: of_lab(lab.as_ref()) },
         Finding { of: "plotly", found: of_plotly(lab.as_ref()) },
         Finding { of: "kernel", found: of_kernel(lab.as_ref()) },
@@ -92,10 +92,12 @@ fn of_std_source(toolchain: &Result<Toolchain>, is_packed: bool) -> std::result:
 
 /// `refusal` says why the template of the package is of no use here.
 fn of_template(
+    source: &CrateSource,
     toolchain: &Result<Toolchain>,
     refusal: Option<String>,
 ) -> std::result::Result<String, Missing> {
-    if toolchain.is_ok() && Template::is_ready().unwrap_or(false) {
+    let is_ready = |toolchain| Template::is_ready(source, toolchain).unwrap_or(false);
+    if toolchain.as_ref().is_ok_and(is_ready) {
         return Ok("there: kernels start from it in seconds".to_string());
     }
     match refusal {

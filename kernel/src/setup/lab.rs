@@ -8,6 +8,7 @@ use clap::Args;
 use crate::Result;
 use crate::build::source::CrateSource;
 use crate::build::template::Template;
+use crate::build::toolchain::Toolchain;
 use crate::process::become_command;
 use crate::run::command::{RunArgs, run};
 use crate::setup::install;
@@ -57,14 +58,15 @@ fn headless(place: &Path, args: &LabArgs, root: &Path) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| root.join("target/notebooks"));
     // Never among the sources: pages are made anew each time.
     std::fs::create_dir_all(&out).map_err(|error| format!("{} cannot be made: {error}", out.display()))?;
-    let is_ready = Template::is_ready()?;
+    let source = CrateSource::find();
+    let is_ready = Template::is_ready(&source, &Toolchain::find(&source)?)?;
     let first = if is_ready {
         "headlight is built already, so that each notebook starts in a few seconds".to_string()
     } else {
         format!(
             "headlight is first built for notebooks, from {}, which takes four to ten minutes on two cores; \
              later runs start from it in a few seconds",
-            CrateSource::find().describe()
+            source.describe()
         )
     };
     println!(

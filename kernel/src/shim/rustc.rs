@@ -105,7 +105,8 @@ fn note_session(program: &Path, arguments: &[String]) -> Result<()> {
         word => word.to_string(),
     };
     let mut noted: Vec<String> = arguments.iter().map(own).collect();
-    noted.extend(["-Cprefer-dynamic", "-Crpath"].map(str::to_string));
+    // The kernel tells where the standard library is, for that is elsewhere where this was unpacked.
+    noted.push("-Cprefer-dynamic".to_string());
     let _ = std::fs::remove_file(dynamic(&library));
     RustcInvocation { program: program.to_path_buf(), arguments: noted, environment: package_variables() }
         .write(&library.with_extension("json"))

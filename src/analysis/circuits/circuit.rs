@@ -162,12 +162,12 @@ impl Circuit {
                 .help(format!("it has {d_model} rows and columns: ask for 1 to {d_model}")));
         }
         let axes = vec![Axis::unlabelled("from", size), Axis::unlabelled("to", size)];
-        NamedTensor::from_vec(format!("{self}, corner"), self.low_rank()?.submatrix(size), axes)
+        NamedTensor::from_vec(format!("{self}, corner"), self.low_rank()?.submatrix(size)?, axes)
     }
 
     /// Its Frobenius norm.
     pub fn norm(&self) -> Result<f64> {
-        Ok(self.low_rank()?.norm())
+        self.low_rank()?.norm()
     }
 
     /// Its singular values `[direction]`, the largest first; the `d_head` that can be other than zero. Found in f64.

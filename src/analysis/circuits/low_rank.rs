@@ -2,7 +2,7 @@
 //! Circuits", ask of circuits, without the product.
 
 use candle_core::{DType, Device, Tensor};
-use nalgebra::{Complex, DMatrix, DVector, Dyn, QR, Schur};
+use nalgebra::{Complex, ComplexField, DMatrix, DVector, Dyn, QR, Schur};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,18 +27,19 @@ impl LowRank {
     /// Both factors become triangular, so that the decomposition is of a square as small as the rank.
     pub fn svd(&self) -> Result<Svd> {
         let (left, right) = self.triangular();
-        let found = (left.r() * right.r().transpose()).try_svd(true, true, f64::EPSILON, ITERATIONS);
+        let found = product(&left.r(), &right.r().transpose())?.try_svd(true, true, f64::EPSILON, ITERATIONS);
         let Some((Some(u), values, Some(v))) = found.map(|svd| (svd.u, svd.singular_values, svd.v_t)) else {
             return Err(diverged("singular values"));
         };
-        let (left, right) = rayon::join(|| left.q() * u, || right.q() * v.transpose());
-        Ok(Svd { left, values: values.iter().copied().collect(), right })
+        let (left, right) = rayon::join(|| product(&left.q(), &u), || product(&right.q(), &v.transpose()));
+        Ok(Svd { left: left?, values: values.iter().copied().collect(), right: right? })
     }
 
     /// Those of [`svd`](Factored::svd), which take a third of the time without their vectors.
     pub fn singular_values(&self) -> Result<Vec<f64>> {
         let (left, right) = self.triangular();
-        let found = (left.r() * right.r().transpose()).try_svd(false, false, f64::EPSILON, ITERATIONS);
+        let found =
+            product(&left.r(), &right.r().transpose())?.try_svd(false, false, f64::EPSILON, ITERATIONS);
         let found = found.ok_or_else(|| diverged("singular values"))?;
         Ok(found.singular_values.iter().copied().collect())
     }
@@ -49,19 +50,20 @@ impl LowRank {
 
     /// The eigenvalues that are not zero by rank alone: those of the factors multiplied the other way round.
     pub fn eigenvalues(&self) -> Result<Vec<Complex<f64>>> {
-        eigenvalues(&self.right * &self.left)
+        eigenvalues(product(&self.right, &self.left)?)
     }
 
     /// The Frobenius norm.
-    pub fn norm(&self) -> f64 {
-        let (left, right) = (self.left.tr_mul(&self.left), &self.right * self.right.transpose());
-        left.dot(&right).max(0.0).sqrt()
+    pub fn norm(&self) -> Result<f64> {
+        let left = product(&self.left.transpose(), &self.left)?;
+        let right = product(&self.right, &self.right.transpose())?;
+        Ok(left.dot(&right).max(0.0).sqrt())
     }
 
     /// The first rows and columns of the product, row by row.
-    pub fn submatrix(&self, size: usize) -> Vec<f32> {
-        let product = self.left.rows(0, size) * self.right.columns(0, size);
-        product.transpose().iter().map(|&value| value as f32).collect()
+    pub fn submatrix(&self, size: usize) -> Result<Vec<f32>> {
+        let (left, right) = (self.left.rows(0, size).into_owned(), self.right.columns(0, size).into_owned());
+        Ok(product(&left, &right)?.transpose().iter().map(|&value| value as f32).collect())
     }
 }
 
@@ -75,9 +77,9 @@ pub(crate) fn eigenvalues(square: DMatrix<f64>) -> Result<Vec<Complex<f64>>> {
         .ok_or_else(|| diverged("eigenvalues"))?;
     let mut values: Vec<Complex<f64>> = schur.complex_eigenvalues().iter().copied().collect();
     // Conjugates have one absolute value but for the last bits, which must not decide their order.
-    let largest = values.iter().map(|value| value.norm()).fold(f64::MIN_POSITIVE, f64::max);
+    let largest = values.iter().map(|value| value.modulus()).fold(f64::MIN_POSITIVE, f64::max);
     let rounded = |part: f64| (part / largest * 1e9).round();
-    let rank = |value: &Complex<f64>| [rounded(value.norm()), rounded(value.re), rounded(value.im)];
+    let rank = |value: &Complex<f64>| [rounded(value.modulus()), rounded(value.re), rounded(value.im)];
     values.sort_by(|a, b| {
         let (a, b) = (rank(a), rank(b));
         let parts = b.iter().zip(&a).map(|(b, a)| b.total_cmp(a));
@@ -98,8 +100,18 @@ fn turned(square: DMatrix<f64>) -> DMatrix<f64> {
 /// The real part of the sum of eigenvalues over the sum of their absolute values; 0 where all are 0.
 pub(crate) fn positivity(eigenvalues: &[Complex<f64>]) -> f64 {
     let real: f64 = eigenvalues.iter().map(|value| value.re).sum();
-    let absolute: f64 = eigenvalues.iter().map(|value| value.norm()).sum();
+    let absolute: f64 = eigenvalues.iter().map(|value| value.modulus()).sum();
     if absolute > 0.0 { real / absolute } else { 0.0 }
+}
+
+/// The product, by candle's arithmetic: nalgebra's own is slow without its feature `std`, which brings crates that take as long to
+/// build as nalgebra.
+fn product(left: &DMatrix<f64>, right: &DMatrix<f64>) -> Result<DMatrix<f64>> {
+    // Columns that stand one after another are the rows of the transposed.
+    let transposed =
+        |of: &DMatrix<f64>| Tensor::from_slice(of.as_slice(), (of.ncols(), of.nrows()), &Device::Cpu);
+    let values = transposed(right)?.matmul(&transposed(left)?)?.flatten_all()?.to_vec1()?;
+    Ok(DMatrix::from_vec(left.nrows(), right.ncols(), values))
 }
 
 /// A tensor of two axes as a matrix in f64.
@@ -183,10 +195,10 @@ mod tests {
             assert!(found.iter().zip(eigen).all(near), "{what}: {found:?}");
             assert!((positivity(&found) - positive).abs() < 1e-12, "{what}: {}", positivity(&found));
             let norm = singular.iter().map(|value| value * value).sum::<f64>().sqrt();
-            assert!((circuit.norm() - norm).abs() < 1e-12, "{what}: {}", circuit.norm());
+            assert!((circuit.norm()? - norm).abs() < 1e-12, "{what}: {}", circuit.norm()?);
             let values = nalgebra::DMatrix::from_diagonal(&svd.values.into());
             let back = (&svd.left * values * svd.right.transpose()).transpose();
-            let corner = circuit.submatrix(3);
+            let corner = circuit.submatrix(3)?;
             let apart = back.iter().zip(&corner).map(|(a, b)| (a - f64::from(*b)).abs());
             assert!(apart.fold(0.0, f64::max) < 1e-6, "{what}: {back} is not {corner:?}");
         }
@@ -213,12 +225,12 @@ mod tests {
             let svd = circuit.svd()?;
             let values = nalgebra::DMatrix::from_diagonal(&svd.values.clone().into());
             let back = (&svd.left * values * svd.right.transpose()).transpose();
-            let apart = back.iter().zip(circuit.submatrix(ROWS)).map(|(a, b)| (a - f64::from(b)).abs());
+            let apart = back.iter().zip(circuit.submatrix(ROWS)?).map(|(a, b)| (a - f64::from(b)).abs());
             assert!(apart.fold(0.0, f64::max) < 1e-6);
             assert!(svd.values.windows(2).all(|pair| pair[0] >= pair[1]));
             assert_eq!(svd.values.iter().filter(|value| **value > 1e-9).count(), rank - spoilt);
             let squares: f64 = svd.values.iter().map(|value| value * value).sum();
-            assert!((squares.sqrt() - circuit.norm()).abs() < 1e-9);
+            assert!((squares.sqrt() - circuit.norm()?).abs() < 1e-9);
         }
         Ok(())
     }
