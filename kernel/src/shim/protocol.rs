@@ -27,6 +27,8 @@ pub const COMPILER: &str = "compiler";
 pub const INVOCATION: &str = "call.json";
 /// In a template: where sessions build what it lacks.
 pub const TARGET: &str = "target";
+/// In a template that came in a package: where sessions build all of it, for a dependency that asks for more of it.
+pub const TARGET_ANEW: &str = "target-anew";
 /// In a template: what cargo knows of its crates.
 pub const METADATA: &str = "metadata.json";
 /// In a template: its dependencies, written last of all.

@@ -17,7 +17,8 @@ use crate::Result;
 use crate::cell::rewrite;
 use crate::process::become_command;
 use crate::shim::protocol::{
-    COMPILER, INVOCATION, METADATA, NOTICES, RustcInvocation, SESSION, SessionConfig, TARGET, TEMPLATE,
+    COMPILER, INVOCATION, METADATA, NOTICES, RustcInvocation, SESSION, SessionConfig, TARGET, TARGET_ANEW,
+    TEMPLATE,
 };
 use crate::shim::{artifacts, cargo, metadata, protocol};
 
@@ -151,17 +152,18 @@ impl ShimSession {
 
     /// Lets the real cargo build what is new, and note how it calls rustc for the cell.
     fn build(&self, arguments: &[OsString], file: &Path) -> Result<ExitCode> {
-        if protocol::is_unpacked(&self.config.template) && self.asks_for_other_features(arguments)? {
-            return self.refuse_outdated(
-                "a new dependency needs headlight's own with other features than it was built with",
-            );
-        }
-        let target = self.config.template.join(TARGET);
+        // A package lacks what crates were compiled to: where headlight must be built again, all of them are.
+        let is_anew =
+            protocol::is_unpacked(&self.config.template) && self.asks_for_other_features(arguments)?;
+        let target = self.config.template.join(if is_anew { TARGET_ANEW } else { TARGET });
         // It counts only when all that it refers to is in place.
         let record = file.with_extension("noted");
         let mut command =
             cargo::build(&self.config.cargo, &self.config.rustc, &self.config.host, &target, &record)?;
-        command.env(TEMPLATE, &self.config.template).stderr(Stdio::piped());
+        command.stderr(Stdio::piped());
+        if !is_anew {
+            command.env(TEMPLATE, &self.config.template);
+        }
         command.args(arguments.iter().filter(|word| *word == "--offline"));
         self.restore_environment(&mut command);
         self.write_process()?;
@@ -180,7 +182,9 @@ impl ShimSession {
         }
         // A folder for each call: what an earlier one refers to stays.
         artifacts::preserve(&record, &target, &file.with_extension(""), &|_| true)?;
-        self.reuse_library(&record, arguments)?;
+        if !is_anew {
+            self.reuse_library(&record, arguments)?;
+        }
         std::fs::rename(record, file)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -208,16 +212,13 @@ impl ShimSession {
             if file_of(&invocation, telling) == file_of(&original, telling) {
                 invocation.arguments[copy] = original.arguments[first].clone();
             } else if !self.asks_for_other_features(arguments)? {
-                return self
-                    .refuse_outdated("cargo builds headlight in another way than when this kernel started");
+                protocol::mark_outdated(&self.config.template)?;
+                return Err("cargo builds headlight in another way than when this kernel started; restart the kernel, \
+                    which builds it anew, once"
+                    .into());
             }
         }
         invocation.write(file)
-    }
-
-    fn refuse_outdated<T>(&self, why: &str) -> Result<T> {
-        protocol::mark_outdated(&self.config.template)?;
-        Err(format!("{why}; restart the kernel, which builds headlight anew, once").into())
     }
 
     /// Whether the session has crates of the template with other features than the template.

@@ -592,10 +592,15 @@ def test_completion(kernel):
     assert code[found["cursor_start"] : found["cursor_end"]] == "patt"
     everything = kernel.complete("model.")
     assert "dims" in everything["matches"]
-    # A field, and methods of the crate itself. What is public elsewhere under the same name is still offered.
+    # A field, and methods of the crate itself.
     private = {"eos", "execute", "labels", "norm", "layer_axis"}
     assert not private & set(everything["matches"])
     assert not [name for name in everything["matches"] if "…" in name]
+    # What is private in the variable's type, though another type has it in public; also of the cell's own variable.
+    private = {"activations", "batch", "digest", "named", "pieces", "raw", "single", "whole"}
+    for code in ["run.", 'let other = model.run_with_cache("the")?;\nother.']:
+        names = set(kernel.complete(code)["matches"])
+        assert "pattern" in names and not private & names, (code, private & names)
 
 
 def test_completion_and_inspection_wait_for_the_kernel_to_start():
