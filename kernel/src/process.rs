@@ -15,6 +15,11 @@ pub fn stdout_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// What a compiler says of itself, in what `rustc -vV` prints.
+pub fn said<'a>(version: &'a str, what: &str) -> Option<&'a str> {
+    version.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "))
+}
+
 /// This process becomes the command, where the system can do that.
 pub fn become_command(mut command: Command) -> Result<ExitCode> {
     #[cfg(unix)]

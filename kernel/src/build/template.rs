@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Result;
 use crate::build::alive::any_is_alive;
+use crate::build::archive;
 use crate::build::compile::compile;
 use crate::build::completion_filter::PrivateNames;
 use crate::build::package;
@@ -66,14 +67,14 @@ impl Template {
         let dependencies = match &source {
             CrateSource::Package(package) if is_packed(package, &folder, &toolchain) => {
                 remove_stale(&folder)?;
-                let dependencies = package::unpack(package, &folder, &toolchain, progress)?;
+                let dependencies = archive::unpack(package, &folder, &toolchain.rustc, progress)?;
                 mark_unpacked(&folder)?;
                 fs::write(folder.join(recipe::SOURCE_NOTE), source.describe())?;
                 dependencies
             }
             source => {
                 let why = match source {
-                    CrateSource::Package(package) => package::refusal(package, &toolchain),
+                    CrateSource::Package(package) => package::refusal(package, &toolchain.version),
                     _ => None,
                 };
                 progress(&format!(
@@ -149,7 +150,7 @@ fn build(
 
 /// Whether the template is in the package, and still fits.
 fn is_packed(package: &Path, folder: &Path, toolchain: &Toolchain) -> bool {
-    package::refusal(package, toolchain).is_none() && !is_outdated(folder)
+    package::refusal(package, &toolchain.version).is_none() && !is_outdated(folder)
 }
 
 /// Removes what an earlier build left that was cut short, or that is outdated.

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::Result;
 use crate::build::package;
 use crate::build::source::CrateSource;
-use crate::process::stdout_of;
+use crate::process::{said, stdout_of};
 
 pub struct Toolchain {
     pub cargo: PathBuf,
@@ -76,11 +76,6 @@ impl Toolchain {
     pub fn has_rust_src(&self) -> bool {
         self.std_source().join("core").exists()
     }
-}
-
-/// What a compiler says of itself, in what `rustc -vV` prints.
-pub fn said<'a>(version: &'a str, what: &str) -> Option<&'a str> {
-    version.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(": "))
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ fn look() -> Result<Vec<Finding>> {
     let source = CrateSource::find();
     let toolchain = Toolchain::find(&source);
     let refusal = match (&source, &toolchain) {
-        (CrateSource::Package(package), Ok(toolchain)) => Some(package::refusal(package, toolchain)),
+        (CrateSource::Package(package), Ok(toolchain)) => Some(package::refusal(package, &toolchain.version)),
         _ => None,
     };
     let is_packed = refusal == Some(None);

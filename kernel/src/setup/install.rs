@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::build::package;
+use crate::build::archive::{self, Packing};
 use crate::build::source::CrateSource;
 use crate::build::template::{self, Template};
 use crate::files::write_whole;
@@ -101,7 +101,14 @@ pub fn pack(folder: &Path) -> Result<()> {
     let progress = ProgressLine::for_build();
     let template = Template::prepare(&mut |what| progress.show(what));
     progress.clear();
-    package::pack(&template?, &package, folder)?;
+    let template = template?;
+    let packing = Packing {
+        template: &template.folder,
+        dependencies: &template.dependencies,
+        package: &package,
+        compiler: &template.toolchain.version,
+    };
+    archive::pack(&packing, folder)?;
     // From its own folder to where the wheel's programs are: neither is known before the wheel is installed.
     let programs = if cfg!(windows) { "Scripts" } else { "bin" };
     let program =
