@@ -71,8 +71,8 @@ pub fn private_names(own: &[PathBuf], public: &[PathBuf]) -> PrivateNames {
     let shown: BTreeSet<&String> =
         ours.public.iter().chain(&theirs.public).map(|(_, listed)| listed).collect();
     let mut names = PrivateNames::default();
-    for (of, listed) in ours.private.iter().filter(|(_, listed)| !ours.mentioned.contains(&name(listed))) {
-        if !shown.contains(listed) {
+    for (of, listed) in &ours.private {
+        if !shown.contains(listed) && !ours.mentioned.contains(&name(listed)) {
             names.everywhere.insert(listed.clone());
         } else if let Some(of) = of
             && !ours.public.contains(&(Some(of.clone()), listed.clone()))
