@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(4);
 /// How long the page waits for what it asks beside cells.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it waits for a kernel that starts; one that builds first says so.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A handle on the thread that runs cells.
 #[derive(Clone)]

@@ -607,7 +607,7 @@ def test_completion_and_inspection_wait_for_the_kernel_to_start():
     with Kernel(wait=False) as kernel:
         kernel.reply(kernel.client.kernel_info(), 20)
         ids = [kernel.client.complete("Model::op", 9), kernel.client.inspect("Model::open", 11)]
-        completed, inspected = [kernel.reply(id, 20)["content"] for id in ids]
+        completed, inspected = [kernel.reply(id, 40)["content"] for id in ids]
         print(f"completed after {time.monotonic() - kernel.began:.2f} s")
         assert "open" in completed["matches"]
         assert "built-in" in inspected["data"]["text/plain"]
