@@ -199,7 +199,8 @@ impl ShimSession {
         };
         let file_of = |invocation: &RustcInvocation, name: &str| {
             let word = &invocation.arguments[position(invocation, name)?];
-            Path::new(word).file_name().map(|name| name.to_os_string())
+            // A package has of most what rustc knows of it, under the same name.
+            Path::new(word).file_stem().map(|name| name.to_os_string())
         };
         // The name of headlight's file says where it was built; that of what is below it does not.
         let telling = match protocol::is_unpacked(&self.config.template) {
