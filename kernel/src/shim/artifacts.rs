@@ -36,6 +36,14 @@ pub fn preserve(file: &Path, target: &Path, folder: &Path, is_wanted: &dyn Fn(&P
             places.insert(deps.clone(), place.to_string_lossy().into_owned());
         }
         *word = word.replace(&deps, &places[&deps]);
+        // Of a package's crates only that is there which rustc knows of them.
+        if let Some(name) = word.strip_suffix(".rlib")
+            && let Some((_, place)) = name.split_once('=')
+            && !Path::new(&format!("{place}.rlib")).exists()
+            && Path::new(&format!("{place}.rmeta")).exists()
+        {
+            *word = format!("{name}.rmeta");
+        }
     }
     invocation.write(file)
 }
