@@ -113,7 +113,7 @@ pub fn pack(packing: &Packing, out: &Path) -> Result<()> {
         artifacts::copy(&template.join(package), &to.join(package), &|_| true)?;
     }
     fs::copy(template.join(PRIVATE_NAMES), to.join(PRIVATE_NAMES))?;
-    with_metadata_alone(call, &deps).write(&to.join(INVOCATION))?;
+    packed_call(call, &deps).write(&to.join(INVOCATION))?;
     let mut known: Value = serde_json::from_slice(&fs::read(template.join(METADATA))?)?;
     bring_sources(&mut known, packing, &to)?;
     fs::write(to.join(METADATA), serde_json::to_vec(&known)?)?;
@@ -172,7 +172,7 @@ fn is_linked(library: &Path) -> bool {
 }
 
 /// The call for libraries of which only that is there which rustc knows of them.
-fn with_metadata_alone(call: RustcInvocation, deps: &Path) -> RustcInvocation {
+fn packed_call(call: RustcInvocation, deps: &Path) -> RustcInvocation {
     let mut arguments: Vec<String> = Vec::new();
     let mut words = call.arguments.into_iter();
     while let Some(word) = words.next() {
@@ -183,14 +183,7 @@ fn with_metadata_alone(call: RustcInvocation, deps: &Path) -> RustcInvocation {
                 arguments.extend([word, place]);
             }
         } else {
-            let library =
-                word.split_once('=').map(|(name, path)| (name, Path::new(path).with_extension("rmeta")));
-            match library {
-                Some((name, path)) if deps.join(path.file_name().unwrap_or_default()).exists() => {
-                    arguments.push(format!("{name}={}", path.display()));
-                }
-                _ => arguments.push(word),
-            }
+            arguments.push(artifacts::with_metadata_alone(&word, deps).unwrap_or(word));
         }
     }
     RustcInvocation { program: PathBuf::new(), arguments, environment: call.environment }
@@ -358,7 +351,7 @@ mod tests {
             arguments: words.map(str::to_string).to_vec(),
             environment: BTreeMap::new(),
         };
-        let packed = with_metadata_alone(call, deps.path());
+        let packed = packed_call(call, deps.path());
         let expected = [
             "--crate-name",
             "ctx",

@@ -36,16 +36,20 @@ pub fn preserve(file: &Path, target: &Path, folder: &Path, is_wanted: &dyn Fn(&P
             places.insert(deps.clone(), place.to_string_lossy().into_owned());
         }
         *word = word.replace(&deps, &places[&deps]);
-        // Of a package's crates only that is there which rustc knows of them.
-        if let Some(name) = word.strip_suffix(".rlib")
-            && let Some((_, place)) = name.split_once('=')
-            && !Path::new(&format!("{place}.rlib")).exists()
-            && Path::new(&format!("{place}.rmeta")).exists()
-        {
-            *word = format!("{name}.rmeta");
+        if let Some(alone) = with_metadata_alone(word, Path::new(&places[&deps])) {
+            *word = alone;
         }
     }
     invocation.write(file)
+}
+
+/// A word of a call that names a library of which only that is in a folder which rustc knows of it: naming that.
+pub fn with_metadata_alone(word: &str, deps: &Path) -> Option<String> {
+    let (name, library) = word.split_once('=')?;
+    let (library, metadata) = (Path::new(library), Path::new(library).with_extension("rmeta"));
+    let is_there = |path: &Path| path.file_name().is_some_and(|file| deps.join(file).exists());
+    let is_alone = library.extension()? == "rlib" && !is_there(library) && is_there(&metadata);
+    is_alone.then(|| format!("{name}={}", metadata.display()))
 }
 
 /// The folders of `preserve`, by number.
