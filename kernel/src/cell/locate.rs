@@ -1,6 +1,6 @@
 //! How a line of what evcxr made of a cell is found in what the user wrote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,22 +40,31 @@ impl CellLine {
 pub struct CellSources {
     folder: PathBuf,
     cells: BTreeMap<usize, String>,
+    /// What is named in them, but after a dot.
+    names: BTreeSet<String>,
 }
 
 impl CellSources {
     pub fn new(folder: &Path) -> CellSources {
-        CellSources { folder: folder.to_path_buf(), cells: BTreeMap::new() }
+        CellSources { folder: folder.to_path_buf(), cells: BTreeMap::new(), names: BTreeSet::new() }
     }
 
     /// From now on this cell is compiled.
     pub fn begin(&mut self, number: usize, code: &str) {
+        let mut after_dot = false;
+        for (_, text) in lex_code(code) {
+            if !after_dot && text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+                self.names.insert(text.to_string());
+            }
+            after_dot = text == ".";
+        }
         self.cells.insert(number, code.to_string());
         let _ = fs::write(self.folder.join(CURRENT_CELL), number.to_string());
     }
 
-    /// Whether a cell has this name in it.
-    pub fn mentions(&self, name: &str) -> bool {
-        self.cells.values().any(|code| code.contains(name))
+    /// Whether a cell names this otherwise than as a field or a method of something: what the user declares is named so.
+    pub fn names(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 
     /// The cell in which one of the user's macros, or `thread_local!`, was given or has in it this name: evcxr keeps
@@ -163,6 +172,20 @@ mod tests {
         assert_eq!(located(8), Some((2, 4)));
         assert_eq!(located(1), None);
         assert_eq!(sources.locate("/rustc/library/core/src/option.rs", 3), None);
+    }
+
+    #[test]
+    fn names_are_not_texts_nor_parts_of_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sources = CellSources::new(folder.path());
+        sources.begin(1, "struct A { own: u8 }\nfn f() { println!(\"text {}\", run.field); } // comment");
+        sources.begin(2, "longer");
+        for name in ["A", "own", "f", "run", "longer"] {
+            assert!(sources.names(name), "{name}");
+        }
+        for name in ["text", "field", "comment", "long"] {
+            assert!(!sources.names(name), "{name}");
+        }
     }
 
     #[test]

@@ -353,7 +353,7 @@ impl Worker {
                 _ => name.clone(),
             };
             let is_private = self.private.hide(&entry, of.as_deref());
-            let is_hidden = is_private && !self.sources.mentions(&name) || items::is_mark(&name);
+            let is_hidden = is_private && !self.sources.names(&name) || items::is_mark(&name);
             if is_name && !is_hidden && !name.is_empty() && items.iter().all(|known| known.text != name) {
                 items.push(Completion { text: name, kind: item.kind, signature });
             }

@@ -596,7 +596,9 @@ def test_completion(kernel):
     private = {"eos", "execute", "labels", "norm", "layer_axis"}
     assert not private & set(everything["matches"])
     assert not [name for name in everything["matches"] if "…" in name]
-    # What is private in the variable's type, though another type has it in public; also of the cell's own variable.
+    # What is private in the variable's type, though another type has it in public; also of the cell's own variable, and where
+    # a text says that word.
+    kernel.ok('println!("a whole digest");')
     private = {"activations", "batch", "digest", "named", "pieces", "raw", "single", "whole"}
     for code in ["run.", 'let other = model.run_with_cache("the")?;\nother.']:
         names = set(kernel.complete(code)["matches"])
