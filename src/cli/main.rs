@@ -4,6 +4,7 @@ mod ablate;
 pub mod args;
 mod attention;
 mod cache;
+mod check;
 mod composition;
 mod detect;
 mod generate;
@@ -50,6 +51,7 @@ pub enum Verb {
     Heads(heads::Args),
     Attention(attention::Args),
     Cache(cache::Args),
+    Check(check::Args),
     Models(models::Args),
     Loss(loss::Args),
     Ablate(ablate::Args),
@@ -67,6 +69,7 @@ pub fn run(verb: Verb) -> Output {
         Verb::Heads(args) => heads::run(args),
         Verb::Attention(args) => attention::run(args),
         Verb::Cache(args) => cache::run(args),
+        Verb::Check(args) => check::run(args),
         Verb::Models(args) => models::run(args),
         Verb::Loss(args) => loss::run(args),
         Verb::Ablate(args) => ablate::run(args),

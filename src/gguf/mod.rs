@@ -9,7 +9,8 @@ use std::path::Path;
 use candle_core::Device;
 
 use crate::error::Result;
-use crate::network::weights::file::{Weights, map};
+use crate::network::weights::file::Weights;
+use crate::network::weights::mapping::Mapping;
 use header::Header;
 
 /// A file's `config.json`, weights and tokenizer.
@@ -21,11 +22,11 @@ pub(crate) struct Gguf {
 
 pub(crate) fn read(path: &Path, device: &Device) -> Result<Gguf> {
     let name = path.display().to_string();
-    let map = map(path, "a GGUF file is opened by its path")?;
-    let header = Header::read(&name, &map)?;
-    let (config, places) = network::translate(&header, &map)?;
+    let map = Mapping::open(path, "a GGUF file is opened by its path")?;
+    let header = Header::read(&name, map.bytes())?;
+    let (config, places) = network::translate(&header, map.bytes())?;
     let tokenizer = tokenizer::translate(&header)?;
     drop(header);
-    let weights = Weights::from_places(&name, "its metadata", vec![(name.clone(), map, places)], device);
+    let weights = Weights::from_places(&name, "its metadata", vec![(map, places)], device);
     Ok(Gguf { config, weights, tokenizer })
 }

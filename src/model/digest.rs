@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use ring::digest::{Context, SHA256};
 
 use crate::error::Result;
+use crate::network::param::UnmadeWeight;
 
 /// The digest of inputs, one after another.
 pub(crate) struct InputDigest(Context);
@@ -30,8 +31,9 @@ impl InputDigest {
 }
 
 /// The digest of weights under their names, and of what is said beside.
-pub(crate) fn of_weights(weights: &[(String, Tensor)], said: &[String]) -> Result<String> {
-    let each = weights.par_iter().map(|(name, tensor)| of_tensor(name, tensor));
+pub(crate) fn of_weights(weights: Vec<(String, UnmadeWeight)>, said: &[String]) -> Result<String> {
+    // A weight is in memory while its digest is made.
+    let each = weights.into_par_iter().with_max_len(1).map(|(name, unmade)| of_tensor(&name, &unmade()?));
     let mut all = Context::new(&SHA256);
     for digest in each.collect::<Result<Vec<_>>>()? {
         all.update(&digest);

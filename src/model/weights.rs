@@ -13,6 +13,7 @@ use crate::network::param::{NormParam, Param};
 use crate::network::spec::StackSpec;
 use crate::network::weights::file::Weights;
 use crate::network::weights::initial::DEVIATION;
+use crate::progress;
 
 /// What the name of a folded model ends in.
 const FOLDED: &str = ", folded";
@@ -59,7 +60,7 @@ impl Model {
         // By its last part: one of the model, or one of every layer.
         let by_short = |marked: bool| {
             let found = Param::all().filter(move |param| layer.is_none() && param.short(marked) == path);
-            found.filter(|param| self.network.param(stack, *param, 0).is_ok_and(|tensor| tensor.is_some()))
+            found.filter(|param| self.network.unmade_param(stack, *param, 0).is_some())
         };
         let found: Vec<Param> = by_short(shared).collect();
         match found.as_slice() {
@@ -74,7 +75,7 @@ impl Model {
             },
             // `w` and `b` of the norms stand for several weights.
             _ => {
-                let all = self.network.weights()?;
+                let all = self.network.weights();
                 let many =
                     all.iter().map(|(full, _)| full).filter(|full| full.rsplit('.').next() == Some(name));
                 let names: Vec<&String> = many.collect();
@@ -176,13 +177,35 @@ impl Model {
         Ok((self.param(norm(NormParam::Gain), layer)?, self.param(norm(NormParam::Bias), layer)?))
     }
 
+    /// Looks through all weights, and gives how many there are. Opening a model finds what of its files is missing or has another size;
+    /// NaN and infinity it leaves to the run that meets them, and to this, for most weights are not read before. Fails at the first
+    /// that is not finite, with its name and place.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// assert!(model.check_weights()? > 100_000);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn check_weights(&self) -> Result<usize> {
+        self.network.matrices().try_for_each(|weight| {
+            progress::check("the check of the weights")?;
+            weight.check_finite()
+        })?;
+        let mut numbers = self.network.matrices().map(|weight| weight.elem_count()).sum::<usize>();
+        for unmade in self.network.vectors() {
+            numbers += unmade()?.elem_count();
+        }
+        Ok(numbers)
+    }
+
     /// The digest of the weights and of what is said of the edits, whatever the model was opened as.
     pub(crate) fn digest(&self) -> Result<String> {
-        of_weights(&self.network.weights()?, &self.edits())
+        of_weights(self.network.weights(), &self.edits())
     }
 
     fn unknown_weight(&self, name: &str) -> Result<Error> {
-        let all = self.network.weights()?;
+        let all = self.network.weights();
         let short = |full: &str| full.rsplit('.').next().map(str::to_string);
         let shorts: Vec<String> = all.iter().filter_map(|(full, _)| short(full)).collect();
         let known = all.iter().map(|(full, _)| full.as_str()).chain(shorts.iter().map(String::as_str));

@@ -54,7 +54,8 @@ impl Network {
                 let d_head = b_v.dim(1)?;
                 // Each query head adds the values' bias that it shares: attention sums to 1.
                 let each = b_v.unsqueeze(1)?.broadcast_as((shared, heads / shared, d_head))?;
-                let carried = each.reshape((1, heads * d_head))?.matmul(&attn.output.weight)?.squeeze(0)?; // (M)
+                let carried =
+                    each.reshape((1, heads * d_head))?.matmul(&attn.output.weight.tensor()?)?.squeeze(0)?; // (M)
                 attn.output.bias = Some((attn.output.bias_or_zeros()? + carried)?);
                 let rest = bias.narrow(0, 0, heads + shared)?;
                 attn.qkv.bias = Some(Tensor::cat(&[rest, b_v.zeros_like()?], 0)?.flatten_all()?);
@@ -63,7 +64,7 @@ impl Network {
         into_readers(&mut stack.ln_final, [&mut *unembed])?;
         if centres {
             if let Embedding::Tokens(w_e) = &mut stack.embedding {
-                *w_e = centred(w_e)?;
+                *w_e = centred(&w_e.tensor()?)?.into();
             }
             stack.w_pos = stack.w_pos.as_ref().map(centred).transpose()?;
         }
@@ -82,8 +83,9 @@ fn cannot(why: &str) -> Error {
 fn into_readers<'a>(norm: &mut Norm, readers: impl IntoIterator<Item = &'a mut Linear>) -> Result<()> {
     let (gain, bias) = (norm.gain.take(), norm.bias.take());
     for linear in readers {
+        let weight = linear.weight.tensor()?; // (M, out)
         if let Some(bias) = &bias {
-            let carried = bias.unsqueeze(0)?.matmul(&linear.weight)?.squeeze(0)?; // (out)
+            let carried = bias.unsqueeze(0)?.matmul(&weight)?.squeeze(0)?; // (out)
             linear.bias = Some(match &linear.bias {
                 Some(own) => (own + carried)?,
                 None => carried,
@@ -91,14 +93,15 @@ fn into_readers<'a>(norm: &mut Norm, readers: impl IntoIterator<Item = &'a mut L
         }
         if let Some(gain) = &gain {
             let centres = norm.kind == NormKind::Layer;
-            if centres && can_fuse([&linear.weight, gain]) {
-                linear.weight = center(&linear.weight, false, Some(gain))?; // (M, out)
+            if centres && can_fuse([&weight, gain]) {
+                linear.weight = center(&weight, false, Some(gain))?.into(); // (M, out)
                 continue;
             }
-            linear.weight = linear.weight.broadcast_mul(&gain.unsqueeze(1)?)?; // (M, out)
+            let mut weight = weight.broadcast_mul(&gain.unsqueeze(1)?)?; // (M, out)
             if centres {
-                linear.weight = linear.weight.broadcast_sub(&linear.weight.mean_keepdim(0)?)?;
+                weight = weight.broadcast_sub(&weight.mean_keepdim(0)?)?;
             }
+            linear.weight = weight.into();
         }
     }
     Ok(())
@@ -107,7 +110,7 @@ fn into_readers<'a>(norm: &mut Norm, readers: impl IntoIterator<Item = &'a mut L
 /// A linear map that never writes along the direction of all ones, which norms (or, for logits, the softmax) take away
 /// anyhow.
 fn centre(linear: &mut Linear) -> Result<()> {
-    linear.weight = centred(&linear.weight)?;
+    linear.weight = centred(&linear.weight.tensor()?)?.into();
     linear.bias = linear.bias.as_ref().map(centred).transpose()?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use candle_core::{CpuStorage, Storage};
+use candle_core::{CpuStorage, Storage, Tensor};
 use rayon::current_num_threads;
 
 use crate::error::Result;
@@ -21,6 +21,7 @@ use crate::network::readout::ReadoutLayer;
 use crate::network::spec::NormKind;
 use crate::network::start::{Past, Start};
 use crate::network::tap::Tap;
+use crate::network::weights::weight::Weight;
 
 impl Dims {
     /// How many numbers an activation has, of `batch` inputs of `len` positions that see `seen` keys.
@@ -395,12 +396,12 @@ impl Walk<'_> {
 }
 
 impl Network {
-    /// The bytes of all weights.
+    /// The bytes of all weights in f32.
     pub(crate) fn bytes_of_weights(&self) -> Result<u64> {
         // Several are often parts of one, or another view of it.
-        let mut seen = HashSet::new();
+        let (mut seen, mut seen_stored) = (HashSet::new(), HashSet::new());
         let mut bytes = 0u64;
-        for (_, weight) in self.weights()? {
+        let mut add = |weight: &Tensor| {
             let (storage, _) = weight.storage_and_layout();
             if seen.insert(std::ptr::from_ref(&*storage)) {
                 bytes = bytes.saturating_add(match &*storage {
@@ -408,8 +409,21 @@ impl Network {
                     _ => floats(weight.dims().iter().copied()),
                 });
             }
+        };
+        for unmade in self.vectors() {
+            add(&unmade()?);
         }
-        Ok(bytes)
+        let mut stored_bytes = 0u64;
+        for weight in self.matrices() {
+            match weight {
+                Weight::InMemory(tensor) => add(tensor),
+                Weight::Stored(stored) if seen_stored.insert(stored.place()) => {
+                    stored_bytes = stored_bytes.saturating_add(floats([weight.elem_count()]));
+                }
+                Weight::Stored(_) => {}
+            }
+        }
+        Ok(bytes.saturating_add(stored_bytes))
     }
 
     /// The same as [`footprint`](Network::footprint) of a run whose operations are remembered, and of the way back through them: then

@@ -15,6 +15,7 @@ pub(crate) mod record;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod tap;
+mod watch;
 pub(crate) mod weights;
 
 pub use dims::Dims;

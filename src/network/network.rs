@@ -23,6 +23,8 @@ use crate::network::readout::ReadoutLayer;
 use crate::network::spec::{ArchSpec, MlpKind, NormPlace, PositionEncoding, Reads, Sees, StackSpec};
 use crate::network::start::{Known, Past, Start};
 use crate::network::tap::{Tap, TapCtx};
+use crate::network::watch::Watch;
+use crate::network::weights::weight::Weight;
 
 /// A transformer of any architecture that is known.
 #[derive(Clone, Debug)]
@@ -58,7 +60,7 @@ pub(crate) struct Decoder {
     pub(crate) dims: Dims,
     pub(crate) block_kind: BlockKind,
     pub(crate) prepends_bos: bool,
-    pub(crate) w_e: Tensor,           // (V, M)
+    pub(crate) w_e: Weight,           // (V, M)
     pub(crate) w_pos: Option<Tensor>, // (n_ctx, M)
     pub(crate) blocks: Vec<Block>,
     pub(crate) ln_final: Norm,
@@ -103,6 +105,15 @@ impl Network {
         self.stacks[0].embedding.device()
     }
 
+    /// Its matrices of weights, in the order in which a run comes to them.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Weight> {
+        let of_stacks = self.stacks.iter().flat_map(|stack| {
+            let blocks = stack.blocks.iter().flat_map(Block::linears).map(|linear| &linear.weight);
+            std::iter::once(stack.embedding.weight()).chain(blocks)
+        });
+        of_stacks.chain(self.readout.linears().into_iter().map(|linear| &linear.weight))
+    }
+
     /// What it is built of, and so which activations it has.
     pub(crate) fn spec(&self) -> &Arc<ArchSpec> {
         &self.spec
@@ -115,7 +126,28 @@ impl Network {
 
     /// Runs from `start`, handing activations to `tap`. With `past`, the input continues what was read before. Gives what a run
     /// that begins in a later stack must know.
-    pub(crate) fn run(&self, start: Start, mut past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<Known> {
+    pub(crate) fn run(&self, start: Start, past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<Known> {
+        let outcome = self.run_unchecked(start, past, tap);
+        // What was read may not have been the weights.
+        self.check_files()?;
+        outcome
+    }
+
+    /// Fails if a file that weights are read from is no longer as it was when it was opened.
+    fn check_files(&self) -> Result<()> {
+        // All of a network is in one file, or in a few that come one after another.
+        let mut seen = None;
+        for weight in self.matrices() {
+            let file = weight.file();
+            if file.is_some() && file != seen {
+                weight.check_file()?;
+                seen = file;
+            }
+        }
+        Ok(())
+    }
+
+    fn run_unchecked(&self, start: Start, mut past: Option<&mut Past>, tap: &mut dyn Tap) -> Result<Known> {
         let mut tap = TapCtx(tap);
         let (mut resumed, mut known) = match start {
             Start::Inputs(known) => (None, known),
@@ -208,6 +240,8 @@ impl StackNetwork {
         };
         let read = if may_skip && self.sees.is_causal() { self.first_needed_position(tap) } else { None };
         let present = known.batch.present(self.stack);
+        let mut watch = Watch::default();
+        watch.look(&x, || std::iter::once(self.embedding.weight()))?;
         let mut bias = None;
         let source = self.crosses.map(|source| self.source(source, known)).transpose()?;
         let mut unread = 0;
@@ -231,6 +265,7 @@ impl StackNetwork {
             let own = Keys { sees: self.sees, present, bias: bias.as_ref() };
             let mut layer = LayerCtx { stack: self.stack, index, attn: Attn::Own, tap, past, own, source };
             x = block.forward(self.block_kind, x, &mut layer)?; // (B, T, M)
+            watch.look(&x, || block.linears().map(|linear| &linear.weight))?;
             if tap.0.stop_after() == Some((self.stack, index)) {
                 return Ok(None);
             }

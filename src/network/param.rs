@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::hook::Stack;
+use crate::memory::floats;
 use crate::network::network::Network;
 use crate::network::parts::attention::Projection;
 use crate::network::parts::block::Block;
@@ -12,6 +13,7 @@ use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
 use crate::network::readout::ReadoutLayer;
 use crate::network::spec::StackSpec;
+use crate::network::weights::weight::Weight;
 
 /// A weight by what it is; with a layer, where it is a block's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +225,17 @@ impl Param {
         path.rsplit_once('.').map_or(path, |(_, last)| last)
     }
 
+    /// Whether it is of a matrix, which may lie in a file.
+    fn is_of_matrix(self) -> bool {
+        use Param::{Classifier, MlpGate, MlpIn, MlpOut, Output, Pooler};
+        use Param::{CrossOutput, CrossWeight, Embed, PatchEmbed, Unembed};
+        let in_block = matches!(
+            self,
+            Param::Weight(_) | Output | CrossWeight(_) | CrossOutput | MlpIn | MlpGate | MlpOut
+        );
+        in_block || matches!(self, Embed | PatchEmbed | Unembed | Pooler | Classifier | Param::Projection)
+    }
+
     /// Whether its `head` axis counts heads of keys and values.
     pub(crate) fn is_kv(self) -> bool {
         matches!(
@@ -273,15 +286,32 @@ impl Param {
     }
 }
 
-fn of_norm(norm: &Norm, part: NormParam) -> Option<Tensor> {
-    match part {
-        Gain => norm.gain.clone(),
-        Bias => norm.bias.clone(),
+/// A weight that the network has, made when it is asked for.
+pub(crate) type UnmadeWeight<'a> = Box<dyn FnOnce() -> Result<Tensor> + Send + 'a>;
+
+fn there<'a>(tensor: Option<&'a Tensor>) -> Option<UnmadeWeight<'a>> {
+    tensor.map(|tensor| -> UnmadeWeight<'a> { Box::new(|| Ok(tensor.clone())) })
+}
+
+fn made<'a>(make: impl FnOnce() -> Result<Tensor> + Send + 'a) -> Option<UnmadeWeight<'a>> {
+    Some(Box::new(make))
+}
+
+fn of_norm(norm: &Norm, part: NormParam) -> Option<UnmadeWeight<'_>> {
+    there(match part {
+        Gain => norm.gain.as_ref(),
+        Bias => norm.bias.as_ref(),
+    })
+}
+
+impl Linear {
+    fn param(&self, is_bias: bool) -> Option<UnmadeWeight<'_>> {
+        made(move || if is_bias { self.bias_or_zeros() } else { self.weight.tensor() })
     }
 }
 
 impl Block {
-    fn param(&self, param: Param) -> Result<Option<Tensor>> {
+    fn param(&self, param: Param) -> Option<UnmadeWeight<'_>> {
         let Block { ln1, attn, cross, mlp, after } = self;
         let norms = attn.scoring.norms.as_ref();
         // The norms are counted as they come.
@@ -290,64 +320,59 @@ impl Block {
             Some((norm, _)) => (Some(norm), norm_of_mlp),
             None => (norm_of_mlp, None),
         };
-        let of = |norm: Option<&Norm>, part: NormParam| norm.and_then(|norm| of_norm(norm, part));
+        fn of(norm: Option<&Norm>, part: NormParam) -> Option<UnmadeWeight<'_>> {
+            norm.and_then(|norm| of_norm(norm, part))
+        }
         let [ln1_post, ln2_post] = after.as_ref().map_or([None; 2], |norms| norms.each_ref().map(Some));
-        Ok(match param {
+        match param {
             Param::Ln1(part) => of_norm(ln1, part),
             Param::Ln1Post(part) => of(ln1_post, part),
             Param::Ln2Post(part) => of(ln2_post, part),
             Param::Ln2(part) => of(ln2, part),
             Param::Ln3(part) => of(ln3, part),
-            Param::Weight(which) => Some(attn.weight(which)?),
-            Param::Bias(which) => Some(attn.bias(which)?),
+            Param::Weight(which) => made(move || attn.weight(which)),
+            Param::Bias(which) => made(move || attn.bias(which)),
             Param::QNorm(part) => norms.and_then(|(of_q, _)| of_norm(of_q, part)),
             Param::KNorm(part) => norms.and_then(|(_, of_k)| of_norm(of_k, part)),
-            Param::Output => Some(attn.w_o()?),
-            Param::OutputBias => Some(attn.output.bias_or_zeros()?),
+            Param::Output => made(|| attn.w_o()),
+            Param::OutputBias => attn.output.param(true),
             _ => match (cross, mlp, param) {
-                (Some((_, cross)), _, Param::CrossWeight(which)) => Some(cross.weight(which)?),
-                (Some((_, cross)), _, Param::CrossBias(which)) => Some(cross.bias(which)?),
-                (Some((_, cross)), _, Param::CrossOutput) => Some(cross.w_o()?),
-                (Some((_, cross)), _, Param::CrossOutputBias) => Some(cross.output.bias_or_zeros()?),
-                (_, Some((_, mlp)), Param::MlpIn) => Some(mlp.input.weight.clone()),
-                (_, Some((_, mlp)), Param::MlpInBias) => Some(mlp.input.bias_or_zeros()?),
-                (_, Some((_, mlp)), Param::MlpGate) => mlp.gate.as_ref().map(|gate| gate.weight.clone()),
-                (_, Some((_, mlp)), Param::MlpOut) => Some(mlp.output.weight.clone()),
-                (_, Some((_, mlp)), Param::MlpOutBias) => Some(mlp.output.bias_or_zeros()?),
+                (Some((_, cross)), _, Param::CrossWeight(which)) => made(move || cross.weight(which)),
+                (Some((_, cross)), _, Param::CrossBias(which)) => made(move || cross.bias(which)),
+                (Some((_, cross)), _, Param::CrossOutput) => made(|| cross.w_o()),
+                (Some((_, cross)), _, Param::CrossOutputBias) => cross.output.param(true),
+                (_, Some((_, mlp)), Param::MlpIn) => mlp.input.param(false),
+                (_, Some((_, mlp)), Param::MlpInBias) => mlp.input.param(true),
+                (_, Some((_, mlp)), Param::MlpGate) => mlp.gate.as_ref()?.param(false),
+                (_, Some((_, mlp)), Param::MlpOut) => mlp.output.param(false),
+                (_, Some((_, mlp)), Param::MlpOutBias) => mlp.output.param(true),
                 _ => None,
             },
-        })
+        }
     }
 }
 
 impl Embedding {
-    fn param(&self, param: Param) -> Result<Option<Tensor>> {
-        Ok(match (self, param) {
-            (Embedding::Tokens(w_e), Param::Embed) => Some(w_e.clone()),
-            (Embedding::Patches { patch, .. }, Param::PatchEmbed) => Some(patch.weight.clone()),
-            (Embedding::Patches { patch, .. }, Param::PatchEmbedBias) => Some(patch.bias_or_zeros()?),
-            (Embedding::Patches { class, .. }, Param::ClassToken) => class.clone(),
+    fn param(&self, param: Param) -> Option<UnmadeWeight<'_>> {
+        match (self, param) {
+            (Embedding::Tokens(w_e), Param::Embed) => made(|| w_e.tensor()),
+            (Embedding::Patches { patch, .. }, Param::PatchEmbed) => patch.param(false),
+            (Embedding::Patches { patch, .. }, Param::PatchEmbedBias) => patch.param(true),
+            (Embedding::Patches { class, .. }, Param::ClassToken) => there(class.as_ref()),
             _ => None,
-        })
+        }
     }
 }
 
 impl ReadoutLayer {
-    fn param(&self, param: Param) -> Result<Option<Tensor>> {
+    fn param(&self, param: Param) -> Option<UnmadeWeight<'_>> {
         let linear = match (self, param) {
-            (ReadoutLayer::Vocabulary { unembed, .. }, Param::Unembed | Param::UnembedBias) => Some(unembed),
-            (ReadoutLayer::Classes { pooler, .. }, Param::Pooler | Param::PoolerBias) => {
-                pooler.as_ref().map(|(pooler, _)| pooler)
-            }
-            (ReadoutLayer::Classes { classify, .. }, Param::Classifier | Param::ClassifierBias) => {
-                Some(classify)
-            }
-            _ => None,
+            (ReadoutLayer::Vocabulary { unembed, .. }, Param::Unembed | Param::UnembedBias) => unembed,
+            (ReadoutLayer::Classes { pooler, .. }, Param::Pooler | Param::PoolerBias) => &pooler.as_ref()?.0,
+            (ReadoutLayer::Classes { classify, .. }, Param::Classifier | Param::ClassifierBias) => classify,
+            _ => return None,
         };
-        let is_bias = matches!(param, Param::UnembedBias | Param::PoolerBias | Param::ClassifierBias);
-        linear
-            .map(|linear| if is_bias { linear.bias_or_zeros() } else { Ok(linear.weight.clone()) })
-            .transpose()
+        linear.param(matches!(param, Param::UnembedBias | Param::PoolerBias | Param::ClassifierBias))
     }
 
     fn projection(&self, stack: Stack) -> Option<&Linear> {
@@ -357,30 +382,51 @@ impl ReadoutLayer {
 }
 
 impl Network {
-    /// A weight in TransformerLens's shape, if the network has it: a view of its own wherever the layout allows. `stack` and
-    /// `layer` say whose, of a block's; of the unembedding there is one.
+    /// A weight in TransformerLens's shape, if the network has it: where it is in memory, a view of its own wherever the layout
+    /// allows. `stack` and `layer` say whose, of a block's; of the unembedding there is one.
     pub(crate) fn param(&self, stack: Stack, param: Param, layer: usize) -> Result<Option<Tensor>> {
+        self.unmade_param(stack, param, layer).map(|make| make()).transpose()
+    }
+
+    /// The same, yet to be made.
+    pub(crate) fn unmade_param(&self, stack: Stack, param: Param, layer: usize) -> Option<UnmadeWeight<'_>> {
         if READOUT.contains(&param) {
             return self.readout.param(param);
         }
-        let Some(stack) = self.stacks.iter().find(|own| own.stack == stack) else { return Ok(None) };
-        Ok(match param {
+        let stack = self.stacks.iter().find(|own| own.stack == stack)?;
+        match param {
             Param::Embed | Param::PatchEmbed | Param::PatchEmbedBias | Param::ClassToken => {
-                stack.embedding.param(param)?
+                stack.embedding.param(param)
             }
-            Param::Projection => self.readout.projection(stack.stack).map(|linear| linear.weight.clone()),
-            Param::PosEmbed => stack.w_pos.clone(),
-            Param::RelativeBias => stack.relative_bias.as_ref().map(|bias| bias.table.clone()),
+            Param::Projection => self.readout.projection(stack.stack)?.param(false),
+            Param::PosEmbed => there(stack.w_pos.as_ref()),
+            Param::RelativeBias => there(stack.relative_bias.as_ref().map(|bias| &bias.table)),
             Param::LnFinal(part) => of_norm(&stack.ln_final, part),
-            of_block => match stack.blocks.get(layer) {
-                Some(block) => block.param(of_block)?,
-                None => None,
-            },
-        })
+            of_block => stack.blocks.get(layer)?.param(of_block),
+        }
     }
 
-    /// Every weight under TransformerLens's name for it, in TransformerLens's shape.
-    pub(crate) fn weights(&self) -> Result<Vec<(String, Tensor)>> {
+    /// The bytes of the embedding and of the unembedding in f32, where they lie in files and so are made when they are asked for.
+    pub(crate) fn bytes_of_unmade_tokens(&self) -> [u64; 2] {
+        let of = |weight: &Weight| if weight.is_stored() { floats([weight.elem_count()]) } else { 0 };
+        let unembed = match &self.readout {
+            ReadoutLayer::Vocabulary { unembed, .. } => of(&unembed.weight),
+            _ => 0,
+        };
+        [of(self.stacks[0].embedding.weight()), unembed]
+    }
+
+    /// Every weight under TransformerLens's name for it, in TransformerLens's shape, made one by one.
+    pub(crate) fn weights(&self) -> Vec<(String, UnmadeWeight<'_>)> {
+        self.named_params().map(|(name, _, unmade)| (name, unmade)).collect()
+    }
+
+    /// What is in no matrix: biases, gains, positions.
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = UnmadeWeight<'_>> {
+        self.named_params().filter(|(_, param, _)| !param.is_of_matrix()).map(|(_, _, unmade)| unmade)
+    }
+
+    fn named_params(&self) -> impl Iterator<Item = (String, Param, UnmadeWeight<'_>)> {
         let mut all = Vec::new();
         for StackSpec { stack, dims, .. } in self.spec().stacks() {
             let shared = dims.shares_kv();
@@ -393,13 +439,13 @@ impl Network {
             });
             let of_stack = FIRST.into_iter().map(once).chain(blocks).chain(LAST.into_iter().map(once));
             for (name, param, layer) in of_stack {
-                all.extend(self.param(*stack, param, layer)?.map(|tensor| (name, tensor)));
+                all.extend(self.unmade_param(*stack, param, layer).map(|unmade| (name, param, unmade)));
             }
         }
         for param in READOUT {
-            let tensor = self.param(Stack::Main, param, 0)?;
-            all.extend(tensor.map(|tensor| (param.path(false).to_string(), tensor)));
+            let unmade = self.unmade_param(Stack::Main, param, 0);
+            all.extend(unmade.map(|unmade| (param.path(false).to_string(), param, unmade)));
         }
-        Ok(all)
+        all.into_iter()
     }
 }

@@ -12,6 +12,7 @@ use crate::network::parts::mlp::Activation;
 use crate::network::spec::{Pooling, Readout};
 use crate::network::start::Known;
 use crate::network::tap::{TapCtx, not_reached};
+use crate::network::watch::Watch;
 
 #[derive(Clone, Debug)]
 pub(crate) enum ReadoutLayer {
@@ -57,9 +58,21 @@ impl ReadoutLayer {
             ReadoutLayer::Similarity { towers, .. } => Readout::Similarity {
                 of: towers.each_ref().map(|tower| tower.of),
                 pooling: towers.each_ref().map(|tower| tower.pooling),
-                d_projected: towers[0].projection.weight.dims().last().copied().unwrap_or(0),
+                d_projected: towers[0].projection.weight.dims2().map_or(0, |(_, width)| width),
             },
             ReadoutLayer::Nothing => Readout::Nothing,
+        }
+    }
+
+    /// Its linear maps.
+    pub(crate) fn linears(&self) -> Vec<&Linear> {
+        match self {
+            ReadoutLayer::Vocabulary { unembed, .. } => vec![unembed],
+            ReadoutLayer::Classes { pooler, classify, .. } => {
+                pooler.iter().map(|(pooler, _)| pooler).chain([classify]).collect()
+            }
+            ReadoutLayer::Similarity { towers, .. } => towers.iter().map(|tower| &tower.projection).collect(),
+            ReadoutLayer::Nothing => Vec::new(),
         }
     }
 
@@ -76,7 +89,9 @@ impl ReadoutLayer {
         };
         let x = tap.at(UnembedIn, x)?;
         if tap.wants(UnembedOut) {
-            tap.at(UnembedOut, unembed.forward(&x)?)?; // (B, T, V)
+            let logits = unembed.forward(&x)?; // (B, T, V)
+            Watch::default().look(&logits, || std::iter::once(&unembed.weight))?;
+            tap.at(UnembedOut, logits)?;
         }
         Ok(())
     }

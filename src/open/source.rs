@@ -17,7 +17,8 @@ use crate::json::parse;
 use crate::model::model::Model;
 use crate::network::arch::bos_and_eos;
 use crate::network::config::ConfigFile;
-use crate::network::weights::file::{CONFIG, Weights, map};
+use crate::network::weights::file::{CONFIG, Weights};
+use crate::network::weights::mapping::Mapping;
 use crate::network::weights::pickle;
 use crate::open::known;
 use crate::open::known::{BUILT_IN, WEIGHTS};
@@ -158,12 +159,15 @@ impl Model {
     /// - `"built-in"`, which needs no file and no network
     /// - a folder: `config.json`, `model.safetensors` (or the shards of `model.safetensors.index.json`, or
     ///   `pytorch_model.bin`), and `tokenizer.json` or `vocab.json` with `merges.txt`
-    /// - a GGUF file, whose weights become f32
+    /// - a GGUF file
     /// - a name that [`known_models`](crate::known_models) lists, as `"gpt2"`, or any `owner/name` of the Hugging Face hub, with `@revision`
     ///   after it if one wants. What is not in the cache that Python's libraries share is fetched into it.
     ///
     /// What is a path that exists goes before a name. The hub is asked only for files that the cache does not hold;
     /// `HF_HOME`, `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` mean what they mean in Python.
+    ///
+    /// Matrices of weights stay in their files, in the type that these have, and are read as they are needed: leave a file as it is while a
+    /// model of it lives. What is computed is f32.
     ///
     /// A folder without a tokenizer opens too; token ids are then the labels, and text is refused.
     ///
@@ -270,16 +274,14 @@ fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> 
         None => TokenizerFiles::None,
     };
     let beside = Beside::read(&mut source)?;
-    let model = assemble(name, &config, &text, (&header, &beside), &weights, |family| match &tokenizer {
+    assemble(name, &config, &text, (&header, &beside), &weights, |family| match &tokenizer {
         TokenizerFiles::Bpe(files) => Tokenizer::from_bpe_files(files, family),
         TokenizerFiles::Json(json) => {
             let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
             Tokenizer::from_bytes(&json.display().to_string(), read_text(json, help)?.as_bytes())
         }
         TokenizerFiles::None => Ok(Tokenizer::none()),
-    });
-    weights.drop_in_background();
-    model
+    })
 }
 
 fn built_in(device: &Device) -> Result<Model> {
@@ -406,9 +408,10 @@ fn weights(origin: &str, source: &mut Source, device: &Device) -> Result<Weights
     let mut all = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        let map = map(&file, "a model folder holds its weights, or the shards that its index names")?;
-        let places = pickle::places(&name, &map)?;
-        all.push((name, map, places));
+        let map =
+            Mapping::open(&file, "a model folder holds its weights, or the shards that its index names")?;
+        let places = pickle::places(&name, map.bytes())?;
+        all.push((map, places));
     }
     Ok(Weights::from_places(origin, CONFIG, all, device))
 }

@@ -26,7 +26,7 @@ fn row(tensor: &Tensor) -> Result<Vec<f64>> {
 }
 
 fn linear(x: &Rows, map: &Linear) -> Result<Rows> {
-    let (w, b) = (rows(&map.weight)?, row(&map.bias_or_zeros()?)?);
+    let (w, b) = (rows(&map.weight.tensor()?)?, row(&map.bias_or_zeros()?)?);
     let out = |x: &Vec<f64>| {
         (0..b.len()).map(|j| b[j] + (0..x.len()).map(|i| x[i] * w[i][j]).sum::<f64>()).collect()
     };
@@ -111,7 +111,7 @@ pub(super) enum Read<'a> {
 fn embed(embedding: &Embedding, read: &Read) -> Result<Rows> {
     match (embedding, read) {
         (Embedding::Tokens(w_e), Read::Ids(ids)) => {
-            let w_e = rows(w_e)?;
+            let w_e = rows(&w_e.tensor()?)?;
             Ok(ids.iter().map(|id| w_e[*id as usize].clone()).collect())
         }
         // Pictures of 6 x 6 in patches of 2 x 2, behind a class token: the pixel of each place of a patch, colour by colour.

@@ -48,7 +48,7 @@ pub(super) fn random(seed: u64) -> impl FnMut(&str, &[usize]) -> Result<Tensor> 
 }
 
 pub(super) fn linear(get: Source, name: &str, from: usize, to: usize) -> Result<Linear> {
-    let weight = get(&format!("{name}.weight"), &[from, to])?;
+    let weight = get(&format!("{name}.weight"), &[from, to])?.into();
     Ok(Linear { weight, bias: Some(get(&format!("{name}.bias"), &[to])?) })
 }
 
@@ -114,7 +114,7 @@ pub(super) fn stack(
         positions: PositionEncoding::Learned,
         crosses,
         block_kind,
-        embedding: Embedding::Tokens(get(&format!("{stack}.embed.weight"), &[d_vocab, d_model])?),
+        embedding: Embedding::Tokens(get(&format!("{stack}.embed.weight"), &[d_vocab, d_model])?.into()),
         w_pos: Some(get(&format!("{stack}.positions.weight"), &[n_ctx, d_model])?),
         relative_bias: None,
         blocks,
@@ -284,7 +284,7 @@ pub(super) fn pair() -> Result<Model> {
     let pictures = vision(get, Stack::Vision)?;
     let text = stack(get, Stack::Text, OF_DECODER, Sees::Earlier, None, BlockKind::Serial)?;
     let mut tower = |of: Stack, pooling: Pooling| -> Result<Tower> {
-        let weight = get(&format!("{of}.projection"), &[DIMS.d_model, 5])?;
+        let weight = get(&format!("{of}.projection"), &[DIMS.d_model, 5])?.into();
         Ok(Tower { of, pooling, projection: Linear { weight, bias: None } })
     };
     let towers = [tower(Stack::Vision, Pooling::First)?, tower(Stack::Text, Pooling::Last)?];

@@ -141,7 +141,7 @@ fn mean_loss(
     if predicted.is_empty() {
         return Err(Error::new(ErrorKind::Input, "no token is to be predicted").help("give at least one"));
     }
-    check_ids(predicted.iter().map(|(_, token)| token), unembed.weight.dim(1)?)?;
+    check_ids(predicted.iter().map(|(_, token)| token), unembed.weight.dims2()?.1)?;
     let (inputs, len) = batch.reads(*of)?.dims2()?;
     has_room(network, inputs, lens, predicted.len().div_ceil(inputs))?;
     let rows: Vec<u32> = predicted.iter().map(|([row, position], _)| (row * len + position) as u32).collect();

@@ -204,8 +204,12 @@ fn header(dtype: &str, shape: Value, offsets: Value) -> Vec<u8> {
 
 const WEIGHT: &str = "transformer.h.1.attn.c_attn.weight";
 
-fn change_weight(folder: &Folder, change: impl FnOnce(&mut Weight)) {
-    folder.change_weights(|all| change(all.get_mut(WEIGHT).expect("the weight is there")));
+fn change_weight(folder: &Folder, with: impl FnOnce(&mut Weight)) {
+    change(folder, WEIGHT, with);
+}
+
+fn change(folder: &Folder, name: &str, with: impl FnOnce(&mut Weight)) {
+    folder.change_weights(|all| with(all.get_mut(name).expect("the weight is there")));
 }
 
 fn weights(said: &mut Said) -> Result<()> {
@@ -250,11 +254,26 @@ fn weights(said: &mut Said) -> Result<()> {
         ("integers", |f| change_weight(f, |w| retyped(w, Dtype::I64, 8)), Weights),
         ("a shape", |f| change_weight(f, |w| w.shape.reverse()), Weights),
         ("flat", |f| change_weight(f, |w| w.shape = vec![64 * 192]), Weights),
-        ("not a number", |f| change_weight(f, |w| set(w, 7, f32::NAN)), Weights),
-        ("infinite", |f| change_weight(f, |w| set(w, 9, f32::NEG_INFINITY)), Weights),
         ("a missing key", |f| f.change_weights(|all| drop(all.remove(WEIGHT))), Weights),
         ("no key", |f| f.change_weights(|all| all.clear()), Weights),
+        (
+            "a bias that is not a number",
+            |f| change(f, "transformer.h.0.attn.c_attn.bias", |w| set(w, 7, f32::NAN)),
+            Weights,
+        ),
     ]);
+    // What stays in its file is found by the run that meets it, and where all is looked through.
+    for (what, name, at, value) in [
+        ("not a number", WEIGHT, 7, f32::NAN),
+        ("infinite", WEIGHT, 9, f32::NEG_INFINITY),
+        ("an embedding that is not a number", "transformer.wte.weight", 64 * 3 + 2, f32::NAN),
+    ] {
+        let folder = Folder::copy_of(GOLDEN);
+        change(&folder, name, |weight| set(weight, at, value));
+        let model = folder.open()?;
+        said.check(&format!("{what}, run"), || model.logits(vec![1, 2, 3]), Weights);
+        said.check(&format!("{what}, checked"), || model.check_weights(), Weights);
+    }
     Ok(())
 }
 

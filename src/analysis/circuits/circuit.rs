@@ -365,6 +365,12 @@ impl Circuit {
         Ok(self.right.matmul(unembedding)?)
     }
 
+    /// The bytes that [`token_sides`](Self::token_sides) takes, where weights lie in files.
+    pub(super) fn bytes_of_token_sides(&self) -> u64 {
+        let [embedding, unembedding] = self.model.network.bytes_of_unmade_tokens();
+        if self.kind == CircuitKind::Ov { embedding + unembedding } else { embedding }
+    }
+
     /// The tokens' vectors on the circuit's two sides `[d_vocab, d_model]` and `[d_model, d_vocab]`.
     pub(crate) fn token_sides(&self) -> Result<(Tensor, Tensor)> {
         let embedding = self.model.required_param(Param::Embed, 0)?;

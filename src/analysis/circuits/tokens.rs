@@ -36,7 +36,8 @@ impl Circuit {
     pub fn between_tokens(&self, tokens: impl Into<Input>) -> Result<NamedTensor> {
         let ids = self.token_ids(tokens.into())?;
         let numbers = floats([ids.len(), ids.len() + self.model.dims().d_model]);
-        memory::check(self.model.device(), numbers, || {
+        let needed = numbers.saturating_add(self.bytes_of_token_sides());
+        memory::check(self.model.device(), needed, || {
             (format!("the full {self} between {} tokens", ids.len()), "name fewer tokens")
         })?;
         let (embedding, unembedding) = self.token_sides()?;
@@ -68,6 +69,7 @@ impl Circuit {
         let pairs = (k as u64).min((d_vocab as u64).saturating_mul(d_vocab as u64)).saturating_mul(128);
         let found = 30 * at_a_time(d_vocab) as u64 * k.min(d_vocab) as u64;
         let made = floats([2, d_vocab, d_head]).saturating_add(floats([at_a_time(d_vocab), d_vocab]));
+        let made = made.saturating_add(self.bytes_of_token_sides());
         let needed = made.saturating_add(pairs).saturating_add(found);
         memory::check(self.model.device(), needed, || {
             (format!("the largest {k} of the full {self}"), "ask for fewer pairs")
@@ -108,7 +110,8 @@ impl Circuit {
             return Err(Error::new(ErrorKind::Input, format!("{count} directions of the {self}"))
                 .help(format!("its rank is {0}: ask for 1 to {0}", svd.values.len())));
         }
-        memory::check(self.model.device(), floats([4, count, self.model.dims().d_vocab]), || {
+        let vectors = floats([4, count, self.model.dims().d_vocab]);
+        memory::check(self.model.device(), vectors.saturating_add(self.bytes_of_token_sides()), || {
             (format!("{count} directions of the {self} in tokens"), "ask for fewer")
         })?;
         let (embedding, unembedding) = self.token_sides()?;

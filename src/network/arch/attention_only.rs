@@ -109,7 +109,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     .dims()?;
     let Dims { d_model: m, n_heads: h, d_head: d, d_vocab: v, .. } = dims;
     let all = Scope::all(weights);
-    let w_e = all.get("embed.W_E", &[v, m])?; // (V, M)
+    let w_e = all.matrix("embed.W_E", [v, m])?; // (V, M)
     let w_pos = Some(all.get("pos_embed.W_pos", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {
@@ -125,9 +125,9 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
             attn: Attention {
                 n_heads: h,
                 n_key_value_heads: h,
-                qkv: Linear { weight: weight.flatten_from(1)?, bias: Some(bias) },
+                qkv: Linear { weight: weight.flatten_from(1)?.into(), bias: Some(bias) },
                 output: Linear {
-                    weight: attn.get("W_O", &[h, d, m])?.flatten_to(1)?, // (HD, M)
+                    weight: attn.get("W_O", &[h, d, m])?.flatten_to(1)?.into(), // (HD, M)
                     bias: Some(attn.get("b_O", &[m])?),
                 },
                 scoring: ScoreSpec::plain(d),
@@ -138,7 +138,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         });
     }
     let unembed =
-        Linear { weight: all.get("unembed.W_U", &[m, v])?, bias: Some(all.get("unembed.b_U", &[v])?) };
+        Linear { weight: all.matrix("unembed.W_U", [m, v])?, bias: Some(all.get("unembed.b_U", &[v])?) };
     let ln_final = config.norm(&all.child("ln_final"), m)?;
     Ok(Decoder {
         dims,

@@ -96,10 +96,10 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let Dims { d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
     // As [in, out], unlike PyTorch's own linear maps.
     let linear = |scope: &Scope, name: &str, [from, to]: [usize; 2]| -> Result<Linear> {
-        let weight = scope.get(&format!("{name}.weight"), &[from, to])?;
+        let weight = scope.matrix(&format!("{name}.weight"), [from, to])?;
         Ok(Linear { weight, bias: Some(scope.get(&format!("{name}.bias"), &[to])?) })
     };
-    let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
+    let w_e = all.matrix("wte.weight", [v, m])?; // (V, M)
     let w_pos = Some(all.get("wpe.weight", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {

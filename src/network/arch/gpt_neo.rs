@@ -125,7 +125,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let eps = check_epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
     let all = Scope::with_optional_prefix(weights, "transformer.", "wte.weight");
     let Dims { d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
-    let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
+    let w_e = all.matrix("wte.weight", [v, m])?; // (V, M)
     let w_pos = Some(all.get("wpe.weight", &[dims.n_ctx, m])?); // (n_ctx, M)
     let mut blocks = Vec::new();
     for l in 0..dims.n_layers {

@@ -78,7 +78,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let eps = check_epsilon("layer_norm_eps", config.layer_norm_eps)?;
     let Dims { d_model: m, d_mlp: n, d_vocab: v, n_heads, d_head, .. } = dims;
     let all = Scope::with_optional_prefix(weights, "gpt_neox.", "embed_in.weight");
-    let w_e = all.get("embed_in.weight", &[v, m])?; // (V, M)
+    let w_e = all.matrix("embed_in.weight", [v, m])?; // (V, M)
     let rope = Parameters::of(&config.rope_scaling, &config.rope_parameters);
     let (base, scaling) = rope.read(config.rotary_emb_base, dims.n_ctx)?;
     let part = rope.partial_rotary_factor.or(config.rotary_pct).unwrap_or(0.25);
@@ -124,12 +124,12 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
 
 /// The file has each head's query, key and value together; here all queries come first, then all keys and values.
 fn parts_apart(qkv: &Linear, n_heads: usize, d_head: usize) -> Result<Linear> {
-    let apart = |rows: &Tensor| -> Result<Tensor> {
-        let width = rows.elem_count() / (3 * n_heads * d_head);
-        let rows = rows.reshape((n_heads, 3, d_head, width))?.transpose(0, 1)?.contiguous()?; // (3, H, D, M)
-        Ok(rows.reshape((3 * n_heads * d_head, width))?) // (3HD, M)
+    let place = |row: usize| {
+        let (part, head, within) = (row / (n_heads * d_head), row / d_head % n_heads, row % d_head);
+        ((head * 3 + part) * d_head + within) as u32
     };
-    let bias =
-        qkv.bias.as_ref().map(|bias| -> Result<Tensor> { Ok(apart(bias)?.squeeze(1)?) }).transpose()?;
-    Ok(Linear { weight: apart(&qkv.weight.t()?)?.t()?, bias })
+    let order: Vec<u32> = (0..3 * n_heads * d_head).map(place).collect();
+    let apart = |bias: &Tensor| bias.index_select(&Tensor::new(order.as_slice(), bias.device())?, 0);
+    let bias = qkv.bias.as_ref().map(apart).transpose()?;
+    Ok(Linear { weight: qkv.weight.t()?.select_rows(&order)?.t()?, bias })
 }

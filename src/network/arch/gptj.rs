@@ -74,7 +74,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     let eps = check_epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
     let Dims { d_model: m, d_mlp: n, d_vocab: v, n_heads, d_head, .. } = dims;
     let all = Scope::with_optional_prefix(weights, "transformer.", "wte.weight");
-    let w_e = all.get("wte.weight", &[v, m])?; // (V, M)
+    let w_e = all.matrix("wte.weight", [v, m])?; // (V, M)
     let width = config.rotary_dim.unwrap_or(d_head);
     let width = check_rotary_dims(format!("the config has rotary_dim = {width}"), width, d_head)?;
     let rotary = Rotary::new(width, 10_000.0, Pairs::Adjacent, Scaling::None);

@@ -106,7 +106,7 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
     let eps = check_epsilon("rms_norm_eps", config.rms_norm_eps)?;
     let Dims { n_heads, n_key_value_heads, d_head, d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
     let all = Scope::with_optional_prefix(weights, "model.", "embed_tokens.weight");
-    let w_e = all.get("embed_tokens.weight", &[v, m])?; // (V, M)
+    let w_e = all.matrix("embed_tokens.weight", [v, m])?; // (V, M)
     let (queries, shared) = (n_heads * d_head, n_key_value_heads * d_head);
     let rope = Parameters::of(&config.rope_scaling, &config.rope_parameters);
     let (base, scaling) = rope.read(config.rope_theta, dims.n_ctx)?;

@@ -3,10 +3,10 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::network::cpu::matrix::{Matrix, MatrixMut};
 use crate::network::cpu::pages;
 use crate::network::cpu::sum::sum_of_products;
@@ -19,19 +19,97 @@ const UNPACKED: usize = 48;
 /// at the speed of the memory.
 const PIECE: [usize; 2] = [128, 384];
 
+/// How the numbers of weights `[in, out]` stand, which decides the order of sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WeightLayout {
+    /// Those of a row one after another.
+    Rows,
+    /// Those of a column.
+    Columns,
+    /// Neither.
+    Apart,
+}
+
+/// Weights `[in, out]` of a product, which are read part by part.
+pub(crate) trait MatrixSource: Sync {
+    /// How many rows and columns.
+    fn shape(&self) -> [usize; 2];
+
+    fn layout(&self) -> WeightLayout;
+
+    /// How many columns are to be read at once at most: what has to be made of what is stored fits a core's cache then.
+    fn most_columns(&self) -> usize;
+
+    /// Some rows and columns, where they lie or made in `room`.
+    fn part<'a>(
+        &'a self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        room: &'a mut Vec<f32>,
+    ) -> candle_core::Result<Matrix<'a>>;
+
+    /// Some rows and columns, copied row by row, so many numbers apart.
+    fn copy_rows(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        out: &mut [f32],
+        stride: usize,
+    ) -> candle_core::Result<()>;
+}
+
+impl MatrixSource for Matrix<'_> {
+    fn shape(&self) -> [usize; 2] {
+        [self.rows, self.columns]
+    }
+
+    fn layout(&self) -> WeightLayout {
+        match (self.row_stride, self.column_stride) {
+            (_, 1) => WeightLayout::Rows,
+            (1, _) => WeightLayout::Columns,
+            _ => WeightLayout::Apart,
+        }
+    }
+
+    fn most_columns(&self) -> usize {
+        usize::MAX
+    }
+
+    fn part<'a>(
+        &'a self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        _: &'a mut Vec<f32>,
+    ) -> candle_core::Result<Matrix<'a>> {
+        self.transposed().columns(rows)?.transposed().columns(columns)
+    }
+
+    fn copy_rows(
+        &self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        out: &mut [f32],
+        stride: usize,
+    ) -> candle_core::Result<()> {
+        for (row, copy) in rows.zip(out.chunks_mut(stride)) {
+            let row = &self.values[row * self.row_stride + columns.start..];
+            copy[..columns.len()].copy_from_slice(&row[..columns.len()]);
+        }
+        Ok(())
+    }
+}
+
 impl MatrixMut<'_> {
-    /// Adds a product to this, with weights that are copied into the cache piece by piece.
-    fn add_in_pieces(self, a: Matrix, b: Matrix) -> candle_core::Result<()> {
+    /// Adds a product with some columns of weights to this, which are copied into the cache piece by piece.
+    fn add_in_pieces(self, a: Matrix, b: &impl MatrixSource, first: usize) -> candle_core::Result<()> {
         let mut piece = vec![0f32; PIECE[0] * (PIECE[1] + LINE)];
+        let [rows, _] = b.shape();
         for (columns, mut part) in self.cut(PIECE[1]) {
             // Not a power of two apart.
             let stride = columns.len() + LINE;
-            for start in (0..b.rows).step_by(PIECE[0]) {
-                let inner = start..b.rows.min(start + PIECE[0]);
-                for (row, copy) in inner.clone().zip(piece.chunks_mut(stride)) {
-                    let row = &b.values[row * b.row_stride + columns.start..];
-                    copy[..columns.len()].copy_from_slice(&row[..columns.len()]);
-                }
+            for start in (0..rows).step_by(PIECE[0]) {
+                let inner = start..rows.min(start + PIECE[0]);
+                b.copy_rows(inner.clone(), first + columns.start..first + columns.end, &mut piece, stride)?;
                 let piece = Matrix::new(&piece, [inner.len(), columns.len()], [stride, 1])?;
                 part.reborrow().set(a.columns(inner)?, piece, 1.0, true)?;
             }
@@ -46,33 +124,52 @@ const LINE: usize = 16;
 /// Weights from which on one row is worth more than one thread.
 const MANY: usize = 1 << 16;
 
+/// Rows of weights that one row is multiplied with at once, a multiple of four; and columns.
+const LINES: usize = 16;
+
+/// Numbers of columns that are read at once: they fit a core's first cache.
+const FIRST_CACHE: usize = 1 << 13;
+
 /// One row times a matrix, add to what is there, as generation does it: bound by reading the matrix, so all threads read.
-fn row_times(out: &mut [f32], row: &[f32], b: Matrix) -> candle_core::Result<()> {
+fn row_times(out: &mut [f32], row: &[f32], b: &impl MatrixSource) -> candle_core::Result<()> {
     let block = out.len().div_ceil(rayon::current_num_threads()).clamp(64, 2048);
-    match (b.row_stride, b.column_stride) {
-        (_, 1) => out.par_chunks_mut(block).enumerate().for_each(|(index, out)| {
-            let len = out.len();
-            let line = |i: usize| &b.values[i * b.row_stride + index * block..][..len];
-            let (fours, rest) = row.as_chunks::<4>();
-            for (i, x) in fours.iter().enumerate() {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|j| line(4 * i + j));
-                for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                    *out += x[0] * a + x[1] * b + x[2] * c + x[3] * d;
+    match b.layout() {
+        WeightLayout::Rows => out.par_chunks_mut(block).enumerate().try_for_each(|(index, out)| {
+            let (columns, mut room) = (index * block..index * block + out.len(), Vec::new());
+            for (lines, row) in row.chunks(LINES).enumerate() {
+                let part = b.part(lines * LINES..lines * LINES + row.len(), columns.clone(), &mut room)?;
+                let line = |i: usize| &part.values[i * part.row_stride..][..columns.len()];
+                let (fours, rest) = row.as_chunks::<4>();
+                for (i, x) in fours.iter().enumerate() {
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|j| line(4 * i + j));
+                    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                        *out += x[0] * a + x[1] * b + x[2] * c + x[3] * d;
+                    }
+                }
+                for (i, x) in rest.iter().enumerate() {
+                    let line = line(4 * fours.len() + i);
+                    out.iter_mut().zip(line).for_each(|(out, weight)| *out += x * weight);
                 }
             }
-            for (i, x) in rest.iter().enumerate() {
-                out.iter_mut().zip(line(4 * fours.len() + i)).for_each(|(out, weight)| *out += x * weight);
-            }
+            Ok(())
         }),
-        (1, _) => out.par_chunks_mut(block).enumerate().for_each(|(index, out)| {
-            for (column, out) in out.iter_mut().enumerate() {
-                let start = (index * block + column) * b.column_stride;
-                *out += sum_of_products(row, &b.values[start..start + row.len()]);
-            }
-        }),
-        _ => bail!("a weight whose rows and columns are both apart"),
+        WeightLayout::Columns => {
+            let some = (FIRST_CACHE / row.len().max(1)).max(1);
+            out.par_chunks_mut(block).enumerate().try_for_each(|(index, out)| {
+                let mut room = Vec::new();
+                for (number, out) in out.chunks_mut(some).enumerate() {
+                    let first = index * block + number * some;
+                    let part = b.part(0..row.len(), first..first + out.len(), &mut room)?;
+                    for (column, out) in out.iter_mut().enumerate() {
+                        let start = column * part.column_stride;
+                        *out += sum_of_products(row, &part.values[start..start + row.len()]);
+                    }
+                }
+                Ok(())
+            })
+        }
+        WeightLayout::Apart => bail!("a weight whose rows and columns are both apart"),
     }
-    Ok(())
 }
 
 /// Rows up to which it is less work to turn the product around than to turn the weights around.
@@ -96,65 +193,86 @@ fn add_by_columns(mut out: MatrixMut, x: Matrix, weight: Matrix) -> candle_core:
 
 /// `x W + b` of `[row, in]`, `[in, out]` and `[out]`, with no gradient.
 pub(crate) fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    Ok(x.apply_op2_no_bwd(weight, &Affine { bias })?)
+    let (storage, layout) = weight.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => affine_from(x, &Matrix::of(storage, layout)?, bias),
+        _ => Err(Error::new(ErrorKind::Model, "weights of another device are multiplied with there")),
+    }
 }
 
-struct Affine<'a> {
+/// The same with weights that are read part by part.
+pub(crate) fn affine_from(x: &Tensor, weight: &impl MatrixSource, bias: Option<&Tensor>) -> Result<Tensor> {
+    Ok(x.apply_op1_no_bwd(&Affine { weight, bias })?)
+}
+
+struct Affine<'a, W> {
+    weight: &'a W,
     bias: Option<&'a Tensor>,
 }
 
-impl CustomOp2 for Affine<'_> {
+impl<W: MatrixSource> CustomOp1 for Affine<'_, W> {
     fn name(&self) -> &'static str {
         "affine"
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (x, weight) = (Matrix::of(x, x_layout)?, Matrix::of(weight, weight_layout)?);
-        let (rows, columns) = (x.rows, weight.columns);
-        let bias = self.bias.map(Tensor::to_vec1::<f32>).transpose()?;
-        if let Some(bias) = bias.as_ref().filter(|bias| bias.len() != columns) {
-            bail!("a bias of {} for {columns} columns", bias.len());
-        }
-        let bias = bias.unwrap_or_else(|| vec![0.0; columns]);
-        let (threads, are_many) = (rayon::current_num_threads(), weight.rows * columns >= MANY);
-        if rows == 1 && are_many && x.column_stride == 1 {
-            let mut out = bias;
-            row_times(&mut out, &x.values[..x.columns], weight)?;
-            return Ok((CpuStorage::F32(out), Shape::from((rows, columns))));
-        }
-        let by_columns = rows <= FEW && are_many && weight.row_stride == 1;
-        let in_pieces = rows <= UNPACKED && are_many && weight.column_stride == 1;
-        // Each thread has columns of its own: with few rows, a product shared by all threads spends much on the sharing.
-        let width = match columns.div_ceil(if in_pieces { 2 } else { 4 } * threads) {
-            width if by_columns => width.clamp(32, 512),
-            width => width.next_multiple_of(LINE),
-        };
-        let make = |(range, mut part): (Range<usize>, MatrixMut)| {
-            let weight = weight.columns(range.clone())?;
-            part.fill(&bias[range]);
-            match (by_columns, in_pieces) {
-                (true, _) => add_by_columns(part, x, weight),
-                (_, true) => part.add_in_pieces(x, weight),
-                _ => part.set(x, weight, 1.0, true),
-            }
-        };
-        let write = |room: &mut [MaybeUninit<f32>]| {
-            let parts = MatrixMut::unwritten(room, [rows, columns], columns)?.cut(width);
-            if pages::below_parallel_threshold(rows * weight.rows * columns / 8) {
-                return parts.into_iter().try_for_each(make);
-            }
-            parts.collect::<Vec<_>>().into_par_iter().with_max_len(1).try_for_each(make)
-        };
-        // SAFETY: all columns are in some part, and each part is filled.
-        let out = unsafe { pages::alloc_uninit(rows * columns, write) }?;
-        Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        affine_of(Matrix::of(x, layout)?, self.weight, self.bias)
     }
+}
+
+/// The numbers of [`affine`].
+pub(crate) fn affine_of(
+    x: Matrix,
+    weight: &impl MatrixSource,
+    bias: Option<&Tensor>,
+) -> candle_core::Result<(CpuStorage, Shape)> {
+    let [inner, columns] = weight.shape();
+    let (rows, layout) = (x.rows, weight.layout());
+    if x.columns != inner {
+        bail!("{} numbers a row times weights of {inner} rows", x.columns);
+    }
+    let bias = bias.map(Tensor::to_vec1::<f32>).transpose()?;
+    if let Some(bias) = bias.as_ref().filter(|bias| bias.len() != columns) {
+        bail!("a bias of {} for {columns} columns", bias.len());
+    }
+    let bias = bias.unwrap_or_else(|| vec![0.0; columns]);
+    let (threads, are_many) = (rayon::current_num_threads(), inner * columns >= MANY);
+    if rows == 1 && are_many && x.column_stride == 1 {
+        let mut out = bias;
+        row_times(&mut out, &x.values[..x.columns], weight)?;
+        return Ok((CpuStorage::F32(out), Shape::from((rows, columns))));
+    }
+    let by_columns = rows <= FEW && are_many && layout == WeightLayout::Columns;
+    let in_pieces = rows <= UNPACKED && are_many && layout == WeightLayout::Rows;
+    // Each thread has columns of its own: with few rows, a product shared by all threads spends much on the sharing.
+    let width = match columns.div_ceil(if in_pieces { 2 } else { 4 } * threads) {
+        width if by_columns => width.clamp(32, 512),
+        width => width.next_multiple_of(LINE),
+    };
+    let mut width = if in_pieces { width } else { width.min(weight.most_columns()) };
+    // A single column would be summed in another order.
+    while width > 1 && columns > width && columns % width == 1 {
+        width += 1;
+    }
+    let make = |(range, mut part): (Range<usize>, MatrixMut)| {
+        part.fill(&bias[range.clone()]);
+        if in_pieces {
+            return part.add_in_pieces(x, weight, range.start);
+        }
+        let mut room = Vec::new();
+        let weight = weight.part(0..inner, range, &mut room)?;
+        if by_columns { add_by_columns(part, x, weight) } else { part.set(x, weight, 1.0, true) }
+    };
+    let write = |room: &mut [MaybeUninit<f32>]| {
+        let parts = MatrixMut::unwritten(room, [rows, columns], columns)?.cut(width);
+        if pages::below_parallel_threshold(rows * inner * columns / 8) {
+            return parts.into_iter().try_for_each(make);
+        }
+        parts.collect::<Vec<_>>().into_par_iter().with_max_len(1).try_for_each(make)
+    };
+    // SAFETY: all columns are in some part, and each part is filled.
+    let out = unsafe { pages::alloc_uninit(rows * columns, write) }?;
+    Ok((CpuStorage::F32(out), Shape::from((rows, columns))))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::network::cpu::rows::values_from;
 
 /// Numbers seen as rows and columns.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     pub(super) values: &'a [f32],
     pub(super) rows: usize,
     pub(super) columns: usize,
@@ -45,7 +45,7 @@ fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -
 
 impl<'a> Matrix<'a> {
     /// Rows and columns of `values`, so many numbers apart.
-    pub(super) fn new(
+    pub(crate) fn new(
         values: &'a [f32],
         [rows, columns]: [usize; 2],
         [row_stride, column_stride]: [usize; 2],
@@ -56,7 +56,7 @@ impl<'a> Matrix<'a> {
         Ok(Matrix { values, rows, columns, row_stride, column_stride })
     }
 
-    pub(super) fn of(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<Matrix<'a>> {
+    pub(crate) fn of(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<Matrix<'a>> {
         let (&[rows, columns], &[row_stride, column_stride]) = (layout.dims(), layout.stride()) else {
             bail!("a matrix has two axes, not those of {layout:?}")
         };

@@ -5,6 +5,7 @@
 mod activation;
 pub(crate) mod attend;
 mod broadcast;
+mod finite;
 mod linear;
 mod matrix;
 mod norm;
@@ -15,9 +16,11 @@ mod sum;
 
 pub(crate) use activation::{gelu, gelu_inplace};
 pub(crate) use broadcast::{plus_bias, times_gain};
-pub(crate) use linear::affine;
+pub(crate) use finite::{are_finite, tensor_is_finite};
+pub(crate) use linear::{MatrixSource, WeightLayout, affine, affine_from, affine_of};
+pub(crate) use matrix::Matrix;
 pub(crate) use norm::{center, gain_and_bias, norm_scale, normalize};
-pub(crate) use pages::{PagePolicy, par_map_alloc};
+pub(crate) use pages::{PagePolicy, par_map_alloc, par_rows_alloc};
 pub(crate) use rows::can_fuse;
 pub(crate) use softmax::{cross_entropy, log_sum_exp, softmax};
 pub(crate) use sum::{add, sum, sum_of_products};

@@ -43,6 +43,32 @@ pub(crate) fn par_map_alloc<T: Sync, R: Send>(
     (values, found)
 }
 
+/// Rows of `width` numbers, each written by `write` over zeros while it is in a core's cache.
+pub(crate) fn par_rows_alloc<E: Send>(
+    policy: PagePolicy,
+    rows: usize,
+    width: usize,
+    write: impl Fn(usize, &mut [f32]) -> Result<(), E> + Sync,
+) -> Result<Vec<f32>, E> {
+    let len = rows * width;
+    let make = |(row, room): (usize, &mut [MaybeUninit<f32>])| {
+        room.fill(MaybeUninit::new(0.0));
+        // SAFETY: each of them was just written.
+        write(row, unsafe { room.assume_init_mut() })
+    };
+    let mut values = allocate(len, policy);
+    let room = &mut values.spare_capacity_mut()[..len];
+    if below_parallel_threshold(len) {
+        room.chunks_mut(width.max(1)).enumerate().try_for_each(make)?;
+    } else {
+        let least = TASK.div_ceil(width.max(1));
+        room.par_chunks_mut(width.max(1)).enumerate().with_min_len(least).try_for_each(make)?;
+    }
+    // SAFETY: all of them were written: the rows make up as many.
+    unsafe { values.set_len(len) };
+    Ok(values)
+}
+
 /// So many zeros, written by all threads.
 pub(crate) fn zeros(len: usize) -> Vec<f32> {
     let write = |room: &mut [MaybeUninit<f32>]| room.fill(MaybeUninit::new(0.0));

@@ -177,10 +177,10 @@ impl Attention {
 
     /// The linear map to some of the heads of queries, keys and values.
     fn some_heads(&self, first: usize, heads: usize) -> Result<Linear> {
-        let d_head = self.qkv.weight.dim(1)? / (self.n_heads + 2 * self.n_key_value_heads);
+        let d_head = self.qkv.weight.dims2()?.1 / (self.n_heads + 2 * self.n_key_value_heads);
         let (first, width) = (first * d_head, heads * d_head);
         Ok(Linear {
-            weight: self.qkv.weight.narrow(1, first, width)?,
+            weight: self.qkv.weight.narrow_columns(first, width)?,
             bias: self.qkv.bias.as_ref().map(|bias| bias.narrow(0, first, width)).transpose()?,
         })
     }
@@ -323,20 +323,11 @@ impl Attention {
         }
     }
 
-    /// W_Q, W_K or W_V, as a view.
+    /// W_Q, W_K or W_V.
     pub(crate) fn weight(&self, part: Projection) -> Result<Tensor> {
         let (first, heads) = self.head_range(part);
-        let (width, all) = self.qkv.weight.dims2()?;
-        let every = self.n_heads + 2 * self.n_key_value_heads;
-        let d_head = all / every;
-        // Files have either of the two layouts, and neither is to be copied.
-        Ok(if self.qkv.weight.is_contiguous() {
-            let weight = self.qkv.weight.reshape((width, every, d_head))?; // (M, H + 2K, D)
-            weight.narrow(1, first, heads)?.transpose(0, 1)? // (H or K, M, D)
-        } else {
-            let weight = self.qkv.weight.t()?.reshape((every, d_head, width))?; // (H + 2K, D, M)
-            weight.narrow(0, first, heads)?.transpose(1, 2)? // (H or K, M, D)
-        })
+        let d_head = self.qkv.weight.dims2()?.1 / (self.n_heads + 2 * self.n_key_value_heads);
+        self.qkv.weight.column_groups(first, heads, d_head) // (H or K, M, D)
     }
 
     /// b_Q, b_K or b_V, as a view.
@@ -347,14 +338,15 @@ impl Attention {
         Ok(bias.narrow(0, first, heads)?) // (H or K, D)
     }
 
-    /// W_O, as a view.
+    /// W_O.
     pub(crate) fn w_o(&self) -> Result<Tensor> {
         let (all, width) = self.output.weight.dims2()?;
         let (heads, d_head) = (self.n_heads, all / self.n_heads);
-        Ok(if self.output.weight.is_contiguous() {
-            self.output.weight.reshape((heads, d_head, width))? // (H, D, M)
+        let weight = self.output.weight.tensor()?; // (HD, M)
+        Ok(if weight.is_contiguous() {
+            weight.reshape((heads, d_head, width))? // (H, D, M)
         } else {
-            self.output.weight.t()?.reshape((width, heads, d_head))?.permute((1, 2, 0))? // (H, D, M)
+            weight.t()?.reshape((width, heads, d_head))?.permute((1, 2, 0))? // (H, D, M)
         })
     }
 }

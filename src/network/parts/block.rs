@@ -9,6 +9,7 @@ use crate::hook::{Attn, Site};
 use crate::network::cpu::add;
 use crate::network::parts::attention::Attention;
 use crate::network::parts::layer::LayerCtx;
+use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Mlp;
 use crate::network::parts::norm::{Norm, NormOf};
 
@@ -39,6 +40,13 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// Its linear maps.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let cross = self.cross.iter().flat_map(|(_, cross)| [&cross.qkv, &cross.output]);
+        let mlp = self.mlp.iter().flat_map(|(_, mlp)| mlp.gate.iter().chain([&mlp.input, &mlp.output]));
+        [&self.attn.qkv, &self.attn.output].into_iter().chain(cross).chain(mlp)
+    }
+
     /// The residual stream `[batch, position, d_model]` as the block leaves it.
     pub(crate) fn forward(&self, kind: BlockKind, x: Tensor, layer: &mut LayerCtx) -> Result<Tensor> {
         match kind {

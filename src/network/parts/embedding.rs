@@ -8,10 +8,11 @@ use candle_core::{Device, Tensor};
 
 use crate::error::Result;
 use crate::network::parts::linear::Linear;
+use crate::network::weights::weight::Weight;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Embedding {
-    Tokens(Tensor), // (V, M)
+    Tokens(Weight), // (V, M)
     /// The class token stands before the patches, where there is one.
     #[allow(dead_code)] // No model that is opened so far reads pictures.
     Patches {
@@ -26,7 +27,7 @@ impl Embedding {
     }
 
     /// What tokens, or pixels, are looked up in or multiplied by.
-    pub(crate) fn weight(&self) -> &Tensor {
+    pub(crate) fn weight(&self) -> &Weight {
         match self {
             Embedding::Tokens(w_e) => w_e,
             Embedding::Patches { patch, .. } => &patch.weight,
@@ -38,8 +39,8 @@ impl Embedding {
         match self {
             Embedding::Tokens(w_e) => {
                 let (batch, len) = read.dims2()?;
-                let rows = w_e.index_select(&read.flatten_all()?, 0)?; // (BT, M)
-                Ok(rows.reshape((batch, len, w_e.dim(1)?))?) // (B, T, M)
+                let rows = w_e.index_rows(&read.flatten_all()?)?; // (BT, M)
+                Ok(rows.reshape((batch, len, ()))?) // (B, T, M)
             }
             Embedding::Patches { patch, class } => {
                 let embed = patch.forward(read)?; // (B, T, M)

@@ -3,19 +3,20 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
-use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
-use memmap2::Mmap;
-use rayon::prelude::*;
+use candle_core::{DType, Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::network::cpu::{PagePolicy, par_map_alloc};
+use crate::network::cpu::{PagePolicy, are_finite, par_map_alloc, tensor_is_finite};
 use crate::network::weights::initial::Initial;
+use crate::network::weights::mapping::{Mapping, WeightFile};
+use crate::network::weights::rows::{RowDtype, StoredRows};
+use crate::network::weights::weight::Weight;
 
 /// A set of named tensors, from files, from memory, or drawn at random.
 pub struct Weights {
@@ -23,15 +24,10 @@ pub struct Weights {
     /// What says how the weights should be.
     config: &'static str,
     device: Device,
-    files: Vec<(String, Bytes)>,
+    files: Vec<Arc<WeightFile>>,
     entries: BTreeMap<String, Entry>,
     notes: HashMap<String, String>,
     initial: Option<RefCell<Initial>>,
-}
-
-enum Bytes {
-    Mapped(Mmap),
-    Static(&'static [u8]),
 }
 
 enum Entry {
@@ -98,7 +94,7 @@ impl Weights {
     /// A safetensors file that is part of the program.
     pub(crate) fn from_static(name: &str, bytes: &'static [u8], device: &Device) -> Result<Weights> {
         let mut weights = Weights::empty(name, device);
-        weights.add(name.to_string(), Bytes::Static(bytes))?;
+        weights.add(WeightFile::part_of_program(name, bytes))?;
         Ok(weights)
     }
 
@@ -106,9 +102,11 @@ impl Weights {
     pub(crate) fn from_files(origin: &str, files: &[PathBuf], device: &Device) -> Result<Weights> {
         let mut weights = Weights::empty(origin, device);
         for path in files {
-            let map =
-                map(path, "a model folder holds model.safetensors, or the shards that its index names")?;
-            weights.add(path.display().to_string(), Bytes::Mapped(map))?;
+            let map = Mapping::open(
+                path,
+                "a model folder holds model.safetensors, or the shards that its index names",
+            )?;
+            weights.add(map.into())?;
         }
         Ok(weights)
     }
@@ -134,35 +132,40 @@ impl Weights {
     pub(crate) fn from_places(
         origin: &str,
         config: &'static str,
-        files: Vec<(String, Mmap, TensorLocations)>,
+        files: Vec<(Mapping, TensorLocations)>,
         device: &Device,
     ) -> Weights {
         let mut weights = Weights { config, ..Weights::empty(origin, device) };
-        for (file, (path, map, places)) in files.into_iter().enumerate() {
-            weights.files.push((path, Bytes::Mapped(map)));
+        for (file, (map, places)) in files.into_iter().enumerate() {
+            weights.files.push(Arc::new(map.into()));
             let entries = places.into_iter().map(|(name, place)| (name, Entry::InFile { file, place }));
             weights.entries.extend(entries);
         }
         weights
     }
 
-    /// How many bytes all weights take as f32: what a network of them needs at least.
+    /// How many bytes a network of these weights needs at least, where it has them in f32: of those that do not stay in their files.
     pub(crate) fn bytes(&self) -> u64 {
+        let stays = |file: &usize, place: &TensorLocation| {
+            self.device.is_cpu() && place.stay("", &self.files[*file]).is_some()
+        };
         let count = |entry: &Entry| match entry {
             Entry::InFile { place: TensorLocation { stored: StoredDtype::Other(_), .. }, .. } => 0,
+            Entry::InFile { file, place } if stays(file, place) => 0,
             Entry::InFile { place, .. } => place.shape.iter().map(|&len| len as u64).product::<u64>(),
             Entry::InMemory(tensor) => tensor.elem_count() as u64,
         };
         self.entries.values().map(count).sum::<u64>().saturating_mul(4)
     }
 
-    fn add(&mut self, name: String, bytes: Bytes) -> Result<()> {
+    fn add(&mut self, file: WeightFile) -> Result<()> {
+        let name = file.path();
         let broken = |error: safetensors::SafeTensorError| {
             Error::new(ErrorKind::Weights, format!("{name} is not a sound safetensors file"))
                 .caused_by(error)
                 .help("it may be cut short or not downloaded whole: fetch or save it again")
         };
-        let all = bytes.as_slice();
+        let all = file.bytes();
         let (header, metadata) = SafeTensors::read_metadata(all).map_err(broken)?;
         SafeTensors::deserialize(all).map_err(broken)?; // the offsets lie within the file
         let data = 8 + header;
@@ -180,13 +183,8 @@ impl Weights {
             let place = TensorLocation { stored, shape, range, change: Relayout::None };
             self.entries.insert(tensor, Entry::InFile { file: self.files.len(), place });
         }
-        self.files.push((name, bytes));
+        self.files.push(Arc::new(file));
         Ok(())
-    }
-
-    /// Unmaps the files, for which nobody waits: of half a gigabyte it takes a tenth of the time of reading it.
-    pub(crate) fn drop_in_background(self) {
-        rayon::spawn(|| drop(self.files));
     }
 
     /// A text that was written beside the tensors.
@@ -197,6 +195,18 @@ impl Weights {
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)
+    }
+
+    /// The matrix `name`, which stays in its file where it is as rows of f32, f16, bf16 or of blocks; what is computed on another
+    /// device, or is part of the program, is in memory. Fails as [`get`](Weights::get), but that a NaN in a file is not looked for.
+    pub(crate) fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        let place = match self.entries.get(name) {
+            Some(Entry::InFile { file, place }) if self.device.is_cpu() => Some((&self.files[*file], place)),
+            _ => None,
+        };
+        let fits = place.filter(|(_, place)| place.changed_shape() == shape);
+        let stored = fits.and_then(|(file, place)| place.stay(name, file));
+        stored.map_or_else(|| Ok(self.get(name, &shape)?.into()), Ok)
     }
 
     /// The tensor `name` as f32. Fails if it is missing, has another shape, or, in a file, holds NaN or infinity.
@@ -228,22 +238,20 @@ impl Weights {
         }
         match entry {
             Entry::InFile { file, place } => {
-                let (path, bytes) = &self.files[*file];
-                let (tensor, finite) = place.read(bytes.as_slice()).map_err(|error| match error {
-                    Some(error) => error.into(),
-                    None => Error::new(
-                        ErrorKind::Weights,
-                        format!("weight `{name}` of {path} is of type {}", place.stored.name()),
-                    )
-                    .help("weights are read as F32, F16, BF16 or F64: save it as one of them"),
-                })?;
+                let path = self.files[*file].path();
+                let (tensor, finite) =
+                    place.read(self.files[*file].bytes()).map_err(|error| match error {
+                        Some(error) => error.into(),
+                        None => Error::new(
+                            ErrorKind::Weights,
+                            format!("weight `{name}` of {path} is of type {}", place.stored.name()),
+                        )
+                        .help("weights are read as F32, F16, BF16 or F64: save it as one of them"),
+                    })?;
                 if !finite && let Some((at, value)) = first_not_finite(&tensor)? {
-                    return Err(Error::new(
-                        ErrorKind::Weights,
-                        format!("weight `{name}` of {path} is {value} at entry {at}"),
-                    )
-                    .help("the file is damaged, or the training that made it diverged"));
+                    return Err(self.files[*file].not_finite(name, value, at));
                 }
+                self.files[*file].check()?;
                 Ok(tensor.to_device(&self.device)?)
             }
             Entry::InMemory(tensor) => Ok(tensor.to_dtype(DType::F32)?),
@@ -268,6 +276,42 @@ impl TensorLocation {
             Relayout::Transpose => self.shape.iter().rev().copied().collect(),
             _ => self.shape.clone(),
         }
+    }
+
+    /// The weight where it lies, if it can stay there.
+    fn stay(&self, name: &str, file: &Arc<WeightFile>) -> Option<Weight> {
+        let dtype = match self.stored {
+            StoredDtype::Plain(dtype) => RowDtype::of(dtype)?,
+            StoredDtype::Quantized(dtype) => RowDtype::Quantized(dtype),
+            StoredDtype::Other(_) => return None,
+        };
+        let &[rows, width] = self.shape.as_slice() else { return None };
+        if !file.is_mapped() {
+            return None;
+        }
+        let stored = StoredRows::new(name, file, dtype, self.range.clone(), [rows, width])?;
+        let each = |parts: usize| rows / parts.max(1);
+        Some(match self.change {
+            Relayout::None => stored.into(),
+            Relayout::Transpose => Weight::transposed(stored),
+            // For each row where its number stands in the order of the file.
+            Relayout::Rotary { heads } => {
+                let pairs = each(heads * 2);
+                let place = |row: usize| {
+                    let (head, half, pair) = (row / (2 * pairs), row / pairs % 2, row % pairs);
+                    head * 2 * pairs + 2 * pair + half
+                };
+                stored.select((0..rows).map(place)).into()
+            }
+            Relayout::Interleave { heads } => {
+                let d_head = each(heads * 3);
+                let place = |row: usize| {
+                    let (head, part, within) = (row / (3 * d_head), row / d_head % 3, row % d_head);
+                    (part * heads + head) * d_head + within
+                };
+                stored.select((0..rows).map(place)).into()
+            }
+        })
     }
 
     /// The weight in f32, and whether all of it is finite; nothing where its type is not that of weights.
@@ -326,30 +370,6 @@ impl StoredDtype {
 /// What says how weights should be, in a folder.
 pub(crate) const CONFIG: &str = "config.json";
 
-/// A file's bytes, mapped rather than read.
-pub(crate) fn map(path: &Path, help: &str) -> Result<Mmap> {
-    let failed = |error: std::io::Error| {
-        Error::new(ErrorKind::File, format!("cannot read {}", path.display())).caused_by(error).help(help)
-    };
-    // Asked before it is opened: a pipe would be waited for.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Error::new(ErrorKind::File, format!("{} is not a file", path.display())).help(help));
-    }
-    let file = File::open(path).map_err(failed)?;
-    // SAFETY: the map is only read, and each tensor is copied out of it while it lives. Another process
-    // that cuts the file short meanwhile would end this one, as with any map.
-    unsafe { Mmap::map(&file) }.map_err(failed)
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Static(bytes) => bytes,
-        }
-    }
-}
-
 /// Numbers that are read, and then looked at, while they are in a core's cache.
 const CHUNK: usize = 1 << 14;
 
@@ -360,19 +380,6 @@ fn f32s(bytes: &[u8]) -> (Vec<f32>, bool) {
     let (values, finite) =
         par_map_alloc(PagePolicy::Long, numbers, CHUNK, each, |_, values| are_finite(values));
     (values, finite.into_iter().all(|finite| finite))
-}
-
-/// By exponents, in a pass without branches.
-fn are_finite(values: &[f32]) -> bool {
-    const EXPONENT: u32 = 0x7f80_0000;
-    let full = values.iter().fold(0, |full, value| full | u32::from(value.to_bits() & EXPONENT == EXPONENT));
-    full == 0
-}
-
-fn tensor_is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
-    let (storage, _) = tensor.storage_and_layout();
-    let Storage::Cpu(CpuStorage::F32(values)) = &*storage else { candle_core::bail!("f32 on the CPU only") };
-    Ok(values.par_chunks(CHUNK).all(are_finite))
 }
 
 fn first_not_finite(tensor: &Tensor) -> candle_core::Result<Option<(usize, f32)>> {

@@ -2,5 +2,8 @@
 
 pub(crate) mod file;
 pub(crate) mod initial;
+pub(crate) mod mapping;
 pub(crate) mod pickle;
+pub(crate) mod rows;
 pub(crate) mod scope;
+pub(crate) mod weight;

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
 use crate::network::weights::file::Weights;
+use crate::network::weights::weight::Weight;
 
 /// Weights whose names begin alike.
 pub(crate) struct Scope<'a> {
@@ -36,6 +37,10 @@ impl<'a> Scope<'a> {
         self.weights.get(&format!("{}{name}", self.prefix), shape)
     }
 
+    pub(crate) fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Weight> {
+        self.weights.matrix(&format!("{}{name}", self.prefix), shape)
+    }
+
     /// A linear map as PyTorch keeps it, `[out, in]`.
     pub(crate) fn linear(&self, name: &str, [from, to]: [usize; 2], biased: bool) -> Result<Linear> {
         self.concat_linear(&[(name, to)], from, biased)
@@ -43,15 +48,15 @@ impl<'a> Scope<'a> {
 
     /// Several linear maps of one input, as PyTorch keeps them, in one.
     pub(crate) fn concat_linear(&self, maps: &[(&str, usize)], from: usize, biased: bool) -> Result<Linear> {
-        let join = |parts: Vec<Tensor>| -> Result<Tensor> {
-            Ok(if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 0)? })
-        };
-        let weights = maps.iter().map(|(name, to)| self.get(&format!("{name}.weight"), &[*to, from]));
-        let weight = join(weights.collect::<Result<_>>()?)?.t()?; // (in, out)
+        let weights = maps.iter().map(|(name, to)| self.matrix(&format!("{name}.weight"), [*to, from]));
+        let weight = Weight::concat_rows(&weights.collect::<Result<Vec<_>>>()?)?.t()?; // (in, out)
         let bias = match biased {
             true => {
                 let biases = maps.iter().map(|(name, to)| self.get(&format!("{name}.bias"), &[*to]));
-                Some(join(biases.collect::<Result<_>>()?)?)
+                Some(match biases.collect::<Result<Vec<_>>>()?.as_slice() {
+                    [one] => one.clone(),
+                    all => Tensor::cat(all, 0)?,
+                })
             }
             false => None,
         };
@@ -70,7 +75,7 @@ impl<'a> Scope<'a> {
 
 /// The unembedding `name` of a model: one of its own, or the embedding's transpose where the file has none and the config
 /// does not say that they are apart.
-pub(crate) fn unembedding(weights: &Weights, name: &str, w_e: &Tensor, tied: bool) -> Result<Linear> {
+pub(crate) fn unembedding(weights: &Weights, name: &str, w_e: &Weight, tied: bool) -> Result<Linear> {
     let all = Scope::all(weights);
     if tied && !all.has(&format!("{name}.weight")) {
         return Ok(Linear { weight: w_e.t()?, bias: None });

@@ -1,0 +1,27 @@
+//! `headlight check`: all weights of a model, one by one.
+
+use serde_json::json;
+
+use super::args::{Output, RequiredModel};
+use super::json::line;
+
+/// Look through all weights for NaN and infinity, which opening a model leaves to the run that meets them
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  headlight check built-in\n\n\
+    JSON: {\"model\": \"built-in\", \"weights\": 612352, \"sound\": true}")]
+pub struct Args {
+    #[command(flatten)]
+    model: RequiredModel,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Output {
+    let model = args.model.open()?;
+    let weights = model.check_weights()?;
+    Ok(match args.json {
+        true => line(&json!({"model": model.name(), "weights": weights, "sound": true})),
+        false => format!("{}: all of {weights} weights are finite\n", model.name()),
+    })
+}
