@@ -1,9 +1,11 @@
 //! Writes the folder of a model with random weights, to see what a machine can do with a model of that size before one is
-//! fetched: `cargo run --release --example random_model -- llama-1b FOLDER`. Weights are bf16; such a model has no tokenizer
-//! and reads token ids.
+//! fetched: `cargo run --release --example random_model -- llama-1b FOLDER`. Such a model has no tokenizer and reads token ids.
+//! That of 7 billion weights is a GGUF file in the folder.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use rand::{Rng, SeedableRng};
@@ -19,16 +21,23 @@ struct Args {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Shape {
-    /// GPT-2 medium: 24 layers of 16 heads, width 1024
+    /// GPT-2 small in f32: 12 layers of 12 heads, width 768
+    #[value(name = "gpt2")]
+    Gpt2,
+    /// GPT-2 medium in bf16: 24 layers of 16 heads, width 1024
     #[value(name = "gpt2-medium")]
     Gpt2Medium,
-    /// Llama 3.2 1B: 16 layers of 32 heads on 8 of keys, width 2048
+    /// Llama 3.2 1B in bf16: 16 layers of 32 heads on 8 of keys, width 2048
     #[value(name = "llama-1b")]
     Llama1b,
+    /// Llama 2 7B in Q4_K, embedding and all: 32 layers of 32 heads, width 4096
+    #[value(name = "llama-7b-q4k")]
+    Llama7bQ4k,
 }
 
 /// A weight that is drawn when it is written, so that one at a time is in memory.
 struct RandomWeight {
+    dtype: Dtype,
     shape: Vec<usize>,
     seed: u64,
     /// Where it is not random.
@@ -40,7 +49,7 @@ const DEVIATION: f32 = 0.02;
 
 impl View for &RandomWeight {
     fn dtype(&self) -> Dtype {
-        Dtype::BF16
+        self.dtype
     }
 
     fn shape(&self) -> &[usize] {
@@ -53,20 +62,30 @@ impl View for &RandomWeight {
         // Uniform numbers of the same deviation are as good here, and drawn in a tenth of the time.
         let reach = DEVIATION * 3f32.sqrt();
         let mut value = || self.fill.unwrap_or_else(|| rng.random_range(-reach..reach));
-        Cow::Owned((0..count).flat_map(|_| ((value().to_bits() >> 16) as u16).to_le_bytes()).collect())
+        Cow::Owned(match self.dtype {
+            Dtype::F32 => (0..count).flat_map(|_| value().to_le_bytes()).collect(),
+            _ => (0..count).flat_map(|_| ((value().to_bits() >> 16) as u16).to_le_bytes()).collect(),
+        })
     }
 
     fn data_len(&self) -> usize {
-        2 * self.shape.iter().product::<usize>()
+        self.dtype.bitsize() / 8 * self.shape.iter().product::<usize>()
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Args { shape, folder } = Args::parse();
     std::fs::create_dir_all(&folder)?;
-    let (config, shapes) = match shape {
-        Shape::Gpt2Medium => gpt2_medium(),
-        Shape::Llama1b => llama_1b(),
+    let (dtype, (config, shapes)) = match shape {
+        Shape::Gpt2 => (Dtype::F32, gpt2([12, 12, 768])),
+        Shape::Gpt2Medium => (Dtype::BF16, gpt2([24, 16, 1024])),
+        Shape::Llama1b => (Dtype::BF16, llama_1b()),
+        Shape::Llama7bQ4k => {
+            let file = folder.join("llama-7b-q4k.gguf");
+            let numbers = write_llama_7b(&file)?;
+            println!("wrote {} with {numbers} weights", file.display());
+            return Ok(());
+        }
     };
     let drawn: Vec<(String, RandomWeight)> = shapes
         .into_iter()
@@ -77,7 +96,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 (false, 1) => Some(1.0),
                 _ => None,
             };
-            (name, RandomWeight { shape, seed: seed as u64, fill })
+            (name, RandomWeight { dtype, shape, seed: seed as u64, fill })
         })
         .collect();
     let numbers: usize = drawn.iter().map(|(_, weight)| weight.shape.iter().product::<usize>()).sum();
@@ -90,8 +109,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 type Shapes = Vec<(String, Vec<usize>)>;
 
-fn gpt2_medium() -> (Value, Shapes) {
-    let (layers, width, vocab, context) = (24, 1024, 50257, 1024);
+fn gpt2([layers, heads, width]: [usize; 3]) -> (Value, Shapes) {
+    let (vocab, context) = (50257, 1024);
     let mut all =
         vec![("wte.weight".into(), vec![vocab, width]), ("wpe.weight".into(), vec![context, width])];
     let mut both = |name: String, shape: Vec<usize>| {
@@ -109,7 +128,7 @@ fn gpt2_medium() -> (Value, Shapes) {
     }
     both("ln_f".into(), vec![width]);
     let config = json!({
-        "model_type": "gpt2", "n_layer": layers, "n_head": 16, "n_embd": width, "vocab_size": vocab,
+        "model_type": "gpt2", "n_layer": layers, "n_head": heads, "n_embd": width, "vocab_size": vocab,
         "n_positions": context,
     });
     (config, all)
@@ -142,4 +161,97 @@ fn llama_1b() -> (Value, Shapes) {
         },
     });
     (config, all)
+}
+
+/// What a GGUF file says of a 7 B Llama, and its tensors: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Gives how many
+/// weights it has.
+fn write_llama_7b(path: &Path) -> std::io::Result<usize> {
+    const F32: u32 = 0;
+    const Q4_K: u32 = 12;
+    let (layers, width, neurons, vocab) = (32, 4096, 11008, 32000);
+    let mut tensors = vec![("token_embd.weight".to_string(), vec![width, vocab])];
+    for layer in 0..layers {
+        let mut add = |name: &str, shape: &[usize]| {
+            tensors.push((format!("blk.{layer}.{name}.weight"), shape.to_vec()));
+        };
+        add("attn_norm", &[width]);
+        ["attn_q", "attn_k", "attn_v", "attn_output"].iter().for_each(|name| add(name, &[width, width]));
+        add("ffn_norm", &[width]);
+        ["ffn_gate", "ffn_up"].iter().for_each(|name| add(name, &[width, neurons]));
+        add("ffn_down", &[neurons, width]);
+    }
+    tensors.push(("output_norm.weight".into(), vec![width]));
+    tensors.push(("output.weight".into(), vec![width, vocab]));
+    let whole = [
+        ("block_count", layers),
+        ("context_length", 4096),
+        ("embedding_length", width),
+        ("feed_forward_length", neurons),
+        ("attention.head_count", 32),
+    ];
+    let mut header = Vec::new();
+    let text = |header: &mut Vec<u8>, text: &str| {
+        header.extend((text.len() as u64).to_le_bytes());
+        header.extend(text.as_bytes());
+    };
+    header.extend(b"GGUF");
+    header.extend(3u32.to_le_bytes());
+    header.extend((tensors.len() as u64).to_le_bytes());
+    header.extend((whole.len() as u64 + 2).to_le_bytes());
+    text(&mut header, "general.architecture");
+    header.extend(8u32.to_le_bytes());
+    text(&mut header, "llama");
+    for (key, number) in whole {
+        text(&mut header, &format!("llama.{key}"));
+        header.extend(4u32.to_le_bytes());
+        header.extend((number as u32).to_le_bytes());
+    }
+    text(&mut header, "llama.attention.layer_norm_rms_epsilon");
+    header.extend(6u32.to_le_bytes());
+    header.extend(1e-5f32.to_le_bytes());
+    let is_norm = |shape: &[usize]| shape.len() == 1;
+    let bytes = |shape: &[usize]| {
+        let numbers: usize = shape.iter().product();
+        if is_norm(shape) { 4 * numbers } else { numbers / 256 * 144 }
+    };
+    let mut offset = 0;
+    for (name, shape) in &tensors {
+        text(&mut header, name);
+        header.extend((shape.len() as u32).to_le_bytes());
+        shape.iter().for_each(|&len| header.extend((len as u64).to_le_bytes()));
+        header.extend(if is_norm(shape) { F32 } else { Q4_K }.to_le_bytes());
+        header.extend((offset as u64).to_le_bytes());
+        offset += bytes(shape).next_multiple_of(32);
+    }
+    header.resize(header.len().next_multiple_of(32), 0);
+    let mut file = BufWriter::new(File::create(path)?);
+    file.write_all(&header)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    for (_, shape) in &tensors {
+        if is_norm(shape) {
+            file.write_all(&1f32.to_le_bytes().repeat(shape[0]))?;
+        } else {
+            let mut block = q4_k_block();
+            for _ in 0..bytes(shape) / block.len() {
+                rng.fill(&mut block[16..]);
+                file.write_all(&block)?;
+            }
+        }
+        file.write_all(&vec![0; bytes(shape).next_multiple_of(32) - bytes(shape)])?;
+    }
+    file.flush()?;
+    Ok(tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum())
+}
+
+/// 256 weights of four bits each, of which all sixteen values are as likely: scales and minima such that their deviation is GPT-2's and
+/// their mean is 0.
+fn q4_k_block() -> [u8; 144] {
+    let mut block = [0; 144];
+    // Eight scales and eight minima of six bits, all of them 32.
+    block[4..12].fill(0b1010_0000);
+    // The deviation of a whole number from 0 to 15 is the root of 255/12.
+    let scale = f64::from(DEVIATION) / 32.0 / (255.0f64 / 12.0).sqrt();
+    block[..2].copy_from_slice(&half::f16::from_f64(scale).to_le_bytes());
+    block[2..4].copy_from_slice(&half::f16::from_f64(7.5 * scale).to_le_bytes());
+    block
 }

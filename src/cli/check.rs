@@ -8,7 +8,7 @@ use super::json::line;
 /// Look through all weights for NaN and infinity, which opening a model leaves to the run that meets them
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  headlight check built-in\n\n\
-    JSON: {\"model\": \"built-in\", \"weights\": 612352, \"sound\": true}")]
+    JSON: {\"model\": \"built-in\", \"weights\": 989568, \"sound\": true}")]
 pub struct Args {
     #[command(flatten)]
     model: RequiredModel,

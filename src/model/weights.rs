@@ -1,5 +1,7 @@
 //! A model's weights under TransformerLens's names, and models of other weights.
 
+use std::collections::HashSet;
+
 use candle_core::Tensor;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
@@ -188,11 +190,15 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn check_weights(&self) -> Result<usize> {
-        self.network.matrices().try_for_each(|weight| {
+        let (mut seen, mut numbers) = (HashSet::new(), 0);
+        for weight in self.network.matrices() {
             progress::check("the check of the weights")?;
-            weight.check_finite()
-        })?;
-        let mut numbers = self.network.matrices().map(|weight| weight.elem_count()).sum::<usize>();
+            // An embedding is often the unembedding too.
+            if seen.insert(weight.place()) {
+                weight.check_finite()?;
+                numbers += weight.elem_count();
+            }
+        }
         for unmade in self.network.vectors() {
             numbers += unmade()?.elem_count();
         }

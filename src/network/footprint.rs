@@ -3,12 +3,10 @@
 
 use std::collections::HashSet;
 
-use candle_core::{CpuStorage, Storage, Tensor};
 use rayon::current_num_threads;
 
 use crate::error::Result;
 use crate::hook::{Attn, Hook, Site};
-use crate::memory::floats;
 use crate::network::cpu::attend::BLOCK;
 use crate::network::dims::Dims;
 use crate::network::network::{Network, StackNetwork};
@@ -302,11 +300,10 @@ impl Walk<'_> {
         }
         inside += self.mix();
         if self.wants(Result) {
-            self.pass(if attn.output.weight.is_contiguous() {
-                0
-            } else {
-                self.stack.dims.numbers(QInput, 1, attn.n_heads, 1)
-            });
+            // The weight is made where it is in a file, and then made head by head where it stands by columns.
+            let (is_made, numbers) = (attn.output.weight.is_stored(), attn.output.weight.elem_count() as u64);
+            let made = if is_made { numbers } else { 0 };
+            self.pass(if attn.output.weight.is_contiguous() { made } else { made + numbers });
             let result = self.make(self.size(Result));
             self.pass(q);
             self.change(Result);
@@ -399,31 +396,16 @@ impl Network {
     /// The bytes of all weights in f32.
     pub(crate) fn bytes_of_weights(&self) -> Result<u64> {
         // Several are often parts of one, or another view of it.
-        let (mut seen, mut seen_stored) = (HashSet::new(), HashSet::new());
+        let mut seen = HashSet::new();
         let mut bytes = 0u64;
-        let mut add = |weight: &Tensor| {
-            let (storage, _) = weight.storage_and_layout();
-            if seen.insert(std::ptr::from_ref(&*storage)) {
-                bytes = bytes.saturating_add(match &*storage {
-                    Storage::Cpu(CpuStorage::F32(values)) => floats([values.len()]),
-                    _ => floats(weight.dims().iter().copied()),
-                });
-            }
-        };
-        for unmade in self.vectors() {
-            add(&unmade()?);
-        }
-        let mut stored_bytes = 0u64;
-        for weight in self.matrices() {
-            match weight {
-                Weight::InMemory(tensor) => add(tensor),
-                Weight::Stored(stored) if seen_stored.insert(stored.place()) => {
-                    stored_bytes = stored_bytes.saturating_add(floats([weight.elem_count()]));
-                }
-                Weight::Stored(_) => {}
+        let vectors = self.vectors().map(|unmade| unmade().map(Weight::from));
+        for weight in vectors.chain(self.matrices().cloned().map(Ok)) {
+            let weight = weight?;
+            if seen.insert(weight.place()) {
+                bytes = bytes.saturating_add(weight.bytes_in_memory());
             }
         }
-        Ok(bytes.saturating_add(stored_bytes))
+        Ok(bytes)
     }
 
     /// The same as [`footprint`](Network::footprint) of a run whose operations are remembered, and of the way back through them: then

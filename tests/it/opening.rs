@@ -552,3 +552,47 @@ fn what_ends_a_text() -> Result<()> {
     assert!(error.contains("generation_config.json") && error.contains("help: "), "{error}");
     Ok(())
 }
+
+/// What becomes of a file while a model reads its weights from it ends in an error, or changes nothing.
+#[test]
+fn files_that_change_under_a_model() -> Result<()> {
+    let soon = || std::thread::sleep(std::time::Duration::from_millis(30));
+    let weights = |folder: &Folder| folder.path("model.safetensors");
+    let write =
+        |path: &std::path::Path| std::fs::File::options().write(true).open(path).expect("it is there");
+
+    // Another file takes its place: what is open stays.
+    let folder = Folder::copy_of(GOLDEN);
+    let model = folder.open()?;
+    let before = logits(&model)?;
+    let other = Folder::copy_of(GOLDEN);
+    other.change_weights(|all| all.values_mut().for_each(|weight| weight.bytes.fill(0)));
+    soon();
+    std::fs::rename(weights(&other), weights(&folder)).expect("in its place");
+    assert_eq!(logits(&model)?, before);
+    assert_ne!(logits(&folder.open()?)?, before);
+
+    // Cut short, before it was ever read: the system sends a signal for what is not there.
+    let folder = Folder::copy_of(GOLDEN);
+    let model = folder.open()?;
+    let part = model.clone();
+    write(&weights(&folder)).set_len(4096).expect("less of it");
+    let error = logits(&model).expect_err("there is nothing to read");
+    assert_eq!(error.kind(), headlight::ErrorKind::File, "{error}");
+    assert!(
+        error.to_string().contains("model.safetensors") && error.to_string().contains("help: "),
+        "{error}"
+    );
+    assert!(part.weight("W_E").is_err() && part.check_weights().is_err());
+
+    let folder = Folder::copy_of(GOLDEN);
+    let model = folder.open()?;
+    assert_eq!(logits(&model)?, before);
+    soon();
+    let mut file = write(&weights(&folder));
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::End(-64)).expect("near its end");
+    file.write_all(&[0; 64]).expect("other numbers");
+    let error = logits(&model).expect_err("they are not what was opened");
+    assert!(error.to_string().contains("was written to"), "{error}");
+    Ok(())
+}

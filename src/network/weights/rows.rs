@@ -113,7 +113,7 @@ impl StoredRows {
         let (mut order, mut before) = (Vec::new(), 0u32);
         for rows in all.iter().filter(|rows| rows.rows > 0) {
             let own: u32 = rows.slabs.iter().map(|slab| slab.rows as u32).sum();
-            order.extend((0..rows.rows).map(|row| before + rows.place(row) as u32));
+            order.extend((0..rows.rows).map(|row| before + rows.stored_row(row) as u32));
             before = before.checked_add(own)?;
             slabs.extend(rows.slabs.iter().cloned());
         }
@@ -128,17 +128,17 @@ impl StoredRows {
 
     /// The rows in another order, or some of them: for each which it is of these.
     pub(crate) fn select(&self, order: impl Iterator<Item = usize>) -> StoredRows {
-        let order: Arc<[u32]> = order.map(|row| self.place(row) as u32).collect();
+        let order: Arc<[u32]> = order.map(|row| self.stored_row(row) as u32).collect();
         StoredRows { rows: order.len(), order: Some(order), ..self.clone() }
     }
 
     /// What tells them from rows that lie elsewhere.
-    pub(crate) fn place_of_all(&self) -> usize {
-        self.slabs.as_ptr() as usize
+    pub(crate) fn place(&self) -> usize {
+        self.slabs.as_ptr().addr()
     }
 
     /// Which of the slabs' rows a row is.
-    fn place(&self, row: usize) -> usize {
+    fn stored_row(&self, row: usize) -> usize {
         self.order.as_ref().map_or(row, |order| order[row] as usize)
     }
 
@@ -158,7 +158,7 @@ impl StoredRows {
         if row >= self.rows {
             bail!("row {row} of {}", self.rows);
         }
-        let Some((slab, place)) = self.slab_of(self.place(row)) else {
+        let Some((slab, place)) = self.slab_of(self.stored_row(row)) else {
             bail!("row {row}, which no file has")
         };
         let (numbers, bytes) = slab.dtype.block();
@@ -168,7 +168,7 @@ impl StoredRows {
 
     /// These rows as they lie, where they are f32 and one after another.
     pub(crate) fn in_place(&self, rows: Range<usize>) -> Option<&[f32]> {
-        let first = self.place(rows.start.min(self.rows.checked_sub(1)?));
+        let first = self.stored_row(rows.start.min(self.rows.checked_sub(1)?));
         let (slab, place) = self.slab_of(first)?;
         let follow = |order: &Arc<[u32]>| {
             order[rows.clone()].iter().enumerate().all(|(index, &row)| row as usize == first + index)

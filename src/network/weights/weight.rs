@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Storage, Tensor, bail};
 
 use crate::error::Result;
+use crate::memory::floats;
 use crate::network::cpu::{Matrix, MatrixSource, WeightLayout, affine, affine_from, affine_of, can_fuse};
 use crate::network::weights::rows::StoredRows;
 
@@ -71,10 +72,29 @@ impl Weight {
         }
     }
 
+    /// The bytes of what it is part of in memory, or would be.
+    pub(crate) fn bytes_in_memory(&self) -> u64 {
+        match self {
+            Weight::InMemory(tensor) => match &*tensor.storage_and_layout().0 {
+                Storage::Cpu(CpuStorage::F32(values)) => floats([values.len()]),
+                _ => floats(tensor.dims().iter().copied()),
+            },
+            Weight::Stored(_) => floats([self.elem_count()]),
+        }
+    }
+
     pub(crate) fn device(&self) -> &Device {
         match self {
             Weight::InMemory(tensor) => tensor.device(),
             Weight::Stored(_) => &Device::Cpu,
+        }
+    }
+
+    /// What tells it from weights that lie elsewhere: another view of it has the same.
+    pub(crate) fn place(&self) -> usize {
+        match self {
+            Weight::InMemory(tensor) => std::ptr::from_ref(&*tensor.storage_and_layout().0).addr(),
+            Weight::Stored(stored) => stored.rows.place(),
         }
     }
 
@@ -231,11 +251,6 @@ impl Weight {
 }
 
 impl StoredMatrix {
-    /// What tells it from matrices that lie elsewhere.
-    pub(crate) fn place(&self) -> usize {
-        self.rows.place_of_all()
-    }
-
     /// How many columns the whole matrix has.
     fn all_columns(&self) -> usize {
         let [rows, width] = self.rows.shape();
