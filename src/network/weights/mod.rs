@@ -4,6 +4,7 @@ pub(crate) mod file;
 pub(crate) mod initial;
 pub(crate) mod mapping;
 pub(crate) mod pickle;
+mod q4_k;
 pub(crate) mod rows;
 pub(crate) mod scope;
 pub(crate) mod weight;

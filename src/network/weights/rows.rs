@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::network::cpu::{PagePolicy, are_finite, par_rows_alloc};
 use crate::network::weights::mapping::WeightFile;
+use crate::network::weights::q4_k;
 
 /// How the numbers of a row are stored.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -285,7 +286,6 @@ any_bytes!(
     k_quants::BlockQ8_0,
     k_quants::BlockQ2K,
     k_quants::BlockQ3K,
-    k_quants::BlockQ4K,
     k_quants::BlockQ5K,
     k_quants::BlockQ6K
 );
@@ -311,7 +311,10 @@ fn widen(dtype: RowDtype, bytes: &[u8], out: &mut [f32]) -> candle_core::Result<
             GgmlDType::Q8_0 => blocks::<k_quants::BlockQ8_0>(bytes, out),
             GgmlDType::Q2K => blocks::<k_quants::BlockQ2K>(bytes, out),
             GgmlDType::Q3K => blocks::<k_quants::BlockQ3K>(bytes, out),
-            GgmlDType::Q4K => blocks::<k_quants::BlockQ4K>(bytes, out),
+            GgmlDType::Q4K => {
+                q4_k::widen(bytes, out);
+                Some(())
+            }
             GgmlDType::Q5K => blocks::<k_quants::BlockQ5K>(bytes, out),
             GgmlDType::Q6K => blocks::<k_quants::BlockQ6K>(bytes, out),
             other => bail!("weights of type {other:?} are not read"),
