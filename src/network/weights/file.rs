@@ -147,7 +147,7 @@ impl Weights {
     /// How many bytes a network of these weights needs at least, where it has them in f32: of those that do not stay in their files.
     pub(crate) fn bytes(&self) -> u64 {
         let stays = |file: &usize, place: &TensorLocation| {
-            self.device.is_cpu() && place.stay("", &self.files[*file]).is_some()
+            self.device.is_cpu() && place.rows_in("", &self.files[*file]).is_some()
         };
         let count = |entry: &Entry| match entry {
             Entry::InFile { place: TensorLocation { stored: StoredDtype::Other(_), .. }, .. } => 0,
@@ -278,40 +278,49 @@ impl TensorLocation {
         }
     }
 
-    /// The weight where it lies, if it can stay there.
-    fn stay(&self, name: &str, file: &Arc<WeightFile>) -> Option<Weight> {
+    /// The rows where they lie, if they can stay there.
+    fn rows_in(&self, name: &str, file: &Arc<WeightFile>) -> Option<StoredRows> {
         let dtype = match self.stored {
             StoredDtype::Plain(dtype) => RowDtype::of(dtype)?,
             StoredDtype::Quantized(dtype) => RowDtype::Quantized(dtype),
             StoredDtype::Other(_) => return None,
         };
         let &[rows, width] = self.shape.as_slice() else { return None };
-        if !file.is_mapped() {
-            return None;
-        }
-        let stored = StoredRows::new(name, file, dtype, self.range.clone(), [rows, width])?;
+        file.is_mapped().then(|| StoredRows::new(name, file, dtype, self.range.clone(), [rows, width]))?
+    }
+
+    /// The weight where it lies, if it can stay there.
+    fn stay(&self, name: &str, file: &Arc<WeightFile>) -> Option<Weight> {
+        let rows = self.rows_in(name, file)?;
+        Some(match (self.change, self.row_order()) {
+            (Relayout::Transpose, _) => Weight::transposed(rows),
+            (_, Some(order)) => rows.select(&order).into(),
+            (_, None) => rows.into(),
+        })
+    }
+
+    /// For each row where it stands in the order of the file, if that is another.
+    fn row_order(&self) -> Option<Vec<u32>> {
+        let rows = self.shape.first().copied().unwrap_or(0);
         let each = |parts: usize| rows / parts.max(1);
-        Some(match self.change {
-            Relayout::None => stored.into(),
-            Relayout::Transpose => Weight::transposed(stored),
-            // For each row where its number stands in the order of the file.
+        let order = |place: &dyn Fn(usize) -> usize| (0..rows).map(|row| place(row) as u32).collect();
+        match self.change {
+            Relayout::None | Relayout::Transpose => None,
             Relayout::Rotary { heads } => {
                 let pairs = each(heads * 2);
-                let place = |row: usize| {
+                Some(order(&|row| {
                     let (head, half, pair) = (row / (2 * pairs), row / pairs % 2, row % pairs);
                     head * 2 * pairs + 2 * pair + half
-                };
-                stored.select((0..rows).map(place)).into()
+                }))
             }
             Relayout::Interleave { heads } => {
                 let d_head = each(heads * 3);
-                let place = |row: usize| {
+                Some(order(&|row| {
                     let (head, part, within) = (row / (3 * d_head), row / d_head % 3, row % d_head);
                     (part * heads + head) * d_head + within
-                };
-                stored.select((0..rows).map(place)).into()
+                }))
             }
-        })
+        }
     }
 
     /// The weight in f32, and whether all of it is finite; nothing where its type is not that of weights.
@@ -337,21 +346,10 @@ impl TensorLocation {
             Some(finite) => finite,
             None => tensor_is_finite(&tensor)?,
         };
-        let rows = |of: [usize; 3]| [&of, shape.get(1..).unwrap_or(&[])].concat();
-        let each = |parts: usize| shape[0] / parts;
-        let changed = match self.change {
-            Relayout::None => tensor,
-            Relayout::Transpose => tensor.t()?.contiguous()?,
-            Relayout::Rotary { heads } => tensor
-                .reshape(rows([heads, each(heads * 2), 2]))?
-                .transpose(1, 2)?
-                .contiguous()?
-                .reshape(shape)?,
-            Relayout::Interleave { heads } => tensor
-                .reshape(rows([3, heads, each(heads * 3)]))?
-                .transpose(0, 1)?
-                .contiguous()?
-                .reshape(shape)?,
+        let changed = match (self.change, self.row_order()) {
+            (Relayout::Transpose, _) => tensor.t()?.contiguous()?,
+            (_, Some(order)) => tensor.index_select(&Tensor::new(order, &cpu)?, 0)?,
+            (_, None) => tensor,
         };
         Ok((changed, finite))
     }

@@ -128,8 +128,8 @@ impl StoredRows {
     }
 
     /// The rows in another order, or some of them: for each which it is of these.
-    pub(crate) fn select(&self, order: impl Iterator<Item = usize>) -> StoredRows {
-        let order: Arc<[u32]> = order.map(|row| self.stored_row(row) as u32).collect();
+    pub(crate) fn select(&self, order: &[u32]) -> StoredRows {
+        let order: Arc<[u32]> = order.iter().map(|&row| self.stored_row(row as usize) as u32).collect();
         StoredRows { rows: order.len(), order: Some(order), ..self.clone() }
     }
 

@@ -205,12 +205,12 @@ impl Weight {
         if let [one] = parts {
             return Ok(one.clone());
         }
-        let stored = |part: &Weight| match part {
-            Weight::Stored(stored) => stored.is_as_stored().then(|| stored.rows.clone()),
+        let rows = parts.iter().map(|part| match part {
+            Weight::Stored(stored) => stored.is_as_stored().then_some(&stored.rows),
             Weight::InMemory(_) => None,
-        };
-        let rows: Option<Vec<StoredRows>> = parts.iter().map(stored).collect();
-        if let Some(rows) = rows.and_then(|rows| StoredRows::concat(&rows.iter().collect::<Vec<_>>())) {
+        });
+        let rows: Option<Vec<&StoredRows>> = rows.collect();
+        if let Some(rows) = rows.and_then(|rows| StoredRows::concat(&rows)) {
             return Ok(rows.into());
         }
         let parts = parts.iter().map(Weight::tensor).collect::<Result<Vec<_>>>()?;
@@ -220,10 +220,9 @@ impl Weight {
     /// The rows in another order: for each which it is now.
     pub(crate) fn select_rows(&self, order: &[u32]) -> Result<Weight> {
         Ok(match self {
-            Weight::Stored(stored) if stored.are == RowsAre::Rows => Weight::Stored(StoredMatrix {
-                rows: stored.rows.select(order.iter().map(|&row| row as usize)),
-                ..stored.clone()
-            }),
+            Weight::Stored(stored) if stored.are == RowsAre::Rows => {
+                Weight::Stored(StoredMatrix { rows: stored.rows.select(order), ..stored.clone() })
+            }
             _ => self.tensor()?.index_select(&Tensor::new(order, self.device())?, 0)?.into(),
         })
     }
