@@ -1,6 +1,7 @@
 //! One error type: what was wrong with which values, the cause beneath, and the remedy.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// What an [`Error`] is about, for code that wants to tell errors apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,14 +75,16 @@ impl fmt::Display for Remedy {
 /// assert_eq!(error.kind(), ErrorKind::File);
 /// assert!(error.to_string().contains("help:"));
 /// ```
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
     help: String,
     remedy: Option<Remedy>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// The result of every fallible call of this crate.
@@ -124,7 +127,7 @@ impl Error {
     }
 
     pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 

@@ -19,7 +19,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Output {
     let model = args.model.open()?;
-    let weights = model.check_weights()?;
+    let weights = model.check_files()?;
     Ok(match args.json {
         true => line(&json!({"model": model.name(), "weights": weights, "sound": true})),
         false => format!("{}: all of {weights} weights are finite\n", model.name()),

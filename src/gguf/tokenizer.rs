@@ -4,33 +4,15 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::gguf::header::{Header, truncate};
-use crate::tokenizer::{BYTE_LEVELS, Pieces, Tokenizer};
+use crate::tokenizer::{BYTE_LEVELS, Pieces, Pipeline};
 
 /// The sorts of token that `tokenizer.ggml.token_type` tells apart.
 const UNKNOWN: f64 = 2.0;
 const CONTROL: f64 = 3.0;
 const USER_DEFINED: f64 = 4.0;
 
-/// A file's tokenizer, as far as it was made: reading it takes as long as reading the weights.
-pub(crate) struct UnreadTokenizer {
-    origin: String,
-    /// The text of a `tokenizer.json`.
-    json: String,
-    pieces: Option<Pieces>,
-}
-
-impl UnreadTokenizer {
-    pub(crate) fn read(self) -> Result<Tokenizer> {
-        let tokenizer = Tokenizer::from_bytes(&self.origin, self.json.as_bytes())?;
-        Ok(match self.pieces {
-            Some(pieces) => tokenizer.with_pieces(pieces),
-            None => tokenizer,
-        })
-    }
-}
-
 /// The tokenizer; nothing for a file without one.
-pub(crate) fn translate(header: &Header) -> Result<Option<UnreadTokenizer>> {
+pub(crate) fn read(header: &Header) -> Result<Option<Pipeline>> {
     if !header.contains_key("tokenizer.ggml.model") {
         return Ok(None);
     }
@@ -69,7 +51,11 @@ pub(crate) fn translate(header: &Header) -> Result<Option<UnreadTokenizer>> {
     json["version"] = json!("1.0");
     json["added_tokens"] = json!(added);
     let origin = format!("the tokenizer of {}", header.path);
-    Ok(Some(UnreadTokenizer { origin, json: json.to_string(), pieces }))
+    let pipeline = Pipeline::from_bytes(&origin, json.to_string().as_bytes())?;
+    Ok(Some(match pieces {
+        Some(pieces) => pipeline.with_pieces(pieces),
+        None => pipeline,
+    }))
 }
 
 fn refusal(what: String, help: &str) -> Error {

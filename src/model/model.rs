@@ -177,6 +177,9 @@ impl fmt::Debug for Model {
                 )?;
             }
         }
+        if let Err(error) = self.tokenizer.check() {
+            write!(f, "; it reads no text: {error}")?;
+        }
         if let Some(largest) = self.tokenizer.beyond(*d_vocab) {
             write!(
                 f,

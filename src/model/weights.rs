@@ -179,20 +179,20 @@ impl Model {
         Ok((self.param(norm(NormParam::Gain), layer)?, self.param(norm(NormParam::Bias), layer)?))
     }
 
-    /// Looks through all weights, and gives how many there are. Opening a model finds what of its files is missing or has another size;
-    /// NaN and infinity it leaves to the run that meets them, and to this, for most weights are not read before. Fails at the first
-    /// that is not finite, with its name and place.
+    /// Looks through all that it was opened from, and gives how many numbers its weights are. Opening a model finds what of its files is
+    /// missing or has another size; NaN and infinity it leaves to the run that meets them, a damaged tokenizer to the first text, and both
+    /// to this. Fails at the first weight that is not finite, with its name and place, and at a tokenizer that cannot be read.
     ///
     /// ```
     /// # use headlight::prelude::*;
     /// let model = Model::open("built-in")?;
-    /// assert!(model.check_weights()? > 100_000);
+    /// assert!(model.check_files()? > 100_000);
     /// # Ok::<(), headlight::Error>(())
     /// ```
-    pub fn check_weights(&self) -> Result<usize> {
+    pub fn check_files(&self) -> Result<usize> {
         let (mut seen, mut numbers) = (HashSet::new(), 0);
         for weight in self.network.matrices() {
-            progress::check("the check of the weights")?;
+            progress::check("the check of the model")?;
             // An embedding is often the unembedding too.
             if seen.insert(weight.place()) {
                 weight.check_finite()?;
@@ -202,6 +202,7 @@ impl Model {
         for unmade in self.network.vectors() {
             numbers += unmade()?.elem_count();
         }
+        self.tokenizer.check()?;
         Ok(numbers)
     }
 

@@ -22,7 +22,7 @@ use crate::network::weights::mapping::Mapping;
 use crate::network::weights::pickle;
 use crate::open::known;
 use crate::open::known::{BUILT_IN, WEIGHTS};
-use crate::tokenizer::{BpeFiles, SpecialToken, Tokenizer};
+use crate::tokenizer::{BpeFiles, Pipeline, SpecialToken, Tokenizer};
 use crate::{gguf, hub, memory};
 
 /// What of `config.json` holds for every architecture.
@@ -103,6 +103,38 @@ enum TokenizerFiles {
     None,
 }
 
+impl TokenizerFiles {
+    /// They are there when a model is opened, and are read when its text is first asked about.
+    fn find(source: &mut Source) -> Result<TokenizerFiles> {
+        Ok(match source.first(&["tokenizer.json", "vocab.json"])? {
+            Some(("vocab.json", vocab)) => match source.first(&["merges.txt"])? {
+                Some((_, merges)) => {
+                    let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| config);
+                    TokenizerFiles::Bpe(BpeFiles { vocab, merges, config })
+                }
+                None => TokenizerFiles::None,
+            },
+            Some((_, json)) => TokenizerFiles::Json(json),
+            None => TokenizerFiles::None,
+        })
+    }
+
+    fn unread(self, family: &str) -> Tokenizer {
+        let family = family.to_string();
+        Tokenizer::unread(move || {
+            Ok(match self {
+                TokenizerFiles::Bpe(files) => Some(Pipeline::from_bpe_files(&files, &family)?),
+                TokenizerFiles::Json(json) => {
+                    let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
+                    let text = read_text(&json, help)?;
+                    Some(Pipeline::from_bytes(&json.display().to_string(), text.as_bytes())?)
+                }
+                TokenizerFiles::None => None,
+            })
+        })
+    }
+}
+
 /// Where the files of a model come from.
 enum Source {
     Folder(PathBuf),
@@ -169,7 +201,8 @@ impl Model {
     /// Matrices of weights stay in their files, in the type that these have, and are read as they are needed: leave a file as it is while a
     /// model of it lives. What is computed is f32.
     ///
-    /// A folder without a tokenizer opens too; token ids are then the labels, and text is refused.
+    /// A folder without a tokenizer opens too; token ids are then the labels, and text is refused. A tokenizer is read when it is first
+    /// used, and if it is damaged, text is refused then, with the reason.
     ///
     /// With the GNU allocator of Linux the process from then on keeps up to an eighth of what memory is free (2 GB at most) of what
     /// it lets go, for runs to come.
@@ -247,11 +280,8 @@ fn one_file(path: &Path, device: &Device) -> Result<Model> {
     let found = gguf::read(path, device)?;
     let short = path.file_stem().map_or_else(|| name.clone(), |stem| stem.to_string_lossy().into_owned());
     let said = format!("what {name} says");
-    let tokenizer = found.tokenizer;
     let header = parse(&said, &found.config)?;
-    assemble(&short, &said, &found.config, (&header, &Beside::default()), &found.weights, |_| {
-        tokenizer.map_or_else(|| Ok(Tokenizer::none()), |tokenizer| tokenizer.read())
-    })
+    assemble(&short, &said, &found.config, (&header, &Beside::default()), &found.weights, |_| found.tokenizer)
 }
 
 /// A model by its files; `origin` is what errors call them.
@@ -261,27 +291,9 @@ fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> 
     let config = config.display().to_string();
     let header = parse(&config, &text)?;
     let weights = weights(origin, &mut source, device)?;
-    // What the tokenizer consists of is there before the weights are loaded.
-    let tokenizer = match source.first(&["tokenizer.json", "vocab.json"])? {
-        Some(("vocab.json", vocab)) => match source.first(&["merges.txt"])? {
-            Some((_, merges)) => {
-                let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| config);
-                TokenizerFiles::Bpe(BpeFiles { vocab, merges, config })
-            }
-            None => TokenizerFiles::None,
-        },
-        Some((_, json)) => TokenizerFiles::Json(json),
-        None => TokenizerFiles::None,
-    };
+    let tokenizer = TokenizerFiles::find(&mut source)?;
     let beside = Beside::read(&mut source)?;
-    assemble(name, &config, &text, (&header, &beside), &weights, |family| match &tokenizer {
-        TokenizerFiles::Bpe(files) => Tokenizer::from_bpe_files(files, family),
-        TokenizerFiles::Json(json) => {
-            let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
-            Tokenizer::from_bytes(&json.display().to_string(), read_text(json, help)?.as_bytes())
-        }
-        TokenizerFiles::None => Ok(Tokenizer::none()),
-    })
+    assemble(name, &config, &text, (&header, &beside), &weights, |family| tokenizer.unread(family))
 }
 
 fn built_in(device: &Device) -> Result<Model> {
@@ -292,7 +304,7 @@ fn built_in(device: &Device) -> Result<Model> {
     let path = "the built-in config.json";
     let header = parse(path, config)?;
     assemble(BUILT_IN, path, config, (&header, &Beside::default()), &weights, |_| {
-        Tokenizer::from_bytes("the built-in tokenizer.json", tokenizer)
+        Tokenizer::unread(|| Pipeline::from_bytes("the built-in tokenizer.json", tokenizer).map(Some))
     })
 }
 
@@ -302,7 +314,7 @@ fn assemble(
     config: &str,
     (header, beside): (&Header, &Beside),
     weights: &Weights,
-    tokenizer: impl FnOnce(&str) -> Result<Tokenizer> + Send,
+    tokenizer: impl FnOnce(&str) -> Tokenizer,
 ) -> Result<Model> {
     let Some(said) = architecture(header) else {
         return Err(Error::new(
@@ -319,20 +331,12 @@ fn assemble(
     })?;
     memory::keep_between_runs();
     let config = ConfigFile { architecture: said.into(), path: config_path.into(), text: config.into() };
-    // Reading a tokenizer takes one thread about as long as reading the weights takes the others.
-    let (network, tokenizer) = std::thread::scope(|scope| {
-        let tokenizer = scope.spawn(|| tokenizer(said));
-        (config.network(weights), tokenizer.join())
-    });
-    let network = Arc::new(network?);
-    let tokenizer = tokenizer.map_err(|_| {
-        Error::new(ErrorKind::Tokenizer, format!("the tokenizer of {name} could not be read"))
-            .help("its file may be damaged: take the one that came with the weights")
-    })??;
+    let network = Arc::new(config.network(weights)?);
+    let tokenizer = tokenizer(said);
     let d_vocab = network.dims().d_vocab;
     let default = bos_and_eos(said);
-    let bos = bos(config_path, (header, beside), &tokenizer, default.map(|(bos, _)| bos), d_vocab);
-    let eos = eos((header, beside), &tokenizer, default.map(|(_, eos)| eos), d_vocab);
+    let bos = bos(config_path, (header, beside), &tokenizer, default.map(|(bos, _)| bos), d_vocab)?;
+    let eos = eos((header, beside), &tokenizer, default.map(|(_, eos)| eos), d_vocab)?;
     let (name, config, tokenizer, edits) = (name.into(), config.into(), tokenizer.into(), Vec::new());
     Ok(Model { name, network, config, tokenizer, bos, eos, edits })
 }
@@ -342,46 +346,54 @@ fn in_vocabulary(id: i64, d_vocab: usize) -> Option<u32> {
     u32::try_from(id).ok().filter(|&id| (id as usize) < d_vocab)
 }
 
-/// The token that begins a text, by the first file that names one of the vocabulary, or why there is none.
+/// The token that begins a text, by the first file that names one of the vocabulary, or why there is none. The tokenizer is read if no
+/// other does. Fails if it is damaged.
 fn bos(
     config_path: &str,
     (header, beside): (&Header, &Beside),
     tokenizer: &Tokenizer,
     default: Option<u32>,
     d_vocab: usize,
-) -> std::result::Result<u32, Arc<str>> {
+) -> Result<std::result::Result<u32, Arc<str>>> {
     let known = |id| in_vocabulary(id, d_vocab);
-    let token = beside.tokens.bos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
     let said = [header.bos_token_id.flatten(), beside.generation.bos_token_id];
-    let by_tokenizer = [token, tokenizer.end_of_text()].map(|id| id.map(i64::from));
-    let default = default.filter(|_| header.bos_token_id.is_none()).map(i64::from);
-    let mut all = said.into_iter().chain(by_tokenizer).chain([default]).flatten();
-    all.find_map(known).ok_or_else(|| match header.bos_token_id.flatten() {
+    if let Some(id) = said.into_iter().flatten().find_map(known) {
+        return Ok(Ok(id));
+    }
+    tokenizer.check()?;
+    let token = beside.tokens.bos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
+    let default = default.filter(|_| header.bos_token_id.is_none());
+    let mut all = [token, tokenizer.end_of_text(), default].into_iter().flatten().map(i64::from);
+    Ok(all.find_map(known).ok_or_else(|| match header.bos_token_id.flatten() {
         Some(id) => {
             format!("{config_path} says bos_token_id = {id}, but the vocabulary has {d_vocab} tokens").into()
         }
         None => "none of the model's files names one".into(),
-    })
+    }))
 }
 
 /// The tokens that end a text, by the first file that names any: `generation_config.json` goes before, as when
-/// transformers generates. What is beyond the vocabulary ends nothing.
+/// transformers generates, and the tokenizer, which is read if no other does, last. What is beyond the vocabulary ends nothing. Fails if
+/// the tokenizer is damaged.
 fn eos(
     (header, beside): (&Header, &Beside),
     tokenizer: &Tokenizer,
     default: Option<u32>,
     d_vocab: usize,
-) -> Vec<u32> {
-    let token = beside.tokens.eos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
-    let by_tokenizer = token.or_else(|| tokenizer.end_of_text());
-    let default = default.filter(|_| header.eos_token_id.is_none());
+) -> Result<Vec<u32>> {
     let said = beside.generation.eos_token_id.clone().or_else(|| header.eos_token_id.clone().flatten());
     let ids = match said {
         Some(said) => said.ids(),
-        None => by_tokenizer.or(default).map(i64::from).into_iter().collect(),
+        None => {
+            tokenizer.check()?;
+            let token = beside.tokens.eos_token.as_ref().and_then(|token| tokenizer.id_of(token.text()));
+            let default = default.filter(|_| header.eos_token_id.is_none());
+            let id = token.or_else(|| tokenizer.end_of_text()).or(default);
+            id.map(i64::from).into_iter().collect()
+        }
     };
     let known = |id| in_vocabulary(id, d_vocab);
-    ids.into_iter().filter_map(known).collect()
+    Ok(ids.into_iter().filter_map(known).collect())
 }
 
 fn architecture(header: &Header) -> Option<&str> {
@@ -411,7 +423,7 @@ fn weights(origin: &str, source: &mut Source, device: &Device) -> Result<Weights
         let map =
             Mapping::open(&file, "a model folder holds its weights, or the shards that its index names")?;
         let places = pickle::places(&name, map.bytes())?;
-        all.push((map, places));
+        all.push((Arc::new(map.into()), places));
     }
     Ok(Weights::from_places(origin, CONFIG, all, device))
 }

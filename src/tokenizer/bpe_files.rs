@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::read_text;
 use crate::json::parse;
 use crate::tokenizer::byte_level::ByteLevel;
-use crate::tokenizer::tokenizer::{Cause, END_OF_TEXT, Tokenizer, guarded};
+use crate::tokenizer::tokenizer::{Cause, END_OF_TEXT, Pipeline, guarded};
 
 /// Where they are.
 pub(crate) struct BpeFiles {
@@ -52,7 +52,7 @@ impl SpecialToken {
     }
 }
 
-impl Tokenizer {
+impl Pipeline {
     /// Reads `vocab.json` and `merges.txt`, which do not say how text is cut: that is known of a class of transformers, or else
     /// of the family of the model.
     pub(crate) fn from_bpe_files(files: &BpeFiles, family: &str) -> Result<Self> {

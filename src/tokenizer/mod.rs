@@ -9,4 +9,4 @@ mod tokenizer;
 pub(crate) use bpe_files::{BpeFiles, SpecialToken};
 pub(crate) use byte_level::ALL as BYTE_LEVELS;
 pub(crate) use pieces::Pieces;
-pub(crate) use tokenizer::Tokenizer;
+pub(crate) use tokenizer::{Pipeline, Tokenizer};

@@ -1,5 +1,8 @@
 //! A model's tokenizer, and what is done without one.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::LazyLock;
+
 use tokenizers::models::bpe::BPE;
 use tokenizers::{
     Decoder, DecoderWrapper, Model as _, NormalizedString, NormalizerWrapper, OffsetReferential, OffsetType,
@@ -9,13 +12,19 @@ use tokenizers::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenizer::pieces::Pieces;
 
-/// Text to ids and back; ids alone where a model came without a tokenizer.
+/// Text to ids and back; ids alone where a model came without a tokenizer, or with one that cannot be read. It is read when it is first
+/// asked for something.
 ///
 /// Some tokenizers mark the beginning of a text with a space of their own, which text does not have. A piece of text that
 /// continues another has no such mark: it is read and written by the functions that say so.
-#[derive(Clone, Debug)]
-pub(crate) struct Tokenizer {
-    inner: Option<tokenizers::Tokenizer>,
+pub(crate) struct Tokenizer(LazyLock<Result<Option<Pipeline>>, Reader>);
+
+type Reader = Box<dyn FnOnce() -> Result<Option<Pipeline>> + Send>;
+
+/// What a tokenizer's files say.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    inner: tokenizers::Tokenizer,
     /// What joins pieces, where `inner` cannot.
     pieces: Option<Pieces>,
     alphabet: Alphabet,
@@ -36,12 +45,7 @@ enum Alphabet {
 
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-impl Tokenizer {
-    /// For a model without a tokenizer.
-    pub(crate) fn none() -> Self {
-        Tokenizer { inner: None, pieces: None, alphabet: Alphabet::Text, largest: 0 }
-    }
-
+impl Pipeline {
     /// Reads a `tokenizer.json`.
     pub(crate) fn from_bytes(origin: &str, bytes: &[u8]) -> Result<Self> {
         let broken = |cause: Cause| {
@@ -55,12 +59,7 @@ impl Tokenizer {
 
     /// Joins pieces as SentencePiece does, by their scores.
     pub(crate) fn with_pieces(self, pieces: Pieces) -> Self {
-        Tokenizer { pieces: Some(pieces), ..self }
-    }
-
-    /// The largest id of any token, where a vocabulary of this size has not got it.
-    pub(crate) fn beyond(&self, d_vocab: usize) -> Option<usize> {
-        Some(self.largest).filter(|&largest| self.inner.is_some() && largest >= d_vocab)
+        Pipeline { pieces: Some(pieces), ..self }
     }
 
     pub(super) fn checked(origin: &str, mut inner: tokenizers::Tokenizer) -> Result<Self> {
@@ -73,7 +72,41 @@ impl Tokenizer {
                 .help("take the tokenizer that came with the weights")
         })?;
         let alphabet = inner.get_decoder().map_or(Alphabet::Text, alphabet);
-        Ok(Tokenizer { inner: Some(inner), pieces: None, alphabet, largest })
+        Ok(Pipeline { inner, pieces: None, alphabet, largest })
+    }
+}
+
+impl Tokenizer {
+    /// One that is read when it is first asked for something.
+    pub(crate) fn unread(read: impl FnOnce() -> Result<Option<Pipeline>> + Send + 'static) -> Self {
+        // A poisoned lock would panic ever after.
+        let guarded = || {
+            catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Tokenizer, "the tokenizer could not be read")
+                    .help("its file may be damaged: take the one that came with the weights"))
+            })
+        };
+        Tokenizer(LazyLock::new(Box::new(guarded)))
+    }
+
+    /// For a model without a tokenizer.
+    pub(crate) fn none() -> Self {
+        Tokenizer::unread(|| Ok(None))
+    }
+
+    /// Reads it, if there is one. Fails if it is damaged.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.0.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+
+    /// What is known of it: nothing where it cannot be read, which whoever asks for a text's ids is told.
+    fn known(&self) -> Option<&Pipeline> {
+        self.0.as_ref().ok()?.as_ref()
+    }
+
+    /// The largest id of any token, where a vocabulary of this size has not got it.
+    pub(crate) fn beyond(&self, d_vocab: usize) -> Option<usize> {
+        self.known().map(|known| known.largest).filter(|&largest| largest >= d_vocab)
     }
 
     /// The ids of a text.
@@ -87,20 +120,22 @@ impl Tokenizer {
     }
 
     fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
-        let inner = self.inner.as_ref().ok_or_else(|| {
+        self.check()?;
+        let known = self.known().ok_or_else(|| {
             Error::new(ErrorKind::Tokenizer, "this model came without a tokenizer: it cannot read text").help(
                 "give token ids instead, as vec![1, 2, 3], or put tokenizer.json into the model's folder",
             )
         })?;
+        let inner = &known.inner;
         let ids = guarded(|| {
             let mut cut = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
             if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {
                 pre_tokenizer.pre_tokenize(&mut cut)?;
             }
             if !begins {
-                self.unmark(text, &mut cut)?;
+                unmark(known.alphabet, text, &mut cut)?;
             }
-            cut.tokenize(|stretch| match &self.pieces {
+            cut.tokenize(|stretch| match &known.pieces {
                 Some(pieces) => {
                     let ids = pieces.encode(stretch.get()).into_iter();
                     Ok(ids.map(|id| Token::new(id, String::new(), (0, 0))).collect())
@@ -122,34 +157,9 @@ impl Tokenizer {
         })
     }
 
-    /// Takes away the mark of a beginning: a space more than the text has.
-    fn unmark(&self, text: &str, cut: &mut PreTokenizedString) -> tokenizers::Result<()> {
-        let (mark, spaces) = match self.alphabet {
-            Alphabet::Text => return Ok(()),
-            Alphabet::Bytes => ('Ġ', text.chars().take_while(|&c| c == ' ').count()),
-            Alphabet::Pieces(mark) => (mark, text.chars().take_while(|&c| c == ' ' || c == mark).count()),
-        };
-        let mut marks = 0;
-        for (stretch, _, tokens) in cut.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            let leading =
-                if tokens.is_some() { 0 } else { stretch.chars().take_while(|&c| c == mark).count() };
-            marks += leading;
-            if leading == 0 || leading < stretch.chars().count() {
-                break;
-            }
-        }
-        if marks <= spaces {
-            return Ok(());
-        }
-        cut.split(|index, stretch| {
-            let rest = stretch.get().strip_prefix(mark).filter(|_| index == 0).map(NormalizedString::from);
-            Ok([rest.unwrap_or(stretch)])
-        })
-    }
-
     /// The text of ids, from its beginning; without a tokenizer, the ids with spaces between.
     pub(crate) fn decode(&self, ids: &[u32]) -> String {
-        let Some(inner) = &self.inner else { return numbers(ids) };
+        let Some(Pipeline { inner, .. }) = self.known() else { return numbers(ids) };
         // Tokens that stand for no text, such as a BOS, come before a beginning.
         let added = inner.get_added_vocabulary().get_added_tokens_decoder();
         let (before, text) = ids.split_at(ids.iter().take_while(|id| added.contains_key(id)).count());
@@ -161,7 +171,7 @@ impl Tokenizer {
     pub(crate) fn decode_continuation(&self, ids: &[u32]) -> String {
         // Decoders look at what is first: this is, and is taken away again.
         const BEFORE: &str = "a";
-        let Some(inner) = &self.inner else { return numbers(ids) };
+        let Some(Pipeline { inner, .. }) = self.known() else { return numbers(ids) };
         let tokens = ids.iter().filter_map(|&id| inner.id_to_token(id));
         let tokens: Vec<String> = [BEFORE.to_string()].into_iter().chain(tokens).collect();
         let text = guarded(|| match inner.get_decoder() {
@@ -189,12 +199,12 @@ impl Tokenizer {
 
     /// What one token says. Bytes that are no character by themselves are written `\xE2`.
     fn label(&self, id: u32) -> String {
-        let Some(inner) = &self.inner else { return id.to_string() };
+        let Some(Pipeline { inner, alphabet, .. }) = self.known() else { return id.to_string() };
         let Some(token) = inner.id_to_token(id) else { return format!("[{id}]") };
         if inner.get_added_tokens_decoder().contains_key(&id) {
             return token;
         }
-        let bytes = match self.alphabet {
+        let bytes = match *alphabet {
             Alphabet::Text => None,
             Alphabet::Bytes => token.chars().map(byte_of).collect::<Option<Vec<u8>>>(),
             Alphabet::Pieces(space) => match piece_of_a_byte(&token) {
@@ -212,12 +222,12 @@ impl Tokenizer {
 
     /// The id of a token as its file writes it.
     pub(crate) fn id_of(&self, token: &str) -> Option<u32> {
-        self.inner.as_ref().and_then(|inner| inner.token_to_id(token))
+        self.known().and_then(|known| known.inner.token_to_id(token))
     }
 
     /// A token as its file writes it.
     pub(crate) fn token(&self, id: u32) -> Option<String> {
-        self.inner.as_ref().and_then(|inner| inner.id_to_token(id))
+        self.known().and_then(|known| known.inner.id_to_token(id))
     }
 
     pub(crate) fn end_of_text(&self) -> Option<u32> {
@@ -226,13 +236,37 @@ impl Tokenizer {
 
     /// Ids that stand for no text, such as the end of a text.
     pub(crate) fn special_ids(&self) -> Vec<u32> {
-        let Some(inner) = &self.inner else { return Vec::new() };
+        let Some(Pipeline { inner, .. }) = self.known() else { return Vec::new() };
         let added = inner.get_added_tokens_decoder();
         let mut ids: Vec<u32> =
             added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| id).collect();
         ids.sort_unstable();
         ids
     }
+}
+
+/// Takes away the mark of a beginning: a space more than the text has.
+fn unmark(alphabet: Alphabet, text: &str, cut: &mut PreTokenizedString) -> tokenizers::Result<()> {
+    let (mark, spaces) = match alphabet {
+        Alphabet::Text => return Ok(()),
+        Alphabet::Bytes => ('Ġ', text.chars().take_while(|&c| c == ' ').count()),
+        Alphabet::Pieces(mark) => (mark, text.chars().take_while(|&c| c == ' ' || c == mark).count()),
+    };
+    let mut marks = 0;
+    for (stretch, _, tokens) in cut.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+        let leading = if tokens.is_some() { 0 } else { stretch.chars().take_while(|&c| c == mark).count() };
+        marks += leading;
+        if leading == 0 || leading < stretch.chars().count() {
+            break;
+        }
+    }
+    if marks <= spaces {
+        return Ok(());
+    }
+    cut.split(|index, stretch| {
+        let rest = stretch.get().strip_prefix(mark).filter(|_| index == 0).map(NormalizedString::from);
+        Ok([rest.unwrap_or(stretch)])
+    })
 }
 
 /// Nearly all tokenizers are BPEs. Of a model that may be of any kind the library first makes a tree, and then another, which
@@ -296,8 +330,7 @@ fn byte_of(c: char) -> Option<u8> {
 
 /// Runs a call into the tokenizers library, which panics on some damaged files.
 pub(super) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err("the tokenizers library panicked".into()))
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err("the tokenizers library panicked".into()))
 }
 
 #[cfg(test)]
@@ -343,7 +376,8 @@ mod tests {
             "version": "1.0", "added_tokens": [added], "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
             "decoder": decoder, "model": model,
         });
-        Tokenizer::from_bytes("test", json.to_string().as_bytes()).expect("a tokenizer")
+        let pipeline = Pipeline::from_bytes("test", json.to_string().as_bytes()).expect("a tokenizer");
+        Tokenizer::unread(|| Ok(Some(pipeline)))
     }
 
     /// One of each way to say where a word begins, and whether it writes every text as it read it.
@@ -468,7 +502,7 @@ mod tests {
                 let whole = format!("{before}{after}");
                 let ids = tokenizer.encode(before)?;
                 let following = tokenizer.encode_continuation(after)?;
-                let inner = tokenizer.inner.as_ref().expect("it has one");
+                let inner = &tokenizer.known().expect("it has one").inner;
                 let truth = inner.encode(whole.as_str(), false).expect("it is text");
                 assert_eq!([ids.as_slice(), &following].concat(), truth.get_ids(), "{what}");
                 let written = tokenizer.decode(&ids) + &tokenizer.decode_continuation(&following);

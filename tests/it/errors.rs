@@ -272,7 +272,7 @@ fn weights(said: &mut Said) -> Result<()> {
         change(&folder, name, |weight| set(weight, at, value));
         let model = folder.open()?;
         said.check(&format!("{what}, run"), || model.logits(vec![1, 2, 3]), Weights);
-        said.check(&format!("{what}, checked"), || model.check_weights(), Weights);
+        said.check(&format!("{what}, checked"), || model.check_files(), Weights);
     }
     Ok(())
 }
@@ -286,8 +286,9 @@ fn set(weight: &mut Weight, entry: usize, value: f32) {
     weight.bytes[4 * entry..4 * entry + 4].copy_from_slice(&value.to_le_bytes());
 }
 
+/// What is damaged of a tokenizer is found by the first text; ids go on.
 fn tokenizers(said: &mut Said) -> Result<()> {
-    said.check_folders(&[
+    let cases: [(&str, fn(&Folder), ErrorKind); 7] = [
         ("not JSON", |f| f.write("tokenizer.json", "{"), Tokenizer),
         ("empty", |f| f.write("tokenizer.json", ""), Tokenizer),
         ("no text", |f| f.write("tokenizer.json", [0xFF]), File),
@@ -295,7 +296,19 @@ fn tokenizers(said: &mut Said) -> Result<()> {
         ("an empty vocabulary file", |f| two_files(f, "", ""), Tokenizer),
         ("broken merges", |f| two_files(f, "{\"a\": 0}", "a\n"), Tokenizer),
         ("merges of nothing", |f| two_files(f, "{\"a\": 0}", "x y\n"), Tokenizer),
-    ]);
+    ];
+    for (what, change, kind) in cases {
+        let folder = Folder::copy_of(GOLDEN);
+        change(&folder);
+        let model = folder.open()?;
+        said.check(&format!("{what}, a text"), || model.to_tokens("the cat"), kind);
+        said.check(&format!("{what}, checked"), || model.check_files(), kind);
+        assert_eq!(model.to_str_tokens(vec![5])?, ["5"], "{what}");
+        assert!(format!("{model:?}").contains("; it reads no text: "), "{what}: {model:?}");
+        // Whoever else says what begins a text is asked first.
+        folder.set("bos_token_id", json!(null));
+        said.check(&format!("{what}, asked for its BOS"), || folder.open(), kind);
+    }
     Ok(())
 }
 

@@ -281,7 +281,11 @@ fn larger_than_memory() {
 }
 
 fn refused(what: &str, bytes: &[u8], kind: Option<ErrorKind>, fragments: &[&str]) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| open(bytes).and_then(|model| model.logits(IDS))));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let model = open(bytes)?;
+        model.logits(IDS)?;
+        model.to_tokens("the")
+    }));
     let error = outcome.unwrap_or_else(|_| panic!("{what}: a panic")).map(drop).expect_err(what);
     let text = error.to_string();
     assert!(kind.is_none_or(|kind| kind == error.kind()), "{what}: {text}");

@@ -583,7 +583,7 @@ fn files_that_change_under_a_model() -> Result<()> {
         error.to_string().contains("model.safetensors") && error.to_string().contains("help: "),
         "{error}"
     );
-    assert!(part.weight("W_E").is_err() && part.check_weights().is_err());
+    assert!(part.weight("W_E").is_err() && part.check_files().is_err());
 
     let folder = Folder::copy_of(GOLDEN);
     let model = folder.open()?;

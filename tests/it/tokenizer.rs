@@ -71,7 +71,7 @@ fn byte_level_families() -> headlight::Result<()> {
         }
     }
     let generic = json!({"tokenizer_class": "PreTrainedTokenizerFast"});
-    folder_of("qwen2", &generic).open()?;
+    folder_of("qwen2", &generic).open()?.to_tokens("the")?;
     let strange = json!({"added_tokens_decoder": {"7": {
         "content": "<|im_start|>", "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
         "special": true,
@@ -82,7 +82,9 @@ fn byte_level_families() -> headlight::Result<()> {
         ("qwen2", strange, "`<|im_start|>` is token 7, but behind vocab.json it is 370"),
         ("gpt2", json!({"eos_token": 3}), "a token's text"),
     ] {
-        let error = folder_of(family, &config).open().expect_err("it does not say how text is cut");
+        let opened = folder_of(family, &config).open();
+        let error =
+            opened.and_then(|model| model.to_tokens("the")).expect_err("it does not say how text is cut");
         let text = format!("{error}{:?}", std::error::Error::source(&error).map(ToString::to_string));
         assert!([ErrorKind::Tokenizer, ErrorKind::Config].contains(&error.kind()), "{text}");
         assert!(text.contains(said) && text.contains("help: "), "{text}");

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::network::cpu::matrix::{Matrix, MatrixMut};
 use crate::network::cpu::pages;
-use crate::network::cpu::sum::sum_of_products;
+use crate::network::cpu::sum::{sum_of_products, vectorized};
 
 /// Rows up to which gemm takes weights from where they lie: from lines that are far apart, and so drive each other out of the
 /// cache.
@@ -56,6 +56,9 @@ pub(crate) trait MatrixSource: Sync {
         out: &mut [f32],
         stride: usize,
     ) -> candle_core::Result<()>;
+
+    /// Adds to each number the product of a row with one of the columns from `first` on, where these stand in one piece each.
+    fn add_products(&self, row: &[f32], first: usize, out: &mut [f32]) -> candle_core::Result<()>;
 }
 
 impl MatrixSource for Matrix<'_> {
@@ -97,6 +100,16 @@ impl MatrixSource for Matrix<'_> {
         }
         Ok(())
     }
+
+    fn add_products(&self, row: &[f32], first: usize, out: &mut [f32]) -> candle_core::Result<()> {
+        let columns = self.values[first * self.column_stride..].chunks(self.column_stride.max(1));
+        vectorized(|| {
+            out.iter_mut()
+                .zip(columns)
+                .for_each(|(out, column)| *out += sum_of_products(row, &column[..row.len()]));
+        });
+        Ok(())
+    }
 }
 
 impl MatrixMut<'_> {
@@ -127,8 +140,23 @@ const MANY: usize = 1 << 16;
 /// Rows of weights that one row is multiplied with at once, a multiple of four; and columns.
 const LINES: usize = 16;
 
-/// Numbers of columns that are read at once: they fit a core's first cache.
-const FIRST_CACHE: usize = 1 << 13;
+/// Adds a row times some lines of a matrix, four at a time.
+#[inline(always)]
+fn add_lines(out: &mut [f32], row: &[f32], lines: Matrix) {
+    let len = out.len();
+    let line = |i: usize| &lines.values[i * lines.row_stride..][..len];
+    let (fours, rest) = row.as_chunks::<4>();
+    for (i, x) in fours.iter().enumerate() {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|j| line(4 * i + j));
+        for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *out += x[0] * a + x[1] * b + x[2] * c + x[3] * d;
+        }
+    }
+    for (i, x) in rest.iter().enumerate() {
+        let line = line(4 * fours.len() + i);
+        out.iter_mut().zip(line).for_each(|(out, weight)| *out += x * weight);
+    }
+}
 
 /// One row times a matrix, add to what is there, as generation does it: bound by reading the matrix, so all threads read.
 fn row_times(out: &mut [f32], row: &[f32], b: &impl MatrixSource) -> candle_core::Result<()> {
@@ -138,35 +166,13 @@ fn row_times(out: &mut [f32], row: &[f32], b: &impl MatrixSource) -> candle_core
             let (columns, mut room) = (index * block..index * block + out.len(), Vec::new());
             for (lines, row) in row.chunks(LINES).enumerate() {
                 let part = b.part(lines * LINES..lines * LINES + row.len(), columns.clone(), &mut room)?;
-                let line = |i: usize| &part.values[i * part.row_stride..][..columns.len()];
-                let (fours, rest) = row.as_chunks::<4>();
-                for (i, x) in fours.iter().enumerate() {
-                    let [a, b, c, d] = [0, 1, 2, 3].map(|j| line(4 * i + j));
-                    for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                        *out += x[0] * a + x[1] * b + x[2] * c + x[3] * d;
-                    }
-                }
-                for (i, x) in rest.iter().enumerate() {
-                    let line = line(4 * fours.len() + i);
-                    out.iter_mut().zip(line).for_each(|(out, weight)| *out += x * weight);
-                }
+                vectorized(|| add_lines(out, row, part));
             }
             Ok(())
         }),
         WeightLayout::Columns => {
-            let some = (FIRST_CACHE / row.len().max(1)).max(1);
-            out.par_chunks_mut(block).enumerate().try_for_each(|(index, out)| {
-                let mut room = Vec::new();
-                for (number, out) in out.chunks_mut(some).enumerate() {
-                    let first = index * block + number * some;
-                    let part = b.part(0..row.len(), first..first + out.len(), &mut room)?;
-                    for (column, out) in out.iter_mut().enumerate() {
-                        let start = column * part.column_stride;
-                        *out += sum_of_products(row, &part.values[start..start + row.len()]);
-                    }
-                }
-                Ok(())
-            })
+            let parts = out.par_chunks_mut(block).enumerate();
+            parts.into_par_iter().try_for_each(|(index, out)| b.add_products(row, index * block, out))
         }
         WeightLayout::Apart => bail!("a weight whose rows and columns are both apart"),
     }

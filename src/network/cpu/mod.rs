@@ -23,7 +23,7 @@ pub(crate) use norm::{center, gain_and_bias, norm_scale, normalize};
 pub(crate) use pages::{PagePolicy, par_map_alloc, par_rows_alloc};
 pub(crate) use rows::can_fuse;
 pub(crate) use softmax::{cross_entropy, log_sum_exp, softmax};
-pub(crate) use sum::{add, sum, sum_of_products};
+pub(crate) use sum::{Products, add, sum, sum_of_products, vectorized};
 
 #[cfg(test)]
 mod tests {

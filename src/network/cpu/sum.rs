@@ -49,13 +49,43 @@ pub(crate) fn sum(x: &[f32]) -> f32 {
 }
 
 /// The sum of products, as [`sum`] adds.
+#[inline]
 pub(crate) fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
-    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-    let mut strands = [0f32; 16];
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        strands.iter_mut().zip(a).zip(b).for_each(|((strand, a), b)| *strand += a * b);
+    let mut products = Products::default();
+    products.add(a, b);
+    products.sum()
+}
+
+/// A sum of products whose factors come in pieces, of multiples of sixteen but the last.
+#[derive(Default)]
+pub(crate) struct Products {
+    strands: [f32; 16],
+    rest: f32,
+}
+
+impl Products {
+    #[inline(always)]
+    pub(crate) fn add(&mut self, a: &[f32], b: &[f32]) {
+        let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
+        let mut strands = self.strands;
+        for (a, b) in a_blocks.iter().zip(b_blocks) {
+            strands.iter_mut().zip(a).zip(b).for_each(|((strand, a), b)| *strand += a * b);
+        }
+        self.strands = strands;
+        self.rest += a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>();
     }
-    strands.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+
+    #[inline(always)]
+    pub(crate) fn sum(self) -> f32 {
+        self.strands.iter().sum::<f32>() + self.rest
+    }
+}
+
+/// Does it in the widest vectors that the processor has. What it calls must be inlined into it; what it computes is the same, to the
+/// last bit.
+#[inline(always)]
+pub(crate) fn vectorized<R>(compute: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(compute)
 }
 
 /// e^x within 2 units in the last place, in operations that compilers vectorise; 0 below -87, where f32 has only

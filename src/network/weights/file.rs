@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::network::cpu::{PagePolicy, are_finite, par_map_alloc, tensor_is_finite};
 use crate::network::weights::initial::Initial;
 use crate::network::weights::mapping::{Mapping, WeightFile};
-use crate::network::weights::rows::{RowDtype, StoredRows};
+use crate::network::weights::row_dtype::RowDtype;
+use crate::network::weights::rows::StoredRows;
 use crate::network::weights::weight::Weight;
 
 /// A set of named tensors, from files, from memory, or drawn at random.
@@ -132,12 +133,12 @@ impl Weights {
     pub(crate) fn from_places(
         origin: &str,
         config: &'static str,
-        files: Vec<(Mapping, TensorLocations)>,
+        files: Vec<(Arc<WeightFile>, TensorLocations)>,
         device: &Device,
     ) -> Weights {
         let mut weights = Weights { config, ..Weights::empty(origin, device) };
         for (file, (map, places)) in files.into_iter().enumerate() {
-            weights.files.push(Arc::new(map.into()));
+            weights.files.push(map);
             let entries = places.into_iter().map(|(name, place)| (name, Entry::InFile { file, place }));
             weights.entries.extend(entries);
         }

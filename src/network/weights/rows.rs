@@ -4,52 +4,13 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::quantized::{GgmlDType, GgmlType, k_quants};
 use candle_core::{DType, Device, Tensor, bail};
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::network::cpu::{PagePolicy, are_finite, par_rows_alloc};
 use crate::network::weights::mapping::WeightFile;
-use crate::network::weights::q4_k;
-
-/// How the numbers of a row are stored.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum RowDtype {
-    F32,
-    F16,
-    BF16,
-    Quantized(GgmlDType),
-}
-
-impl RowDtype {
-    pub(crate) fn of(dtype: DType) -> Option<RowDtype> {
-        match dtype {
-            DType::F32 => Some(RowDtype::F32),
-            DType::F16 => Some(RowDtype::F16),
-            DType::BF16 => Some(RowDtype::BF16),
-            _ => None,
-        }
-    }
-
-    /// How many numbers are stored together, and in how many bytes.
-    fn block(self) -> (usize, usize) {
-        match self {
-            RowDtype::F32 => (1, 4),
-            RowDtype::F16 | RowDtype::BF16 => (1, 2),
-            RowDtype::Quantized(dtype) => (dtype.block_size(), dtype.type_size()),
-        }
-    }
-
-    /// What an address must be a multiple of.
-    fn alignment(self) -> usize {
-        match self {
-            RowDtype::F32 => 4,
-            RowDtype::F16 | RowDtype::BF16 | RowDtype::Quantized(_) => 2,
-        }
-    }
-}
+use crate::network::weights::row_dtype::RowDtype;
 
 /// Rows that a file has one after another.
 #[derive(Clone)]
@@ -80,8 +41,7 @@ impl fmt::Debug for StoredRows {
 }
 
 impl StoredRows {
-    /// Rows whose bytes are those of a range, which is as long as they ask for; nothing where they lie askew, so that they cannot be
-    /// read in place.
+    /// Rows whose bytes are those of a range; nothing where it is not as long as they ask for.
     pub(crate) fn new(
         name: &str,
         file: &Arc<WeightFile>,
@@ -93,14 +53,8 @@ impl StoredRows {
         let is_whole = width.is_multiple_of(numbers)
             && (width / numbers).checked_mul(bytes)?.checked_mul(rows)? == range.len()
             && range.end <= file.bytes().len();
-        let address = file.bytes().as_ptr() as usize + range.start;
         let slabs = Arc::new([Slab { name: name.into(), file: file.clone(), dtype, range, rows }]);
-        (is_whole && address.is_multiple_of(dtype.alignment())).then_some(StoredRows {
-            slabs,
-            order: None,
-            rows,
-            width,
-        })
+        is_whole.then_some(StoredRows { slabs, order: None, rows, width })
     }
 
     pub(crate) fn shape(&self) -> [usize; 2] {
@@ -179,7 +133,9 @@ impl StoredRows {
             && self.order.as_ref().is_none_or(follow);
         let bytes = || slab.file.bytes().get(slab.range.start + place * self.width * 4..);
         let bytes = is_there.then(bytes)??.get(..rows.len() * self.width * 4)?;
-        cast(bytes)
+        // SAFETY: any bytes are numbers.
+        let (before, numbers, after) = unsafe { bytes.align_to::<f32>() };
+        (before.is_empty() && after.is_empty()).then_some(numbers)
     }
 
     /// Whether all can be read where they lie, in any part.
@@ -194,12 +150,21 @@ impl StoredRows {
         let blocks = range.start / numbers..range.end.div_ceil(numbers);
         let bytes = &bytes[blocks.start * size..blocks.end * size];
         if blocks.start * numbers == range.start && blocks.end * numbers == range.end {
-            return widen(dtype, bytes, out);
+            return dtype.widen(bytes, out);
         }
         let mut all = vec![0f32; blocks.len() * numbers];
-        widen(dtype, bytes, &mut all)?;
+        dtype.widen(bytes, &mut all)?;
         out.copy_from_slice(&all[range.start - blocks.start * numbers..][..range.len()]);
         Ok(())
+    }
+
+    /// A row times as many other numbers.
+    pub(crate) fn sum_of_products(&self, row: usize, others: &[f32]) -> candle_core::Result<f32> {
+        let (dtype, bytes) = self.row(row)?;
+        if others.len() != self.width {
+            bail!("{} numbers times a row of {}", others.len(), self.width);
+        }
+        dtype.sum_of_products(bytes, others)
     }
 
     /// What tells their file from others; that of the last where they are in several.
@@ -251,77 +216,5 @@ impl StoredRows {
         let write = |row: usize, out: &mut [f32]| self.read(rows[row], range.clone(), out);
         let values = par_rows_alloc(PagePolicy::Long, rows.len(), range.len(), write)?;
         Tensor::from_vec(values, shape, &Device::Cpu)
-    }
-}
-
-/// Bytes as numbers that any bytes are; nothing where they lie askew.
-fn cast<T: AnyBytes>(bytes: &[u8]) -> Option<&[T]> {
-    // SAFETY: any bytes are such numbers, as `AnyBytes` says.
-    let (before, numbers, after) = unsafe { bytes.align_to::<T>() };
-    (before.is_empty() && after.is_empty()).then_some(numbers)
-}
-
-/// What any bytes are one of.
-///
-/// # Safety
-///
-/// It consists of numbers without gaps.
-unsafe trait AnyBytes {}
-
-macro_rules! any_bytes {
-    ($($type:ty),*) => {$(
-        // SAFETY: a number, or a structure of such that candle asserts to have no gaps.
-        unsafe impl AnyBytes for $type {}
-    )*};
-}
-
-any_bytes!(
-    f32,
-    half::f16,
-    half::bf16,
-    k_quants::BlockQ4_0,
-    k_quants::BlockQ4_1,
-    k_quants::BlockQ5_0,
-    k_quants::BlockQ5_1,
-    k_quants::BlockQ8_0,
-    k_quants::BlockQ2K,
-    k_quants::BlockQ3K,
-    k_quants::BlockQ5K,
-    k_quants::BlockQ6K
-);
-
-/// The numbers that bytes stand for.
-fn widen(dtype: RowDtype, bytes: &[u8], out: &mut [f32]) -> candle_core::Result<()> {
-    fn blocks<T: GgmlType + AnyBytes>(bytes: &[u8], out: &mut [f32]) -> Option<()> {
-        T::to_float(cast(bytes)?, out);
-        Some(())
-    }
-    let done = match dtype {
-        RowDtype::F32 => cast(bytes).map(|numbers| out.copy_from_slice(numbers)),
-        RowDtype::F16 => cast::<half::f16>(bytes).map(|numbers| numbers.convert_to_f32_slice(out)),
-        RowDtype::BF16 => cast::<half::bf16>(bytes).map(|numbers| {
-            let wide = |number: &half::bf16| f32::from_bits(u32::from(number.to_bits()) << 16);
-            out.iter_mut().zip(numbers).for_each(|(out, number)| *out = wide(number));
-        }),
-        RowDtype::Quantized(dtype) => match dtype {
-            GgmlDType::Q4_0 => blocks::<k_quants::BlockQ4_0>(bytes, out),
-            GgmlDType::Q4_1 => blocks::<k_quants::BlockQ4_1>(bytes, out),
-            GgmlDType::Q5_0 => blocks::<k_quants::BlockQ5_0>(bytes, out),
-            GgmlDType::Q5_1 => blocks::<k_quants::BlockQ5_1>(bytes, out),
-            GgmlDType::Q8_0 => blocks::<k_quants::BlockQ8_0>(bytes, out),
-            GgmlDType::Q2K => blocks::<k_quants::BlockQ2K>(bytes, out),
-            GgmlDType::Q3K => blocks::<k_quants::BlockQ3K>(bytes, out),
-            GgmlDType::Q4K => {
-                q4_k::widen(bytes, out);
-                Some(())
-            }
-            GgmlDType::Q5K => blocks::<k_quants::BlockQ5K>(bytes, out),
-            GgmlDType::Q6K => blocks::<k_quants::BlockQ6K>(bytes, out),
-            other => bail!("weights of type {other:?} are not read"),
-        },
-    };
-    match done {
-        Some(()) => Ok(()),
-        None => bail!("weights that lie askew"),
     }
 }

@@ -360,6 +360,14 @@ impl MatrixSource for StoredMatrix {
         }
         Ok(())
     }
+
+    fn add_products(&self, row: &[f32], first: usize, out: &mut [f32]) -> candle_core::Result<()> {
+        let stored = self.of_all(first..first + out.len());
+        stored.zip(out).try_for_each(|(stored, out)| {
+            *out += self.rows.sum_of_products(stored, row)?;
+            Ok(())
+        })
+    }
 }
 
 /// A product with weights that stay in their file, of which no gradient is wanted; that of the other factor is one with the same, turned.
@@ -388,7 +396,7 @@ mod tests {
 
     use super::*;
     use crate::network::weights::mapping::WeightFile;
-    use crate::network::weights::rows::RowDtype;
+    use crate::network::weights::row_dtype::RowDtype;
 
     const ROWS: usize = 517;
     const WIDTH: usize = 256;
