@@ -102,12 +102,10 @@ impl MatrixSource for Matrix<'_> {
     }
 
     fn add_products(&self, row: &[f32], first: usize, out: &mut [f32]) -> candle_core::Result<()> {
-        let columns = self.values[first * self.column_stride..].chunks(self.column_stride.max(1));
-        vectorized(|| {
-            out.iter_mut()
-                .zip(columns)
-                .for_each(|(out, column)| *out += sum_of_products(row, &column[..row.len()]));
-        });
+        vectorized(
+            #[inline(always)]
+            || add_products_of_columns(out, row, self, first),
+        );
         Ok(())
     }
 }
@@ -140,6 +138,13 @@ const MANY: usize = 1 << 16;
 /// Rows of weights that one row is multiplied with at once, a multiple of four; and columns.
 const LINES: usize = 16;
 
+#[inline(always)]
+fn add_products_of_columns(out: &mut [f32], row: &[f32], matrix: &Matrix, first: usize) {
+    for (column, out) in (first..).zip(out) {
+        *out += sum_of_products(row, &matrix.values[column * matrix.column_stride..][..row.len()]);
+    }
+}
+
 /// Adds a row times some lines of a matrix, four at a time.
 #[inline(always)]
 fn add_lines(out: &mut [f32], row: &[f32], lines: Matrix) {
@@ -166,7 +171,10 @@ fn row_times(out: &mut [f32], row: &[f32], b: &impl MatrixSource) -> candle_core
             let (columns, mut room) = (index * block..index * block + out.len(), Vec::new());
             for (lines, row) in row.chunks(LINES).enumerate() {
                 let part = b.part(lines * LINES..lines * LINES + row.len(), columns.clone(), &mut room)?;
-                vectorized(|| add_lines(out, row, part));
+                vectorized(
+                    #[inline(always)]
+                    || add_lines(out, row, part),
+                );
             }
             Ok(())
         }),

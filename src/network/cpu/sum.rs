@@ -49,14 +49,18 @@ pub(crate) fn sum(x: &[f32]) -> f32 {
 }
 
 /// The sum of products, as [`sum`] adds.
-#[inline]
+#[inline(always)]
 pub(crate) fn sum_of_products(a: &[f32], b: &[f32]) -> f32 {
+    let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
     let mut products = Products::default();
-    products.add(a, b);
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        products.add_sixteen(a, b);
+    }
+    products.add_rest(a_rest, b_rest);
     products.sum()
 }
 
-/// A sum of products whose factors come in pieces, of multiples of sixteen but the last.
+/// A sum of products whose factors come sixteen by sixteen, and the rest at last.
 #[derive(Default)]
 pub(crate) struct Products {
     strands: [f32; 16],
@@ -65,14 +69,15 @@ pub(crate) struct Products {
 
 impl Products {
     #[inline(always)]
-    pub(crate) fn add(&mut self, a: &[f32], b: &[f32]) {
-        let ((a_blocks, a_rest), (b_blocks, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
-        let mut strands = self.strands;
-        for (a, b) in a_blocks.iter().zip(b_blocks) {
-            strands.iter_mut().zip(a).zip(b).for_each(|((strand, a), b)| *strand += a * b);
+    pub(crate) fn add_sixteen(&mut self, a: &[f32; 16], b: &[f32; 16]) {
+        for (index, strand) in self.strands.iter_mut().enumerate() {
+            *strand += a[index] * b[index];
         }
-        self.strands = strands;
-        self.rest += a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>();
+    }
+
+    #[inline(always)]
+    pub(crate) fn add_rest(&mut self, a: &[f32], b: &[f32]) {
+        self.rest += a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     }
 
     #[inline(always)]
@@ -81,8 +86,8 @@ impl Products {
     }
 }
 
-/// Does it in the widest vectors that the processor has. What it calls must be inlined into it; what it computes is the same, to the
-/// last bit.
+/// Does it in the widest vectors that the processor has, if all of it is inlined: a closure must ask for that too. What it computes is
+/// the same, to the last bit.
 #[inline(always)]
 pub(crate) fn vectorized<R>(compute: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(compute)
