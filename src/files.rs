@@ -38,22 +38,50 @@ pub(crate) fn write_by(path: &Path, produce: impl FnOnce(&Path) -> io::Result<()
 
 /// A text file of a sane size.
 pub(crate) fn read_text(path: &Path, help: &str) -> Result<String> {
+    TextFile::open(path, help)?.read()
+}
+
+/// A text file of a sane size, to be read later: what becomes of its path meanwhile changes nothing.
+pub(crate) struct TextFile {
+    path: PathBuf,
+    file: File,
+    help: String,
+}
+
+impl TextFile {
     const LIMIT: u64 = 256 << 20;
-    let failed = |error: io::Error| {
-        Error::new(ErrorKind::File, format!("cannot read {}", path.display())).caused_by(error).help(help)
-    };
-    let metadata = fs::metadata(path).map_err(failed)?;
-    // A pipe would be waited for.
-    if !metadata.is_file() {
-        return Err(Error::new(ErrorKind::File, format!("{} is not a file", path.display())).help(help));
+
+    /// Fails if it cannot be read, or is too large; `help` says what such a file is for.
+    pub(crate) fn open(path: &Path, help: &str) -> Result<TextFile> {
+        let failed = |error: io::Error| unreadable(path, error, help);
+        let metadata = fs::metadata(path).map_err(failed)?;
+        // A pipe would be waited for.
+        if !metadata.is_file() {
+            return Err(Error::new(ErrorKind::File, format!("{} is not a file", path.display())).help(help));
+        }
+        let (len, limit) = (metadata.len(), TextFile::LIMIT);
+        if len > limit {
+            return Err(Error::new(ErrorKind::File, format!("{} has {len} bytes", path.display()))
+                .help(format!("at most {limit} are read: it cannot be the file of a model")));
+        }
+        let file = File::open(path).map_err(failed)?;
+        Ok(TextFile { path: path.into(), file, help: help.into() })
     }
-    let len = metadata.len();
-    if len > LIMIT {
-        return Err(Error::new(ErrorKind::File, format!("{} has {len} bytes", path.display()))
-            .help(format!("at most {LIMIT} are read: it cannot be the file of a model")));
+
+    pub(crate) fn name(&self) -> String {
+        self.path.display().to_string()
     }
-    let mut text = String::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(LIMIT).read_to_string(&mut text).map_err(failed)?;
-    Ok(text)
+
+    pub(crate) fn read(self) -> Result<String> {
+        let TextFile { path, file, help } = self;
+        let mut text = String::new();
+        match file.take(TextFile::LIMIT).read_to_string(&mut text) {
+            Ok(_) => Ok(text),
+            Err(error) => Err(unreadable(&path, error, &help)),
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: io::Error, help: &str) -> Error {
+    Error::new(ErrorKind::File, format!("cannot read {}", path.display())).caused_by(error).help(help)
 }

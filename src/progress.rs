@@ -102,12 +102,20 @@ struct Work {
     unit: Unit,
     steps: usize,
     done: Cell<usize>,
-    /// What was done before this began; the bar in a terminal looks here too.
-    begun: Arc<AtomicUsize>,
+    effort: Arc<Effort>,
     started: Instant,
     terminal: ProgressBar,
     id: String,
     drawn: Cell<Option<Instant>>,
+}
+
+/// What there is to do since this began, in steps or, where these differ in how long they take, in what they ask for; the bar in a
+/// terminal looks here too.
+struct Effort {
+    /// The steps that were done before.
+    begun: AtomicUsize,
+    all: AtomicUsize,
+    done: AtomicUsize,
 }
 
 impl Progress {
@@ -122,14 +130,15 @@ impl Progress {
 
     fn of(what: &str, unit: Unit, steps: usize) -> Progress {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let begun = Arc::new(AtomicUsize::new(0));
+        let (begun, all, done) = (AtomicUsize::new(0), AtomicUsize::new(steps), AtomicUsize::new(0));
+        let effort = Arc::new(Effort { begun, all, done });
         let work = Rc::new(Work {
             what: what.to_string(),
             unit,
             steps,
             done: Cell::new(0),
-            terminal: in_terminal(what, unit, steps, begun.clone()),
-            begun,
+            terminal: in_terminal(what, unit, steps, effort.clone()),
+            effort,
             started: Instant::now(),
             id: format!(
                 "headlight-progress-{}-{}",
@@ -144,15 +153,28 @@ impl Progress {
 
     /// Counts steps that are done; fails if the work was asked to stop, and forgets that it was.
     pub(crate) fn advance(&self, steps: usize) -> Result<()> {
+        self.advance_by(steps, steps)
+    }
+
+    /// The same where steps differ in what they ask for.
+    pub(crate) fn advance_by(&self, steps: usize, effort: usize) -> Result<()> {
         self.0.done.set(self.0.done.get() + steps);
+        self.0.effort.done.fetch_add(effort, Ordering::Relaxed);
         self.0.terminal.inc(steps as u64);
         check(&self.0.what)
     }
 
     /// So much was done before, or is left of what was: what follows is counted from there.
     pub(crate) fn begin_at(&self, done: usize) {
+        self.begin_by(done, self.0.steps.saturating_sub(done));
+    }
+
+    /// The same where steps differ in what they ask for: how much all that are left do.
+    pub(crate) fn begin_by(&self, done: usize, left: usize) {
         self.0.done.set(done);
-        self.0.begun.store(done, Ordering::Relaxed);
+        self.0.effort.begun.store(done, Ordering::Relaxed);
+        self.0.effort.all.store(left, Ordering::Relaxed);
+        self.0.effort.done.store(0, Ordering::Relaxed);
         self.0.terminal.set_position(done as u64);
         self.0.terminal.reset_eta();
     }
@@ -179,12 +201,7 @@ impl Work {
         if self.drawn.get().unwrap_or(self.started).elapsed() < wait {
             return;
         }
-        let at = At {
-            unit: self.unit,
-            begun: self.begun.load(Ordering::Relaxed),
-            done: self.done.get(),
-            steps: self.steps,
-        };
+        let at = At::of(self.unit, &self.effort, self.done.get(), self.steps);
         let content = content(&self.what, at, self.started.elapsed());
         match self.drawn.replace(Some(Instant::now())) {
             None => notebook::display(&self.id, &content),
@@ -200,6 +217,16 @@ struct At {
     begun: usize,
     done: usize,
     steps: usize,
+    /// Of what there was to do when this began, how much is done.
+    share: f64,
+}
+
+impl At {
+    fn of(unit: Unit, effort: &Effort, done: usize, steps: usize) -> At {
+        let Effort { begun, all, done: new } = effort;
+        let [begun, all, new] = [begun, all, new].map(|count| count.load(Ordering::Relaxed));
+        At { unit, begun, done, steps, share: new as f64 / all.max(1) as f64 }
+    }
 }
 
 impl Unit {
@@ -228,16 +255,15 @@ pub(crate) fn bytes(count: f64) -> String {
     }
 }
 
-fn in_terminal(what: &str, unit: Unit, steps: usize, begun: Arc<AtomicUsize>) -> ProgressBar {
+fn in_terminal(what: &str, unit: Unit, steps: usize, effort: Arc<Effort>) -> ProgressBar {
     let bar = ProgressBar::new(steps as u64);
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pace}") {
         let pace = move |state: &ProgressState, out: &mut dyn Write| {
             // A terminal that cannot be written to shows nothing anyhow. A file's rate is indicatif's, of the last
             // seconds.
-            let begun = begun.load(Ordering::Relaxed);
             let (done, steps) = (state.pos() as usize, state.len().unwrap_or(0) as usize);
             let _ = match unit {
-                Unit::Steps => out.write_str(&pace(At { unit, begun, done, steps }, state.elapsed())),
+                Unit::Steps => out.write_str(&pace(At::of(unit, &effort, done, steps), state.elapsed())),
                 Unit::Bytes => {
                     let left = state.eta().as_secs().saturating_add(1);
                     out.write_str(&bytes_at(done, steps, state.per_sec(), left))
@@ -274,12 +300,12 @@ fn content(what: &str, at: At, elapsed: Duration) -> Content {
 
 /// How many steps are done, how fast, and how long the others take: `12/50 · 3.1/s · 12 s left`; of a file
 /// `12 MB of 548 MB · 3.1 MB/s · 2 min 52 s left`.
-fn pace(At { unit, begun, done, steps }: At, elapsed: Duration) -> String {
+fn pace(At { unit, begun, done, steps, share }: At, elapsed: Duration) -> String {
     let elapsed = elapsed.as_secs_f64();
     let new = done.saturating_sub(begun);
     let each = elapsed / new.max(1) as f64;
     // Rounded up, so that there is time left until there is none.
-    let left = (each * steps.saturating_sub(done) as f64).ceil() as u64;
+    let left = (elapsed * (1.0 / share - 1.0)).max(0.0).ceil() as u64;
     match unit {
         Unit::Steps if new == 0 || elapsed == 0.0 => format!("{done}/{steps}"),
         Unit::Bytes if new == 0 || elapsed == 0.0 => format!("{} of {}", unit.count(done), unit.count(steps)),
@@ -315,6 +341,10 @@ mod tests {
 
     #[test]
     fn pace_in_digits_that_can_be_read() {
+        let at = |unit: Unit, begun: usize, done: usize, steps: usize| {
+            let share = (done - begun) as f64 / (steps - begun) as f64;
+            At { unit, begun, done, steps, share }
+        };
         let cases = [
             (0, 50, 3.0, "0/50"),
             (12, 50, 3.87, "12/50 · 3.1/s · 13 s left"),
@@ -324,8 +354,7 @@ mod tests {
             (1, 500, 20.0, "1/500 · 20 s each · 2 h 46 min left"),
         ];
         for (done, steps, seconds, expected) in cases {
-            let at = At { unit: Unit::Steps, begun: 0, done, steps };
-            assert_eq!(pace(at, Duration::from_secs_f64(seconds)), expected);
+            assert_eq!(pace(at(Unit::Steps, 0, done, steps), Duration::from_secs_f64(seconds)), expected);
         }
         let cases = [
             (0, 0, 0.0, "0 bytes of 548 MB"),
@@ -333,9 +362,12 @@ mod tests {
             (500_000_000, 502_000_000, 8.0, "502 MB of 548 MB · 250 kB/s · 3 min 04 s left"),
         ];
         for (begun, done, seconds, expected) in cases {
-            let at = At { unit: Unit::Bytes, begun, done, steps: 548_000_000 };
+            let at = at(Unit::Bytes, begun, done, 548_000_000);
             assert_eq!(pace(at, Duration::from_secs_f64(seconds)), expected);
         }
+        // The first step asked for a tenth of all.
+        let uneven = At { share: 0.1, ..at(Unit::Steps, 0, 1, 50) };
+        assert_eq!(pace(uneven, Duration::from_secs(2)), "1/50 · 0.50/s · 18 s left");
         let cases = [
             (0.0, "0 bytes"),
             (999.0, "999 bytes"),
@@ -352,7 +384,7 @@ mod tests {
     fn a_bar_in_characters_and_in_safe_html() {
         let content = content(
             "<b>heads</b>",
-            At { unit: Unit::Steps, begun: 0, done: 12, steps: 48 },
+            At { unit: Unit::Steps, begun: 0, done: 12, steps: 48, share: 0.25 },
             Duration::from_secs(4),
         );
         assert_eq!(content.data["text/plain"], "<b>heads</b> ━━━━──────────── 12/48 · 3.0/s · 12 s left");
@@ -364,8 +396,11 @@ mod tests {
     #[test]
     fn a_bar_of_no_steps_or_too_many_is_a_bar() {
         for (done, steps) in [(0, 0), (7, 5)] {
-            let content =
-                content("heads", At { unit: Unit::Steps, begun: 0, done, steps }, Duration::from_secs(1));
+            let content = content(
+                "heads",
+                At { unit: Unit::Steps, begun: 0, done, steps, share: 1.0 },
+                Duration::from_secs(1),
+            );
             assert_eq!(content.data["text/plain"].as_str().unwrap().matches(['━', '─']).count(), 16);
         }
     }

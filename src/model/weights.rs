@@ -15,6 +15,7 @@ use crate::network::param::{NormParam, Param};
 use crate::network::spec::StackSpec;
 use crate::network::weights::file::Weights;
 use crate::network::weights::initial::DEVIATION;
+use crate::network::weights::weight::Weight;
 use crate::progress;
 
 /// What the name of a folded model ends in.
@@ -153,12 +154,25 @@ impl Model {
         if matches!(param, Param::Unembed | Param::UnembedBias) {
             self.spec().check(Site::UnembedOut.into())?;
         }
-        self.network.param(stack, param, layer)?.ok_or_else(|| {
-            let name = param.path(false);
-            let place = if param.is_in_block() { format!(" in layer {layer}") } else { String::new() };
-            Error::new(ErrorKind::Address, format!("there is no weight `{name}`{place}"))
-                .help(format!("{} is built without it", self.name()))
-        })
+        self.network.param(stack, param, layer)?.ok_or_else(|| self.without(param, layer))
+    }
+
+    fn without(&self, param: Param, layer: usize) -> Error {
+        let name = param.path(false);
+        let place = if param.is_in_block() { format!(" in layer {layer}") } else { String::new() };
+        Error::new(ErrorKind::Address, format!("there is no weight `{name}`{place}"))
+            .help(format!("{} is built without it", self.name()))
+    }
+
+    /// What the main stack's tokens are looked up in `[d_vocab, d_model]`, where it lies.
+    pub(crate) fn embedding(&self) -> Result<&Weight> {
+        self.network.embedding(Stack::Main).ok_or_else(|| self.without(Param::Embed, 0))
+    }
+
+    /// What tokens are read out by `[d_model, d_vocab]`, where it lies.
+    pub(crate) fn unembedding(&self) -> Result<&Weight> {
+        self.spec().check(Site::UnembedOut.into())?;
+        self.network.unembedding().ok_or_else(|| self.without(Param::Unembed, 0))
     }
 
     /// A weight of heads, each query head's where several share one.

@@ -409,7 +409,7 @@ impl Network {
     }
 
     /// The same as [`footprint`](Network::footprint) of a run whose operations are remembered, and of the way back through them: then
-    /// every operation's outcome stays, and each weight that was multiplied with gets a gradient too, wanted or not. Of squares, and of
+    /// every operation's outcome stays, and each weight in memory that was multiplied with gets a gradient too, wanted or not. Of squares, and of
     /// logits, as many as were measured. `lens` are the positions of each stack; of the last, so many are read.
     pub(crate) fn footprint_of_gradients(
         &self,
@@ -429,13 +429,13 @@ impl Network {
                 | ReadoutLayer::Classes { of, classify: linear, .. }
                     if *of == stack.stack =>
                 {
-                    weights.push(linear.weight.elem_count() as u64);
+                    weights.push(of_gradient(&linear.weight));
                 }
                 _ => {}
             }
             if index > 0 {
                 // Each embedding but one, which the unembedding stands for.
-                weights.push(stack.embedding.weight().elem_count() as u64);
+                weights.push(of_gradient(stack.embedding.weight()));
             }
             all = all.saturating_add(numbers).saturating_add(weights.iter().sum());
             largest_square = largest_square.max(square);
@@ -448,6 +448,11 @@ impl Network {
         all = all.saturating_add(logits).saturating_add(logits.saturating_mul(2).max(largest_square));
         all.saturating_add(largest_weight.saturating_mul(2)).saturating_mul(4)
     }
+}
+
+/// The numbers of a weight's gradient; what stays in its file has none.
+fn of_gradient(weight: &Weight) -> u64 {
+    if weight.is_stored() { 0 } else { weight.elem_count() as u64 }
 }
 
 /// What a run through a stack, and the way back, leave.
@@ -495,7 +500,7 @@ impl StackNetwork {
             if attn.scoring.is_normed() {
                 all += 4 * (q + kv);
             }
-            weights.extend([&attn.qkv, &attn.output].map(|linear| linear.weight.elem_count() as u64));
+            weights.extend([&attn.qkv, &attn.output].map(|linear| of_gradient(&linear.weight)));
             if let Some((_, cross)) = &block.cross {
                 let kv = dims.numbers(K, batch, source, source);
                 all += norm
@@ -507,13 +512,13 @@ impl StackNetwork {
                     + 4 * dims.numbers(Pattern, batch, len, source);
                 // Queries, and keys and values, are made by parts of one weight, each with a gradient of the whole.
                 let parts = [&cross.qkv, &cross.qkv, &cross.output];
-                weights.extend(parts.map(|linear| linear.weight.elem_count() as u64));
+                weights.extend(parts.map(|linear| of_gradient(&linear.weight)));
             }
             if let Some((_, mlp)) = &block.mlp {
                 all += norm + linear(&mlp.input, neurons) + neurons + linear(&mlp.output, stream) + stream;
                 all += mlp.gate.as_ref().map_or(0, |gate| linear(gate, neurons) + neurons);
                 let of_mlp = [&mlp.input, &mlp.output].into_iter().chain(&mlp.gate);
-                weights.extend(of_mlp.map(|linear| linear.weight.elem_count() as u64));
+                weights.extend(of_mlp.map(|linear| of_gradient(&linear.weight)));
             }
             if block.after.is_some() {
                 all += 2 * norm;

@@ -4,7 +4,6 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::hook::Stack;
-use crate::memory::floats;
 use crate::network::network::Network;
 use crate::network::parts::attention::Projection;
 use crate::network::parts::block::Block;
@@ -406,14 +405,20 @@ impl Network {
         }
     }
 
-    /// The bytes of the embedding and of the unembedding in f32, where they lie in files and so are made when they are asked for.
-    pub(crate) fn bytes_of_unmade_tokens(&self) -> [u64; 2] {
-        let of = |weight: &Weight| if weight.is_stored() { floats([weight.elem_count()]) } else { 0 };
-        let unembed = match &self.readout {
-            ReadoutLayer::Vocabulary { unembed, .. } => of(&unembed.weight),
-            _ => 0,
-        };
-        [of(self.stacks[0].embedding.weight()), unembed]
+    /// What the tokens of a stack are looked up in `[d_vocab, d_model]`, if it reads any.
+    pub(crate) fn embedding(&self, stack: Stack) -> Option<&Weight> {
+        match &self.stacks.iter().find(|own| own.stack == stack)?.embedding {
+            Embedding::Tokens(w_e) => Some(w_e),
+            Embedding::Patches { .. } => None,
+        }
+    }
+
+    /// What tokens are read out by `[d_model, d_vocab]`, if any are.
+    pub(crate) fn unembedding(&self) -> Option<&Weight> {
+        match &self.readout {
+            ReadoutLayer::Vocabulary { unembed, .. } => Some(&unembed.weight),
+            _ => None,
+        }
     }
 
     /// Every weight under TransformerLens's name for it, in TransformerLens's shape, made one by one.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, ErrorKind, Result, nearest};
-use crate::files::read_text;
+use crate::files::{TextFile, read_text};
 use crate::hub::Hub;
 use crate::json::parse;
 use crate::model::model::Model;
@@ -98,23 +98,27 @@ struct Index {
 
 /// What a tokenizer consists of.
 enum TokenizerFiles {
-    Json(PathBuf),
+    Json(TextFile),
     Bpe(BpeFiles),
     None,
 }
 
 impl TokenizerFiles {
-    /// They are there when a model is opened, and are read when its text is first asked about.
+    /// They are there when a model is opened, and are read when text is first asked about.
     fn find(source: &mut Source) -> Result<TokenizerFiles> {
+        let open = |path: PathBuf| {
+            TextFile::open(&path, "it must be what Hugging Face's tokenizers or transformers wrote")
+        };
         Ok(match source.first(&["tokenizer.json", "vocab.json"])? {
             Some(("vocab.json", vocab)) => match source.first(&["merges.txt"])? {
                 Some((_, merges)) => {
-                    let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| config);
+                    let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| open(config));
+                    let (vocab, merges, config) = (open(vocab)?, open(merges)?, config.transpose()?);
                     TokenizerFiles::Bpe(BpeFiles { vocab, merges, config })
                 }
                 None => TokenizerFiles::None,
             },
-            Some((_, json)) => TokenizerFiles::Json(json),
+            Some((_, json)) => TokenizerFiles::Json(open(json)?),
             None => TokenizerFiles::None,
         })
     }
@@ -123,11 +127,9 @@ impl TokenizerFiles {
         let family = family.to_string();
         Tokenizer::unread(move || {
             Ok(match self {
-                TokenizerFiles::Bpe(files) => Some(Pipeline::from_bpe_files(&files, &family)?),
+                TokenizerFiles::Bpe(files) => Some(Pipeline::from_bpe_files(files, &family)?),
                 TokenizerFiles::Json(json) => {
-                    let help = "it must be a tokenizer.json as Hugging Face's tokenizers library writes it";
-                    let text = read_text(&json, help)?;
-                    Some(Pipeline::from_bytes(&json.display().to_string(), text.as_bytes())?)
+                    Some(Pipeline::from_bytes(&json.name(), json.read()?.as_bytes())?)
                 }
                 TokenizerFiles::None => None,
             })

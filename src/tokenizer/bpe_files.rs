@@ -1,26 +1,25 @@
 //! The files of a byte-level BPE before there was a `tokenizer.json`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokenizers::models::bpe::BPE;
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::read_text;
+use crate::files::TextFile;
 use crate::json::parse;
 use crate::tokenizer::byte_level::ByteLevel;
 use crate::tokenizer::tokenizer::{Cause, END_OF_TEXT, Pipeline, guarded};
 
-/// Where they are.
+/// As they were found.
 pub(crate) struct BpeFiles {
-    pub(crate) vocab: PathBuf,
-    pub(crate) merges: PathBuf,
+    pub(crate) vocab: TextFile,
+    pub(crate) merges: TextFile,
     /// `tokenizer_config.json`, where there is one.
-    pub(crate) config: Option<PathBuf>,
+    pub(crate) config: Option<TextFile>,
 }
 
 /// What `tokenizer_config.json` says of it.
@@ -55,10 +54,10 @@ impl SpecialToken {
 impl Pipeline {
     /// Reads `vocab.json` and `merges.txt`, which do not say how text is cut: that is known of a class of transformers, or else
     /// of the family of the model.
-    pub(crate) fn from_bpe_files(files: &BpeFiles, family: &str) -> Result<Self> {
-        let (vocab, merges) = (files.vocab.display().to_string(), files.merges.display().to_string());
-        let config: BpeConfig = match &files.config {
-            Some(path) => parse(&path.display().to_string(), &read_text(path, "it says how text is cut")?)?,
+    pub(crate) fn from_bpe_files(files: BpeFiles, family: &str) -> Result<Self> {
+        let (vocab, merges) = (files.vocab.name(), files.merges.name());
+        let config: BpeConfig = match files.config {
+            Some(file) => parse(&file.name(), &file.read()?)?,
             None => BpeConfig::default(),
         };
         // Classes that stand for any tokenizer say nothing.
@@ -88,9 +87,14 @@ impl Pipeline {
                 .caused_by(cause)
                 .help("vocab.json maps tokens to ids, merges.txt lists pairs of them, one a line")
         };
+        let (vocab_text, merges_text) = (files.vocab.read()?, files.merges.read()?);
         let inner = guarded(|| {
-            let bpe = BPE::from_file(&files.vocab.to_string_lossy(), &files.merges.to_string_lossy());
-            let mut inner = tokenizers::Tokenizer::new(bpe.ignore_merges(level.ignore_merges).build()?);
+            let ids: Value = serde_json::from_str(&vocab_text)?;
+            let pairs: Vec<&str> = merges_text.lines().collect();
+            let bpe = json!({
+                "type": "BPE", "vocab": ids, "merges": pairs, "ignore_merges": level.ignore_merges,
+            });
+            let mut inner = tokenizers::Tokenizer::new(BPE::deserialize(bpe)?);
             let entries = level.entries(config.add_prefix_space.unwrap_or(false));
             inner.with_normalizer(entry::<Option<NormalizerWrapper>>(&entries, "normalizer")?)?;
             inner.with_pre_tokenizer(entry::<Option<PreTokenizerWrapper>>(&entries, "pre_tokenizer")?);

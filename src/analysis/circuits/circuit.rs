@@ -18,6 +18,7 @@ use crate::network::param::Param;
 use crate::network::parts::attention::Projection;
 use crate::network::record::Record;
 use crate::network::start::Start;
+use crate::network::weights::weight::Weight;
 use crate::view::{View, Visualize};
 use crate::{memory, progress};
 
@@ -316,7 +317,10 @@ impl Circuit {
     /// ```
     pub fn position_pattern(&self, count: usize) -> Result<NamedTensor> {
         self.only(CircuitKind::Qk, "attention between positions")?;
-        let mean_token = self.model.required_param(Param::Embed, 0)?.mean_keepdim(0)?;
+        let embedding = self.model.embedding()?;
+        let (d_vocab, _) = embedding.dims2()?;
+        let mean = Tensor::full(1.0 / d_vocab as f32, (1, d_vocab), embedding.device())?;
+        let mean_token = embedding.product(&mean)?;
         self.has_positions(count)?;
         let mut stream = mean_token.broadcast_as((count, self.model.dims().d_model))?; // (T, M)
         // A model without them turns queries and keys on the way.
@@ -355,30 +359,34 @@ impl Circuit {
         self.low_rank()?.svd()
     }
 
-    /// The full circuit's left factor for tokens of these embeddings `[token, d_head]`.
-    pub(crate) fn left_of(&self, embedding: &Tensor) -> Result<Tensor> {
-        Ok(embedding.matmul(&self.left)?)
+    /// The full circuit's left factor for all tokens `[d_vocab, d_head]`.
+    pub(crate) fn left_of_tokens(&self) -> Result<Tensor> {
+        let (embedding, _) = self.token_sides()?;
+        Ok(embedding.t()?.product(&self.left.t()?)?.t()?)
     }
 
-    /// Its right factor for tokens of these columns `[d_head, token]`.
-    pub(crate) fn right_of(&self, unembedding: &Tensor) -> Result<Tensor> {
-        Ok(self.right.matmul(unembedding)?)
+    /// Its right factor for all tokens `[d_head, d_vocab]`.
+    pub(crate) fn right_of_tokens(&self) -> Result<Tensor> {
+        let (_, unembedding) = self.token_sides()?;
+        unembedding.product(&self.right)
     }
 
-    /// The bytes that [`token_sides`](Self::token_sides) takes, where weights lie in files.
-    pub(super) fn bytes_of_token_sides(&self) -> u64 {
-        let [embedding, unembedding] = self.model.network.bytes_of_unmade_tokens();
-        if self.kind == CircuitKind::Ov { embedding + unembedding } else { embedding }
+    /// Both for some tokens.
+    pub(super) fn between(&self, ids: &[u32]) -> Result<(Tensor, Tensor)> {
+        let (embedding, unembedding) = self.token_sides()?;
+        let index = Tensor::new(ids, embedding.device())?;
+        let from = embedding.index_rows(&index)?.matmul(&self.left)?;
+        Ok((from, self.right.matmul(&unembedding.index_columns(ids)?)?))
     }
 
     /// The tokens' vectors on the circuit's two sides `[d_vocab, d_model]` and `[d_model, d_vocab]`.
-    pub(crate) fn token_sides(&self) -> Result<(Tensor, Tensor)> {
-        let embedding = self.model.required_param(Param::Embed, 0)?;
+    pub(super) fn token_sides(&self) -> Result<(Weight, Weight)> {
+        let embedding = self.model.embedding()?;
         let right = match self.kind {
             CircuitKind::Qk => embedding.t()?,
-            CircuitKind::Ov => self.model.required_param(Param::Unembed, 0)?,
+            CircuitKind::Ov => self.model.unembedding()?.clone(),
         };
-        Ok((embedding, right))
+        Ok((embedding.clone(), right))
     }
 
     fn low_rank(&self) -> Result<LowRank> {
@@ -394,12 +402,13 @@ impl Circuit {
         let (left, right) = (f64s(&self.left)?, f64s(&self.right)?);
         let d_head = self.model.dims().d_head;
         let mut core = Tensor::zeros((d_head, d_head), DType::F64, &Device::Cpu)?;
-        let d_vocab = embedding.dim(0)?;
+        let (d_vocab, _) = embedding.dims2()?;
         for start in (0..d_vocab).step_by(BLOCK) {
             progress::check("reading a circuit over the vocabulary")?;
             let len = BLOCK.min(d_vocab - start);
-            let from = f64s(&embedding.narrow(0, start, len)?)?.matmul(&left)?;
-            let to = right.matmul(&f64s(&unembedding.narrow(1, start, len)?)?)?;
+            let ids = Tensor::arange(start as u32, (start + len) as u32, embedding.device())?;
+            let from = f64s(&embedding.index_rows(&ids)?)?.matmul(&left)?;
+            let to = right.matmul(&f64s(&unembedding.narrow_columns(start, len)?.tensor()?)?)?;
             core = (core + to.matmul(&from)?)?;
         }
         matrix(&core)

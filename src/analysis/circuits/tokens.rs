@@ -35,18 +35,11 @@ impl Circuit {
     /// ```
     pub fn between_tokens(&self, tokens: impl Into<Input>) -> Result<NamedTensor> {
         let ids = self.token_ids(tokens.into())?;
-        let numbers = floats([ids.len(), ids.len() + self.model.dims().d_model]);
-        let needed = numbers.saturating_add(self.bytes_of_token_sides());
+        let needed = floats([ids.len(), ids.len() + self.model.dims().d_model]);
         memory::check(self.model.device(), needed, || {
             (format!("the full {self} between {} tokens", ids.len()), "name fewer tokens")
         })?;
-        let (embedding, unembedding) = self.token_sides()?;
-        let index = Tensor::new(ids.as_slice(), embedding.device())?;
-        let from = self.left_of(&embedding.index_select(&index, 0)?)?;
-        // One by one, since an unembedding may be a view that indices cannot select from.
-        let columns = ids.iter().map(|&id| unembedding.narrow(1, id as usize, 1));
-        let columns = columns.collect::<candle_core::Result<Vec<_>>>()?;
-        let to = self.right_of(&Tensor::cat(&columns, 1)?)?;
+        let (from, to) = self.between(&ids)?;
         let labels = self.model.labels(&ids);
         let (row, column) = self.sides();
         let axes = vec![Axis::labelled(row, labels.clone()), Axis::labelled(column, labels)];
@@ -69,13 +62,11 @@ impl Circuit {
         let pairs = (k as u64).min((d_vocab as u64).saturating_mul(d_vocab as u64)).saturating_mul(128);
         let found = 30 * at_a_time(d_vocab) as u64 * k.min(d_vocab) as u64;
         let made = floats([2, d_vocab, d_head]).saturating_add(floats([at_a_time(d_vocab), d_vocab]));
-        let made = made.saturating_add(self.bytes_of_token_sides());
         let needed = made.saturating_add(pairs).saturating_add(found);
         memory::check(self.model.device(), needed, || {
             (format!("the largest {k} of the full {self}"), "ask for fewer pairs")
         })?;
-        let (embedding, unembedding) = self.token_sides()?;
-        let (from, to) = (self.left_of(&embedding)?, self.right_of(&unembedding)?);
+        let (from, to) = (self.left_of_tokens()?, self.right_of_tokens()?);
         let mut best: Vec<(u32, u32, f32)> = Vec::new();
         in_blocks("looking for pairs", &from, &to, |first, width, block| {
             let floor = if best.len() == k { best[k - 1].2 } else { f32::NEG_INFINITY };
@@ -111,7 +102,7 @@ impl Circuit {
                 .help(format!("its rank is {0}: ask for 1 to {0}", svd.values.len())));
         }
         let vectors = floats([4, count, self.model.dims().d_vocab]);
-        memory::check(self.model.device(), vectors.saturating_add(self.bytes_of_token_sides()), || {
+        memory::check(self.model.device(), vectors, || {
             (format!("{count} directions of the {self} in tokens"), "ask for fewer")
         })?;
         let (embedding, unembedding) = self.token_sides()?;
@@ -120,8 +111,8 @@ impl Circuit {
             Ok(Tensor::from_vec(values, (count, matrix.nrows()), embedding.device())?)
         };
         let (left, right) = (vectors(&svd.left)?, vectors(&svd.right)?); // (count, M)
-        let left = embedding.matmul(&left.t()?)?.t()?.to_vec2::<f32>()?;
-        let right = right.matmul(&unembedding)?.to_vec2::<f32>()?;
+        let left = embedding.t()?.product(&left)?.to_vec2::<f32>()?;
+        let right = unembedding.product(&right)?.to_vec2::<f32>()?;
         let mut directions = Vec::new();
         for ((mut left, mut right), value) in left.into_iter().zip(right).zip(svd.values) {
             let furthest = left.iter().copied().fold(0f32, |a, b| if b.abs() > a.abs() { b } else { a });
@@ -201,9 +192,8 @@ pub fn copying_accuracy(model: &Model, heads: &[Head], k: usize) -> Result<f64> 
     for &head in heads {
         progress::check("looking for copies")?;
         let circuit = ov_circuit(model, head)?;
-        let (embedding, unembedding) = circuit.token_sides()?;
-        from.push(circuit.left_of(&embedding)?);
-        to.push(circuit.right_of(&unembedding)?);
+        from.push(circuit.left_of_tokens()?);
+        to.push(circuit.right_of_tokens()?);
     }
     let (from, to) = (Tensor::cat(&from, 1)?, Tensor::cat(&to, 0)?);
     let mut copied = 0;

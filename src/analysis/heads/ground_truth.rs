@@ -204,7 +204,7 @@ fn copying_scores(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length:
     }
     let dims = *model.dims();
     let among = (dims.d_vocab / 100).max(1);
-    let w_u = model.required_param(Param::Unembed, 0)?.contiguous()?;
+    let w_u = model.unembedding()?;
     // A folded model has it in the unembedding.
     let (gain, _) = model.norm_params(Param::LnFinal, 0)?;
     let progress = Progress::new("measuring copying", sequences.len() * heads.len());
@@ -222,7 +222,7 @@ fn copying_scores(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length:
             if let Some(gain) = &gain {
                 written = written.broadcast_mul(gain)?;
             }
-            let raised: Vec<Vec<f32>> = written.matmul(&w_u)?.to_vec2()?;
+            let raised: Vec<Vec<f32>> = w_u.product(&written)?.to_vec2()?;
             let attention: Tensor = pattern.tensor().get(head.head)?.narrow(0, start, length)?;
             let attended: Vec<u32> = attention.contiguous()?.argmax(D::Minus1)?.to_vec1()?;
             let hit = |(row, &key): (&Vec<f32>, &u32)| {

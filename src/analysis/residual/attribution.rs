@@ -323,10 +323,9 @@ impl LogitDirection {
     fn new(model: &Model, correct: u32, incorrect: Option<u32>) -> Result<Self> {
         let tokens: Vec<u32> = std::iter::once(correct).chain(incorrect).collect();
         check_ids(&tokens, model.dims().d_vocab)?;
-        let (w_u, b_u) =
-            (model.required_param(Param::Unembed, 0)?, model.required_param(Param::UnembedBias, 0)?);
+        let (w_u, b_u) = (model.unembedding()?, model.required_param(Param::UnembedBias, 0)?);
         let of = |id: u32| -> Result<(Tensor, f32)> {
-            let column = w_u.narrow(1, id as usize, 1)?.squeeze(1)?.contiguous()?; // [d_model]
+            let column = w_u.index_columns(&[id])?.squeeze(1)?.contiguous()?; // [d_model]
             Ok((column, b_u.get(id as usize)?.to_scalar()?))
         };
         let (mut column, mut bias) = of(correct)?;

@@ -78,7 +78,11 @@ pub(crate) fn sweep_rows(
     }
     let steps = variants.len() + 1;
     let progress = Progress::new(what, share.range.len() * steps);
-    progress.begin_at(share.done * steps);
+    // Variants take as long as there are layers to run: so how long all will take is known when the first run is done.
+    let whole = ResumePoint { stack: 0, layer: 0, position: 0 }.layers_run(spec);
+    let each = by_resume_point.iter().map(|(point, variants)| variants.len() * point.layers_run(spec));
+    let each: usize = each.sum::<usize>() + whole;
+    progress.begin_by(share.done * steps, share.left().len() * each);
     for index in share.left() {
         let pieces = model.pieces_of_one(input, index)?;
         let tokens = &pieces[&read_stack][0];
@@ -107,7 +111,7 @@ pub(crate) fn sweep_rows(
         let known = model.execute(model.batch(&pieces)?.into(), behind.then_some(&mut past), &mut base)?;
         let clean = metric.read(base.record.get(metric.hook()).ok_or_else(not_reached)?, tokens)?;
         let unchanged = metric.of_rows(&clean, &clean, tokens)?;
-        progress.advance(1)?;
+        progress.advance_by(1, whole)?;
         let mut resuming: BTreeMap<(usize, usize, usize), Vec<Variant>> = BTreeMap::new();
         for (point, variants) in &by_resume_point {
             let skipped = point.skipped(metric, tokens);
@@ -147,7 +151,7 @@ pub(crate) fn sweep_rows(
                 for ((index, _), mean) in chunk.iter().zip(means) {
                     sums[*index].add(mean);
                 }
-                progress.advance(chunk.len())?;
+                progress.advance_by(chunk.len(), chunk.len() * from.layers_run(spec))?;
             }
         }
         let own = unchanged.first().ok_or_else(not_reached)?;
@@ -193,6 +197,12 @@ impl ResumePoint {
             layer: if at_start { 0 } else { lowest.unwrap_or(0) },
             position: if counts { position } else { 0 },
         }
+    }
+
+    /// How many layers run from here on, the readout being one.
+    fn layers_run(&self, spec: &ArchSpec) -> usize {
+        let layers = spec.stacks().iter().skip(self.stack).map(|own| own.dims.n_layers);
+        1 + layers.sum::<usize>() - self.layer
     }
 
     /// What a run resumes from, if there is a layer below.

@@ -176,6 +176,18 @@ impl Weight {
         }
     }
 
+    /// Columns by their numbers.
+    pub(crate) fn index_columns(&self, ids: &[u32]) -> Result<Tensor> {
+        match self {
+            // One by one, since it may be a view that indices cannot select from.
+            Weight::InMemory(tensor) => {
+                let columns = ids.iter().map(|&id| tensor.narrow(1, id as usize, 1));
+                Ok(Tensor::cat(&columns.collect::<candle_core::Result<Vec<_>>>()?, 1)?)
+            }
+            Weight::Stored(_) => Ok(self.t()?.index_rows(&Tensor::new(ids, &Device::Cpu)?)?.t()?),
+        }
+    }
+
     /// Rows as columns.
     pub(crate) fn t(&self) -> Result<Weight> {
         Ok(match self {
