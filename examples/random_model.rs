@@ -1,6 +1,6 @@
 //! Writes the folder of a model with random weights, to see what a machine can do with a model of that size before one is
 //! fetched: `cargo run --release --example random_model -- llama-1b FOLDER`. Such a model has no tokenizer and reads token ids.
-//! That of 7 billion weights is a GGUF file in the folder.
+//! Those in Q4_K are a GGUF file in the folder.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -30,6 +30,9 @@ enum Shape {
     /// Llama 3.2 1B in bf16: 16 layers of 32 heads on 8 of keys, width 2048
     #[value(name = "llama-1b")]
     Llama1b,
+    /// A Llama of the size of Llama 3.2 1B in Q4_K, embedding and all
+    #[value(name = "llama-1b-q4k")]
+    Llama1bQ4k,
     /// Llama 2 7B in Q4_K, embedding and all: 32 layers of 32 heads, width 4096
     #[value(name = "llama-7b-q4k")]
     Llama7bQ4k,
@@ -80,9 +83,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Shape::Gpt2 => (Dtype::F32, gpt2([12, 12, 768])),
         Shape::Gpt2Medium => (Dtype::BF16, gpt2([24, 16, 1024])),
         Shape::Llama1b => (Dtype::BF16, llama_1b()),
-        Shape::Llama7bQ4k => {
-            let file = folder.join("llama-7b-q4k.gguf");
-            let numbers = write_llama_7b(&file)?;
+        Shape::Llama1bQ4k | Shape::Llama7bQ4k => {
+            let (name, sizes) = match shape {
+                Shape::Llama1bQ4k => ("llama-1b-q4k.gguf", LLAMA_1B),
+                _ => ("llama-7b-q4k.gguf", LLAMA_7B),
+            };
+            let file = folder.join(name);
+            let numbers = write_gguf_llama(&file, sizes)?;
             println!("wrote {} with {numbers} weights", file.display());
             return Ok(());
         }
@@ -163,19 +170,33 @@ fn llama_1b() -> (Value, Shapes) {
     (config, all)
 }
 
-/// What a GGUF file says of a 7 B Llama, and its tensors: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Gives how many
+/// The sizes of a Llama.
+struct LlamaSizes {
+    layers: usize,
+    width: usize,
+    neurons: usize,
+    vocab: usize,
+    /// How many keys there are to 32 queries.
+    keys: usize,
+}
+
+const LLAMA_1B: LlamaSizes = LlamaSizes { layers: 16, width: 2048, neurons: 8192, vocab: 128_256, keys: 8 };
+const LLAMA_7B: LlamaSizes = LlamaSizes { layers: 32, width: 4096, neurons: 11008, vocab: 32000, keys: 32 };
+
+/// What a GGUF file says of a Llama, and its tensors: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Gives how many
 /// weights it has.
-fn write_llama_7b(path: &Path) -> std::io::Result<usize> {
+fn write_gguf_llama(path: &Path, sizes: LlamaSizes) -> std::io::Result<usize> {
     const F32: u32 = 0;
     const Q4_K: u32 = 12;
-    let (layers, width, neurons, vocab) = (32, 4096, 11008, 32000);
+    let LlamaSizes { layers, width, neurons, vocab, keys } = sizes;
     let mut tensors = vec![("token_embd.weight".to_string(), vec![width, vocab])];
     for layer in 0..layers {
         let mut add = |name: &str, shape: &[usize]| {
             tensors.push((format!("blk.{layer}.{name}.weight"), shape.to_vec()));
         };
         add("attn_norm", &[width]);
-        ["attn_q", "attn_k", "attn_v", "attn_output"].iter().for_each(|name| add(name, &[width, width]));
+        ["attn_q", "attn_output"].iter().for_each(|name| add(name, &[width, width]));
+        ["attn_k", "attn_v"].iter().for_each(|name| add(name, &[width, width / 32 * keys]));
         add("ffn_norm", &[width]);
         ["ffn_gate", "ffn_up"].iter().for_each(|name| add(name, &[width, neurons]));
         add("ffn_down", &[neurons, width]);
@@ -188,6 +209,8 @@ fn write_llama_7b(path: &Path) -> std::io::Result<usize> {
         ("embedding_length", width),
         ("feed_forward_length", neurons),
         ("attention.head_count", 32),
+        ("attention.head_count_kv", keys),
+        ("vocab_size", vocab),
     ];
     let mut header = Vec::new();
     let text = |header: &mut Vec<u8>, text: &str| {
@@ -197,10 +220,12 @@ fn write_llama_7b(path: &Path) -> std::io::Result<usize> {
     header.extend(b"GGUF");
     header.extend(3u32.to_le_bytes());
     header.extend((tensors.len() as u64).to_le_bytes());
-    header.extend((whole.len() as u64 + 2).to_le_bytes());
-    text(&mut header, "general.architecture");
-    header.extend(8u32.to_le_bytes());
-    text(&mut header, "llama");
+    header.extend((whole.len() as u64 + 3).to_le_bytes());
+    for (key, value) in [("general.architecture", "llama"), ("tokenizer.ggml.model", "none")] {
+        text(&mut header, key);
+        header.extend(8u32.to_le_bytes());
+        text(&mut header, value);
+    }
     for (key, number) in whole {
         text(&mut header, &format!("llama.{key}"));
         header.extend(4u32.to_le_bytes());

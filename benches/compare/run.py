@@ -31,6 +31,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="[default: target/compare/result.json]")
     parser.add_argument("--documents", action="store_true", help="put GPT-2 small's table into docs/speed.md and README.md")
     parser.add_argument("--growth", action="store_true", help="measure how headlight grows instead (growth.py)")
+    parser.add_argument("--stored", action="store_true", help="measure models as their files have them instead (stored.py)")
+    parser.add_argument("--beside", type=Path, metavar="DRIVER", help="with --stored: the `compare` of an earlier headlight too")
     parser.add_argument("--python", metavar="PATH", help="a Python that has the requirements already")
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.threads < 1:
@@ -65,9 +67,12 @@ def main() -> None:
     # What needs the environment.
     import compare
     import growth
+    import stored
     from worker import Failed
 
     try:
+        if arguments.stored:
+            sys.exit(stored.measure(arguments, compare.DRIVER))
         sys.exit(growth.measure(arguments) if arguments.growth else compare.measure(arguments))
     except Failed as error:
         sys.exit(f"\nerror: {error}")

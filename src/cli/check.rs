@@ -1,11 +1,11 @@
-//! `headlight check`: all weights of a model, one by one.
+//! `headlight check`: all that a model consists of.
 
 use serde_json::json;
 
 use super::args::{Output, RequiredModel};
 use super::json::line;
 
-/// Look through all weights for NaN and infinity, which opening a model leaves to the run that meets them
+/// Read all weights, for NaN and infinity, and the tokenizer: what opening a model leaves to its first use
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  headlight check built-in\n\n\
     JSON: {\"model\": \"built-in\", \"weights\": 989568, \"sound\": true}")]

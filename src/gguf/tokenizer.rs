@@ -13,8 +13,10 @@ const USER_DEFINED: f64 = 4.0;
 
 /// The tokenizer; nothing for a file without one.
 pub(crate) fn read(header: &Header) -> Result<Option<Pipeline>> {
-    if !header.contains_key("tokenizer.ggml.model") {
-        return Ok(None);
+    // llama.cpp calls one that is not there by either name.
+    match header.optional("tokenizer.ggml.model", Header::text)? {
+        None | Some("none" | "no_vocab") => return Ok(None),
+        Some(_) => {}
     }
     let tokens: Vec<String> =
         header.texts("tokenizer.ggml.tokens")?.into_iter().map(|token| token.into_owned()).collect();

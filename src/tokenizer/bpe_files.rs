@@ -94,7 +94,7 @@ impl Pipeline {
             let bpe = json!({
                 "type": "BPE", "vocab": ids, "merges": pairs, "ignore_merges": level.ignore_merges,
             });
-            let mut inner = tokenizers::Tokenizer::new(BPE::deserialize(bpe)?);
+            let mut inner = tokenizers::Tokenizer::new(serde_json::from_str::<BPE>(&bpe.to_string())?);
             let entries = level.entries(config.add_prefix_space.unwrap_or(false));
             inner.with_normalizer(entry::<Option<NormalizerWrapper>>(&entries, "normalizer")?)?;
             inner.with_pre_tokenizer(entry::<Option<PreTokenizerWrapper>>(&entries, "pre_tokenizer")?);

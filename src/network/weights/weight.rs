@@ -167,7 +167,7 @@ impl Weight {
         match self {
             Weight::InMemory(tensor) => Ok(tensor.index_select(ids, 0)?),
             Weight::Stored(stored) if stored.are != RowsAre::Rows => {
-                Ok(stored.tensor()?.index_select(ids, 0)?)
+                Ok(stored.tensor()?.contiguous()?.index_select(ids, 0)?)
             }
             Weight::Stored(stored) => {
                 let ids = ids.to_vec1::<u32>()?;
@@ -179,12 +179,15 @@ impl Weight {
     /// Columns by their numbers.
     pub(crate) fn index_columns(&self, ids: &[u32]) -> Result<Tensor> {
         match self {
-            // One by one, since it may be a view that indices cannot select from.
-            Weight::InMemory(tensor) => {
-                let columns = ids.iter().map(|&id| tensor.narrow(1, id as usize, 1));
-                Ok(Tensor::cat(&columns.collect::<candle_core::Result<Vec<_>>>()?, 1)?)
+            Weight::Stored(stored) if stored.are != RowsAre::Rows => {
+                let columns = ids.iter().map(|&id| stored.columns.start + id as usize);
+                Ok(stored.rows.tensor(columns, 0..stored.rows.shape()[1])?.t()?)
             }
-            Weight::Stored(_) => Ok(self.t()?.index_rows(&Tensor::new(ids, &Device::Cpu)?)?.t()?),
+            // One by one, since it may be a view that indices cannot select from.
+            _ => {
+                let columns = ids.iter().map(|&id| self.narrow_columns(id as usize, 1)?.tensor());
+                Ok(Tensor::cat(&columns.collect::<Result<Vec<_>>>()?, 1)?)
+            }
         }
     }
 
@@ -488,6 +491,8 @@ mod tests {
                 assert_eq!(stored.dims2()?, in_memory.dims2()?, "{what}");
                 assert_eq!(stored.is_contiguous(), in_memory.is_contiguous() || layout == 3, "{what}");
                 assert_same(&stored.tensor()?, &in_memory.tensor()?, &what)?;
+                let [ids, same] = [stored, in_memory].map(|weight| weight.index_columns(&[2, 0, 2]));
+                assert_same(&ids?.contiguous()?, &same?.contiguous()?, &format!("{what}, columns"))?;
                 let (inner, columns) = stored.dims2()?;
                 let bias = Tensor::from_vec(values(columns, 5), columns, &Device::Cpu)?;
                 for rows in [1, 2, 17, 48, 49, 512, 513] {
