@@ -596,3 +596,55 @@ fn files_that_change_under_a_model() -> Result<()> {
     assert!(error.to_string().contains("was written to"), "{error}");
     Ok(())
 }
+
+/// A tokenizer is read when text is, from what was there when the model was opened.
+#[test]
+fn a_tokenizer_that_is_taken_away() -> Result<()> {
+    let (vocab, merges) = small_bpe(120);
+    for files in [
+        vec![("tokenizer.json", tokenizer_json(&vocab, &merges).to_string())],
+        vec![("vocab.json", vocab.to_string()), ("merges.txt", merges.clone())],
+    ] {
+        let folder = Folder::copy_of(GOLDEN);
+        files.iter().for_each(|(name, text)| folder.write(name, text));
+        let (model, copy) = (folder.open()?, folder.open()?);
+        let ids = model.to_tokens("the cat")?.ids().to_vec();
+        files.iter().for_each(|(name, _)| folder.remove(name));
+        assert_eq!(copy.to_tokens("the cat")?.ids(), ids);
+        assert_eq!(copy.clone().to_string(&ids), model.to_string(&ids));
+        assert!(folder.open()?.to_tokens("the cat").is_err());
+    }
+    Ok(())
+}
+
+/// Files that one may not read are refused by name. Root may read all: it asks as nobody.
+#[test]
+#[cfg(unix)]
+fn files_without_permission() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    let chmod = |path: &std::path::Path, mode: u32| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("it is one's own");
+    };
+    let folder = Folder::copy_of(GOLDEN).with_tokenizer();
+    let program = folder.path("headlight");
+    std::fs::copy(env!("CARGO_BIN_EXE_headlight"), &program).expect("room for it");
+    chmod(&folder.path("."), 0o755);
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let path = folder.path(name);
+        chmod(&path, 0o000);
+        let mut command = std::process::Command::new(&program);
+        command.args(["loss", ".", "--tokens", "1,2"]).current_dir(folder.path("."));
+        if std::fs::metadata(&path).expect("it is there").uid() == 0 {
+            command.uid(NOBODY);
+        }
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        for fragment in ["cannot read", name, "ermission denied", "help: "] {
+            assert!(said.contains(fragment), "{name}: no `{fragment}` in {said}");
+        }
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        chmod(&path, 0o644);
+    }
+}
