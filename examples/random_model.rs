@@ -1,6 +1,6 @@
 //! Writes the folder of a model with random weights, to see what a machine can do with a model of that size before one is
 //! fetched: `cargo run --release --example random_model -- llama-1b FOLDER`. Such a model has no tokenizer and reads token ids.
-//! Those in Q4_K are a GGUF file in the folder.
+//! Those in Q4_K are a GGUF file in the folder, with a tokenizer of bytes: without any llama.cpp runs nothing.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -136,7 +136,7 @@ fn gpt2([layers, heads, width]: [usize; 3]) -> (Value, Shapes) {
     both("ln_f".into(), vec![width]);
     let config = json!({
         "model_type": "gpt2", "n_layer": layers, "n_head": heads, "n_embd": width, "vocab_size": vocab,
-        "n_positions": context,
+        "n_positions": context, "bos_token_id": vocab - 1, "eos_token_id": vocab - 1,
     });
     (config, all)
 }
@@ -220,12 +220,31 @@ fn write_gguf_llama(path: &Path, sizes: LlamaSizes) -> std::io::Result<usize> {
     header.extend(b"GGUF");
     header.extend(3u32.to_le_bytes());
     header.extend((tensors.len() as u64).to_le_bytes());
-    header.extend((whole.len() as u64 + 3).to_le_bytes());
-    for (key, value) in [("general.architecture", "llama"), ("tokenizer.ggml.model", "none")] {
+    header.extend((whole.len() as u64 + 6).to_le_bytes());
+    for (key, value) in [("general.architecture", "llama"), ("tokenizer.ggml.model", "llama")] {
         text(&mut header, key);
         header.extend(8u32.to_le_bytes());
         text(&mut header, value);
     }
+    // Of each token what it says, how likely it is, and its sort: unknown, control, byte or ordinary.
+    let array = |header: &mut Vec<u8>, key: &str, kind: u32| {
+        text(header, key);
+        [9, kind].iter().for_each(|kind| header.extend(kind.to_le_bytes()));
+        header.extend((vocab as u64).to_le_bytes());
+    };
+    array(&mut header, "tokenizer.ggml.tokens", 8);
+    for id in 0..vocab {
+        match id {
+            0..3 => text(&mut header, ["<unk>", "<s>", "</s>"][id]),
+            3..259 => text(&mut header, &format!("<0x{:02X}>", id - 3)),
+            _ => text(&mut header, &format!("w{id}")),
+        }
+    }
+    array(&mut header, "tokenizer.ggml.scores", 6);
+    (0..vocab).for_each(|id| header.extend((-(id as f32)).to_le_bytes()));
+    array(&mut header, "tokenizer.ggml.token_type", 5);
+    let sort = |id: usize| [2, 3, 3].get(id).copied().unwrap_or(if id < 259 { 6i32 } else { 1 });
+    (0..vocab).for_each(|id| header.extend(sort(id).to_le_bytes()));
     for (key, number) in whole {
         text(&mut header, &format!("llama.{key}"));
         header.extend(4u32.to_le_bytes());

@@ -1,5 +1,6 @@
 //! Linear maps: products with weights, shared among threads as their sizes ask for.
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -37,8 +38,8 @@ pub(crate) trait MatrixSource: Sync {
 
     fn layout(&self) -> WeightLayout;
 
-    /// How many columns are to be read at once at most: what has to be made of what is stored fits a core's cache then.
-    fn most_columns(&self) -> usize;
+    /// How many columns of so many rows are to be read at once at most: what has to be made of what is stored fits a core's cache then.
+    fn most_columns(&self, rows: usize) -> usize;
 
     /// Some rows and columns, where they lie or made in `room`.
     fn part<'a>(
@@ -74,7 +75,7 @@ impl MatrixSource for Matrix<'_> {
         }
     }
 
-    fn most_columns(&self) -> usize {
+    fn most_columns(&self, _: usize) -> usize {
         usize::MAX
     }
 
@@ -168,15 +169,17 @@ fn row_times(out: &mut [f32], row: &[f32], b: &impl MatrixSource) -> candle_core
     let block = out.len().div_ceil(rayon::current_num_threads()).clamp(64, 2048);
     match b.layout() {
         WeightLayout::Rows => out.par_chunks_mut(block).enumerate().try_for_each(|(index, out)| {
-            let (columns, mut room) = (index * block..index * block + out.len(), Vec::new());
-            for (lines, row) in row.chunks(LINES).enumerate() {
-                let part = b.part(lines * LINES..lines * LINES + row.len(), columns.clone(), &mut room)?;
-                vectorized(
-                    #[inline(always)]
-                    || add_lines(out, row, part),
-                );
-            }
-            Ok(())
+            let columns = index * block..index * block + out.len();
+            with_room(|room| {
+                for (lines, row) in row.chunks(LINES).enumerate() {
+                    let part = b.part(lines * LINES..lines * LINES + row.len(), columns.clone(), room)?;
+                    vectorized(
+                        #[inline(always)]
+                        || add_lines(out, row, part),
+                    );
+                }
+                Ok(())
+            })
         }),
         WeightLayout::Columns => {
             let parts = out.par_chunks_mut(block).enumerate();
@@ -189,13 +192,41 @@ fn row_times(out: &mut [f32], row: &[f32], b: &impl MatrixSource) -> candle_core
 /// Rows up to which it is less work to turn the product around than to turn the weights around.
 const FEW: usize = 512;
 
-/// Adds a product with weights that stand one after another in each column: with each column as a row, which are turned while
-/// they are in the cache. A product made of rows would have to copy such weights into another order first.
-fn add_by_columns(mut out: MatrixMut, x: Matrix, weight: Matrix) -> candle_core::Result<()> {
-    let (rows, columns) = (out.rows, out.columns);
-    let mut turned = vec![0f32; rows * columns];
-    let product = MatrixMut::new(&mut turned, [columns, rows], rows)?;
-    product.set(weight.transposed(), x.transposed(), 1.0, false)?;
+/// Rows of weights that are taken together: what is made of stored ones, for as many columns as make a product worth its copies, fits
+/// the second cache then. Where sums are cut decides how they are rounded, so it does not depend on where weights lie.
+const DEPTH: usize = 1024;
+
+/// Adds a product with some columns of weights, [`DEPTH`] rows at a time.
+fn add_product(
+    mut out: MatrixMut,
+    x: Matrix,
+    b: &impl MatrixSource,
+    columns: Range<usize>,
+    room: &mut Vec<f32>,
+) -> candle_core::Result<()> {
+    for rows in depths(x.columns) {
+        let part = b.part(rows.clone(), columns.clone(), room)?;
+        out.reborrow().set(x.columns(rows)?, part, 1.0, true)?;
+    }
+    Ok(())
+}
+
+/// The same with weights that stand one after another in each column: with each column as a row, which are turned while they are in the
+/// cache. A product made of rows would have to copy such weights into another order first.
+fn add_product_by_columns(
+    mut out: MatrixMut,
+    x: Matrix,
+    b: &impl MatrixSource,
+    columns: Range<usize>,
+    room: &mut Vec<f32>,
+) -> candle_core::Result<()> {
+    let rows = out.rows;
+    let mut turned = vec![0f32; rows * columns.len()];
+    for inner in depths(x.columns) {
+        let part = b.part(inner.clone(), columns.clone(), room)?;
+        let product = MatrixMut::new(&mut turned, [columns.len(), rows], rows)?;
+        product.set(part.transposed(), x.columns(inner.clone())?.transposed(), 1.0, inner.start > 0)?;
+    }
     for (line, turned) in turned.chunks(LINE * rows).enumerate() {
         for row in 0..rows {
             let out = &mut out.row(row)[line * LINE..];
@@ -203,6 +234,22 @@ fn add_by_columns(mut out: MatrixMut, x: Matrix, weight: Matrix) -> candle_core:
         }
     }
     Ok(())
+}
+
+thread_local! {
+    /// What weights are widened into, kept from one part to the next: it is as large as a core's cache.
+    static ROOM: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+fn with_room<T>(make: impl FnOnce(&mut Vec<f32>) -> T) -> T {
+    let mut room = ROOM.take();
+    let made = make(&mut room);
+    ROOM.set(room);
+    made
+}
+
+fn depths(inner: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..inner).step_by(DEPTH).map(move |start| start..inner.min(start + DEPTH))
 }
 
 /// `x W + b` of `[row, in]`, `[in, out]` and `[out]`, with no gradient.
@@ -263,7 +310,7 @@ pub(crate) fn affine_of(
         width if by_columns => width.clamp(32, 512),
         width => width.next_multiple_of(LINE),
     };
-    let mut width = if in_pieces { width } else { width.min(weight.most_columns()) };
+    let mut width = if in_pieces { width } else { width.min(weight.most_columns(inner.min(DEPTH))) };
     // A single column would be summed in another order.
     while width > 1 && columns > width && columns % width == 1 {
         width += 1;
@@ -273,9 +320,10 @@ pub(crate) fn affine_of(
         if in_pieces {
             return part.add_in_pieces(x, weight, range.start);
         }
-        let mut room = Vec::new();
-        let weight = weight.part(0..inner, range, &mut room)?;
-        if by_columns { add_by_columns(part, x, weight) } else { part.set(x, weight, 1.0, true) }
+        with_room(|room| match by_columns {
+            true => add_product_by_columns(part, x, weight, range, room),
+            false => add_product(part, x, weight, range, room),
+        })
     };
     let write = |room: &mut [MaybeUninit<f32>]| {
         let parts = MatrixMut::unwritten(room, [rows, columns], columns)?.cut(width);

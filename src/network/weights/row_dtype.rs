@@ -83,6 +83,20 @@ impl RowDtype {
         }
     }
 
+    /// The same of several rows.
+    pub(crate) fn widen_rows<'a>(
+        self,
+        rows: impl Iterator<Item = (&'a [u8], &'a mut [f32])>,
+    ) -> candle_core::Result<()> {
+        match vectorized(
+            #[inline(always)]
+            || with_block!(self, widen_all(rows)),
+        ) {
+            Some(()) => Ok(()),
+            None => bail!("weights of type {self:?} are not read"),
+        }
+    }
+
     /// The sum of their products with as many others: to the last bit that of [`sum_of_products`](crate::network::cpu::sum_of_products).
     pub(crate) fn sum_of_products(self, bytes: &[u8], others: &[f32]) -> candle_core::Result<f32> {
         match vectorized(
@@ -115,6 +129,13 @@ fn widen_blocks<B: Block<BYTES>, const BYTES: usize>(bytes: &[u8], out: &mut [f3
     }
     if !last.is_empty() {
         last.copy_from_slice(&rest_of::<B, BYTES>(rest)[..last.len()]);
+    }
+}
+
+#[inline(always)]
+fn widen_all<'a, B: Block<BYTES>, const BYTES: usize>(rows: impl Iterator<Item = (&'a [u8], &'a mut [f32])>) {
+    for (bytes, out) in rows {
+        widen_blocks::<B, BYTES>(bytes, out);
     }
 }
 

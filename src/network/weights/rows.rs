@@ -158,6 +158,31 @@ impl StoredRows {
         Ok(())
     }
 
+    /// The same numbers of several rows, so many numbers apart.
+    pub(crate) fn read_rows(
+        &self,
+        rows: Range<usize>,
+        range: Range<usize>,
+        out: &mut [f32],
+        stride: usize,
+    ) -> candle_core::Result<()> {
+        let outs = out.chunks_mut(stride.max(1)).map(|out| &mut out[..range.len()]);
+        // Asked once for all rows, where they lie one after another.
+        let in_order = self.order.is_none().then(|| self.slab_of(rows.start)).flatten();
+        if let Some((slab, place)) = in_order {
+            let (numbers, size) = slab.dtype.block();
+            let is_whole = range.start.is_multiple_of(numbers) && range.end.is_multiple_of(numbers);
+            if is_whole && place + rows.len() <= slab.rows {
+                let len = self.width / numbers * size;
+                let bytes = &slab.file.bytes()[slab.range.clone()][place * len..(place + rows.len()) * len];
+                let part = range.start / numbers * size..range.end / numbers * size;
+                let each = bytes.chunks_exact(len.max(1)).map(|row| &row[part.clone()]);
+                return slab.dtype.widen_rows(each.zip(outs));
+            }
+        }
+        rows.zip(outs).try_for_each(|(row, out)| self.read(row, range.clone(), out))
+    }
+
     /// A row times as many other numbers.
     pub(crate) fn sum_of_products(&self, row: usize, others: &[f32]) -> candle_core::Result<f32> {
         let (dtype, bytes) = self.row(row)?;

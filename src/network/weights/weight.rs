@@ -314,10 +314,10 @@ impl MatrixSource for StoredMatrix {
         if self.are == RowsAre::Columns { WeightLayout::Columns } else { WeightLayout::Rows }
     }
 
-    fn most_columns(&self) -> usize {
+    fn most_columns(&self, rows: usize) -> usize {
         match self.are != RowsAre::TurnedColumns && self.rows.are_in_place() {
             true => usize::MAX,
-            false => (PART / self.shape()[0].max(1)).max(32),
+            false => (PART / rows.max(1)).max(32),
         }
     }
 
@@ -343,11 +343,13 @@ impl MatrixSource for StoredMatrix {
             }
             RowsAre::TurnedColumns => {}
         }
-        room.resize(shape[0] * shape[1], 0.0);
+        let numbers = shape[0] * shape[1];
+        if room.len() < numbers {
+            room.resize(numbers, 0.0);
+        }
+        let room = &mut room[..numbers];
         if self.are == RowsAre::Columns {
-            for (column, out) in of_all.zip(room.chunks_mut(shape[0].max(1))) {
-                self.rows.read(column, rows.clone(), out)?;
-            }
+            self.rows.read_rows(of_all, rows, room, shape[0])?;
             return Matrix::new(room, shape, [1, shape[0]]);
         }
         self.copy_rows(rows, columns, room, shape[1])?;
@@ -363,10 +365,7 @@ impl MatrixSource for StoredMatrix {
     ) -> candle_core::Result<()> {
         let columns = self.of_all(columns);
         if self.are == RowsAre::Rows {
-            for (row, out) in rows.zip(out.chunks_mut(stride.max(1))) {
-                self.rows.read(row, columns.clone(), &mut out[..columns.len()])?;
-            }
-            return Ok(());
+            return self.rows.read_rows(rows, columns, out, stride);
         }
         let mut column = vec![0f32; rows.len()];
         for (index, stored) in columns.enumerate() {
@@ -413,7 +412,8 @@ mod tests {
     use crate::network::weights::mapping::WeightFile;
     use crate::network::weights::row_dtype::RowDtype;
 
-    const ROWS: usize = 517;
+    // More than what is multiplied with at once.
+    const ROWS: usize = 1291;
     const WIDTH: usize = 256;
 
     fn values(count: usize, seed: usize) -> Vec<f32> {
