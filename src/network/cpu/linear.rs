@@ -194,7 +194,7 @@ const FEW: usize = 512;
 
 /// Rows of weights that are taken together: what is made of stored ones, for as many columns as make a product worth its copies, fits
 /// the second cache then. Where sums are cut decides how they are rounded, so it does not depend on where weights lie.
-const DEPTH: usize = 1024;
+const DEPTH: usize = 256;
 
 /// Adds a product with some columns of weights, [`DEPTH`] rows at a time.
 fn add_product(

@@ -301,8 +301,8 @@ impl StoredMatrix {
     }
 }
 
-/// Numbers of a part that is widened: as many as a core's second cache holds, with what is made of them.
-const PART: usize = 1 << 18;
+/// Numbers of a part that is widened: with what is made of them they fit the second cache of a core.
+const PART: usize = 1 << 17;
 
 impl MatrixSource for StoredMatrix {
     fn shape(&self) -> [usize; 2] {
