@@ -412,8 +412,7 @@ mod tests {
     use crate::network::weights::mapping::WeightFile;
     use crate::network::weights::row_dtype::RowDtype;
 
-    // More than what is multiplied with at once.
-    const ROWS: usize = 1291;
+    const ROWS: usize = 517;
     const WIDTH: usize = 256;
 
     fn values(count: usize, seed: usize) -> Vec<f32> {
