@@ -220,11 +220,16 @@ fn write_gguf_llama(path: &Path, sizes: LlamaSizes) -> std::io::Result<usize> {
     header.extend(b"GGUF");
     header.extend(3u32.to_le_bytes());
     header.extend((tensors.len() as u64).to_le_bytes());
-    header.extend((whole.len() as u64 + 6).to_le_bytes());
+    header.extend((whole.len() as u64 + 8).to_le_bytes());
     for (key, value) in [("general.architecture", "llama"), ("tokenizer.ggml.model", "llama")] {
         text(&mut header, key);
         header.extend(8u32.to_le_bytes());
         text(&mut header, value);
+    }
+    for (key, id) in [("tokenizer.ggml.bos_token_id", 1u32), ("tokenizer.ggml.eos_token_id", 2)] {
+        text(&mut header, key);
+        header.extend(4u32.to_le_bytes());
+        header.extend(id.to_le_bytes());
     }
     // Of each token what it says, how likely it is, and its sort: unknown, control, byte or ordinary.
     let array = |header: &mut Vec<u8>, key: &str, kind: u32| {
