@@ -288,7 +288,8 @@ fn set(weight: &mut Weight, entry: usize, value: f32) {
 
 /// What is damaged of a tokenizer is found by the first text; ids go on.
 fn tokenizers(said: &mut Said) -> Result<()> {
-    let cases: [(&str, fn(&Folder), ErrorKind); 7] = [
+    type Damage = (&'static str, fn(&Folder), ErrorKind);
+    let cases: [Damage; 7] = [
         ("not JSON", |f| f.write("tokenizer.json", "{"), Tokenizer),
         ("empty", |f| f.write("tokenizer.json", ""), Tokenizer),
         ("no text", |f| f.write("tokenizer.json", [0xFF]), File),

@@ -25,11 +25,14 @@ fn apart(a: &Model, b: &Model) -> Result<f32> {
     Ok(a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
 }
 
+/// One of each architecture that GGUF has.
+const GOLDENS: [&str; 6] =
+    [GOLDEN, "tiny-llama-random", "tiny-llama3", "tiny-neox", "tiny-qwen2", "tiny-qwen3"];
+
 /// Every architecture's names, layouts and sizes, against the folder that the file was made of.
 #[test]
 fn architectures() -> Result<()> {
-    let goldens = [GOLDEN, "tiny-llama-random", "tiny-llama3", "tiny-neox", "tiny-qwen2", "tiny-qwen3"];
-    for golden in goldens {
+    for golden in GOLDENS {
         let folder = Folder::copy_of(golden);
         let model = open(&of_folder(&folder).bytes()).unwrap_or_else(|error| panic!("{golden}: {error}"));
         let plain = folder.open()?;
@@ -39,6 +42,46 @@ fn architectures() -> Result<()> {
         assert!(apart <= tolerance, "{golden}: {apart}");
         assert_eq!((model.dims(), model.bos(), model.name()), (plain.dims(), Some(0), "model"), "{golden}");
         assert_eq!(model.prepends_bos(), plain.prepends_bos(), "{golden}");
+    }
+    Ok(())
+}
+
+/// All matrices of every architecture, in each type that fits their rows, against the same numbers in f32: logits, and what the last
+/// layer made, to the last bit.
+#[test]
+fn types_through_every_architecture() -> Result<()> {
+    for golden in GOLDENS {
+        let plain = of_folder(&Folder::copy_of(golden));
+        for kind in [1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 30] {
+            let together = match kind {
+                1 | 30 => 1,
+                10..=14 => 256,
+                _ => 32,
+            };
+            let (mut short, mut wide, mut changed) = (plain.clone(), plain.clone(), 0);
+            for tensor in plain.tensors.iter().filter(|tensor| tensor.shape.len() == 2) {
+                if !tensor.shape[1].is_multiple_of(together) {
+                    continue;
+                }
+                let (numbers, _) = tensor.bytes.as_chunks::<4>();
+                let numbers: Vec<f32> = numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                let numbers = Tensor::from_vec(numbers, tensor.shape.as_slice(), &Device::Cpu)?;
+                *short.tensor(&tensor.name) = stored(&tensor.name, &numbers, kind);
+                let back = Tensor::from_vec(rounded(&numbers, kind), tensor.shape.as_slice(), &Device::Cpu)?;
+                *wide.tensor(&tensor.name) = stored(&tensor.name, &back, 0);
+                changed += 1;
+            }
+            assert!(changed > 0, "{golden}: nothing fits type {kind}");
+            let (short, wide) = (open(&short.bytes())?, open(&wide.bytes())?);
+            assert_eq!(self::apart(&short, &wide)?, 0.0, "{golden}, type {kind}");
+            let last = |model: &Model| -> Result<Vec<f32>> {
+                model
+                    .run_with_cache(IDS.to_vec())?
+                    .get(Site::ResidPost.at(model.dims().n_layers - 1))?
+                    .to_vec()
+            };
+            assert_eq!(last(&short)?, last(&wide)?, "{golden}, type {kind}");
+        }
     }
     Ok(())
 }

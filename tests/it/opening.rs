@@ -1,5 +1,6 @@
 //! The forms that a model's folder comes in: each opens, and computes what the plain form does.
 
+use crate::common::MODELS;
 use crate::common::folder;
 use std::io::{Cursor, Read, Write};
 
@@ -137,7 +138,7 @@ fn forms() -> Result<()> {
     Ok(())
 }
 
-/// A narrow type gives what its numbers give in f32.
+/// A narrow type gives what its numbers give in f32, in every architecture and at every hook.
 #[test]
 fn narrow_types_are_their_rounded_numbers() -> Result<()> {
     type Narrow = fn(f32) -> [u8; 2];
@@ -153,8 +154,9 @@ fn narrow_types_are_their_rounded_numbers() -> Result<()> {
         if bits & 0x8000 == 0 { size } else { -size }
     };
     let types: [(Dtype, Narrow, Back); 2] = [(Dtype::F16, f16, of_f16), (Dtype::BF16, bf16, of_bf16)];
-    for (dtype, narrow, back) in types {
-        let (short, wide) = (Folder::copy_of(GOLDEN), Folder::copy_of(GOLDEN));
+    let every = MODELS.iter().flat_map(|golden| types.map(|narrow| (*golden, narrow)));
+    for (golden, (dtype, narrow, back)) in every {
+        let (short, wide) = (Folder::copy_of(golden), Folder::copy_of(golden));
         short.change_weights(|all| retype(all, dtype, narrow));
         wide.change_weights(|all| {
             for weight in all.values_mut() {
@@ -163,7 +165,14 @@ fn narrow_types_are_their_rounded_numbers() -> Result<()> {
                 *weight = Weight::f32(&weight.shape, &rounded);
             }
         });
-        assert_eq!(logits(&short.open()?)?, logits(&wide.open()?)?, "{dtype:?}");
+        let (short, wide) = (short.open()?, wide.open()?);
+        let ids: Vec<u32> = IDS.iter().map(|id| id % short.dims().d_vocab as u32).collect();
+        let runs = [short.run_with_cache(&ids)?, wide.run_with_cache(&ids)?];
+        for hook in runs[0].hooks() {
+            let [narrow, rounded] =
+                [&runs[0], &runs[1]].map(|run| run.get(hook).and_then(|all| all.to_vec()));
+            assert_eq!(narrow?, rounded?, "{golden} in {dtype:?}: {hook}");
+        }
     }
     Ok(())
 }
