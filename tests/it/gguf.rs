@@ -71,7 +71,8 @@ fn types_through_every_architecture() -> Result<()> {
                 *wide.tensor(&tensor.name) = stored(&tensor.name, &back, 0);
                 changed += 1;
             }
-            assert!(changed > 0, "{golden}: nothing fits type {kind}");
+            // Few have as wide a matrix as K-quants ask for.
+            assert!(changed > 0 || together == 256, "{golden}: nothing fits type {kind}");
             let (short, wide) = (open(&short.bytes())?, open(&wide.bytes())?);
             assert_eq!(self::apart(&short, &wide)?, 0.0, "{golden}, type {kind}");
             let last = |model: &Model| -> Result<Vec<f32>> {
