@@ -9,6 +9,7 @@ use ErrorKind::{Config, Tokenizer, Weights};
 use candle_core::{Device, Tensor};
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
+use serde_json::{Value, json};
 
 const GOLDEN: &str = "tiny-gpt2-random";
 const IDS: [u32; 7] = [0, 5, 9, 5, 59, 27, 9];
@@ -46,12 +47,37 @@ fn architectures() -> Result<()> {
     Ok(())
 }
 
+/// A golden's folder made so wide that rows of its matrices fit the largest blocks; those of GPT-2's MLP do.
+fn widened(golden: &str) -> Folder {
+    let folder = Folder::copy_of(golden);
+    let config: Value = serde_json::from_slice(&folder.read("config.json")).expect("JSON");
+    let Some(width) = config["hidden_size"].as_u64() else { return folder };
+    let factor = 256 / width as usize;
+    for key in ["hidden_size", "intermediate_size", "head_dim"] {
+        if let Some(size) = config[key].as_u64() {
+            folder.set(key, json!(size as usize * factor));
+        }
+    }
+    folder.change_weights(|weights| {
+        for (name, weight) in weights.iter_mut() {
+            let has_tokens = name.contains("embed") || name.contains("lm_head");
+            let sizes = weight.shape.iter().enumerate();
+            let factor = |axis: usize| if axis == 0 && has_tokens { 1 } else { factor };
+            let shape: Vec<usize> = sizes.map(|(axis, size)| size * factor(axis)).collect();
+            let values = weight.values();
+            let values: Vec<f32> = values.iter().copied().cycle().take(shape.iter().product()).collect();
+            *weight = Weight::f32(&shape, &values);
+        }
+    });
+    folder
+}
+
 /// All matrices of every architecture, in each type that fits their rows, against the same numbers in f32: logits, and what the last
 /// layer made, to the last bit.
 #[test]
 fn types_through_every_architecture() -> Result<()> {
     for golden in GOLDENS {
-        let plain = of_folder(&Folder::copy_of(golden));
+        let plain = of_folder(&widened(golden));
         for kind in [1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 30] {
             let together = match kind {
                 1 | 30 => 1,
@@ -71,8 +97,7 @@ fn types_through_every_architecture() -> Result<()> {
                 *wide.tensor(&tensor.name) = stored(&tensor.name, &back, 0);
                 changed += 1;
             }
-            // Few have as wide a matrix as K-quants ask for.
-            assert!(changed > 0 || together == 256, "{golden}: nothing fits type {kind}");
+            assert!(changed > 0, "{golden}: nothing fits type {kind}");
             let (short, wide) = (open(&short.bytes())?, open(&wide.bytes())?);
             assert_eq!(self::apart(&short, &wide)?, 0.0, "{golden}, type {kind}");
             let last = |model: &Model| -> Result<Vec<f32>> {
