@@ -194,7 +194,10 @@ const FEW: usize = 512;
 
 /// Rows of weights that are taken together: what is made of stored ones, for as many columns as make a product worth its copies, fits
 /// the second cache then. Where sums are cut decides how they are rounded, so it does not depend on where weights lie.
-const DEPTH: usize = 256;
+const DEPTH: usize = 1024;
+
+/// The same of a product that is turned.
+const TURNED_DEPTH: usize = 256;
 
 /// Adds a product with some columns of weights, [`DEPTH`] rows at a time.
 fn add_product(
@@ -204,7 +207,7 @@ fn add_product(
     columns: Range<usize>,
     room: &mut Vec<f32>,
 ) -> candle_core::Result<()> {
-    for rows in depths(x.columns) {
+    for rows in depths(x.columns, DEPTH) {
         let part = b.part(rows.clone(), columns.clone(), room)?;
         out.reborrow().set(x.columns(rows)?, part, 1.0, true)?;
     }
@@ -222,7 +225,7 @@ fn add_product_by_columns(
 ) -> candle_core::Result<()> {
     let rows = out.rows;
     let mut turned = vec![0f32; rows * columns.len()];
-    for inner in depths(x.columns) {
+    for inner in depths(x.columns, TURNED_DEPTH) {
         let part = b.part(inner.clone(), columns.clone(), room)?;
         let product = MatrixMut::new(&mut turned, [columns.len(), rows], rows)?;
         product.set(part.transposed(), x.columns(inner.clone())?.transposed(), 1.0, inner.start > 0)?;
@@ -248,8 +251,8 @@ fn with_room<T>(make: impl FnOnce(&mut Vec<f32>) -> T) -> T {
     made
 }
 
-fn depths(inner: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..inner).step_by(DEPTH).map(move |start| start..inner.min(start + DEPTH))
+fn depths(inner: usize, depth: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..inner).step_by(depth).map(move |start| start..inner.min(start + depth))
 }
 
 /// `x W + b` of `[row, in]`, `[in, out]` and `[out]`, with no gradient.
@@ -304,13 +307,14 @@ pub(crate) fn affine_of(
         return Ok((CpuStorage::F32(out), Shape::from((rows, columns))));
     }
     let by_columns = rows <= FEW && are_many && layout == WeightLayout::Columns;
+    let depth = if by_columns { TURNED_DEPTH } else { DEPTH };
     let in_pieces = rows <= UNPACKED && are_many && layout == WeightLayout::Rows;
     // Each thread has columns of its own: with few rows, a product shared by all threads spends much on the sharing.
     let width = match columns.div_ceil(if in_pieces { 2 } else { 4 } * threads) {
         width if by_columns => width.clamp(32, 512),
         width => width.next_multiple_of(LINE),
     };
-    let mut width = if in_pieces { width } else { width.min(weight.most_columns(inner.min(DEPTH))) };
+    let mut width = if in_pieces { width } else { width.min(weight.most_columns(inner.min(depth))) };
     // A single column would be summed in another order.
     while width > 1 && columns > width && columns % width == 1 {
         width += 1;

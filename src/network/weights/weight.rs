@@ -302,7 +302,7 @@ impl StoredMatrix {
 }
 
 /// Numbers of a part that is widened: with what is made of them they fit the second cache of a core.
-const PART: usize = 1 << 17;
+const PART: usize = 1 << 18;
 
 impl MatrixSource for StoredMatrix {
     fn shape(&self) -> [usize; 2] {
