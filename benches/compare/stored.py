@@ -1,7 +1,7 @@
 """Models from 0.1 to 7 billion weights, in the types that files have: opening, runs, tokens and memory of headlight, and where they can
 open the file, of an earlier headlight, of transformers in bf16 and of llama.cpp.
 
-`run.py --stored` runs it: it writes the models (14 GB) with examples/random_model.rs, does everything in turn, and prints a table of
+`run.py --stored` runs it: it writes the models (8 GB) with examples/random_model.rs, does everything in turn, and prints a table of
 medians; --beside DRIVER names the `compare` of an earlier headlight, built of its own checkout.
 """
 
@@ -35,9 +35,12 @@ class Shape:
     weights: float
 
     @property
+    def folder(self) -> Path:
+        return TARGET / "stored" / self.name
+
+    @property
     def path(self) -> Path:
-        folder = TARGET / "stored" / self.name
-        return folder / self.file if self.file.endswith(".gguf") else folder
+        return self.folder / self.file if self.file.endswith(".gguf") else self.folder
 
 
 SHAPES = [
@@ -50,9 +53,8 @@ SHAPES = [
 
 
 def make(shape: Shape) -> None:
-    if not (shape.path.parent if shape.path.suffix else shape.path).exists():
-        folder = TARGET / "stored" / shape.name
-        command = ["cargo", "run", "--release", "--quiet", "--example", "random_model", "--", shape.name, str(folder)]
+    if not shape.folder.exists():
+        command = ["cargo", "run", "--release", "--quiet", "--example", "random_model", "--", shape.name, str(shape.folder)]
         subprocess.run(command, cwd=CHECKOUT, check=True)
 
 

@@ -120,8 +120,7 @@ impl Tokenizer {
     }
 
     fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
-        self.check()?;
-        let known = self.known().ok_or_else(|| {
+        let known = self.0.as_ref().map_err(Clone::clone)?.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Tokenizer, "this model came without a tokenizer: it cannot read text").help(
                 "give token ids instead, as vec![1, 2, 3], or put tokenizer.json into the model's folder",
             )

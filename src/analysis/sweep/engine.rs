@@ -79,7 +79,8 @@ pub(crate) fn sweep_rows(
     let steps = variants.len() + 1;
     let progress = Progress::new(what, share.range.len() * steps);
     // Variants take as long as there are layers to run: so how long all will take is known when the first run is done.
-    let whole = ResumePoint { stack: 0, layer: 0, position: 0 }.layers_run(spec);
+    let start = ResumePoint { stack: 0, layer: 0, position: 0 };
+    let whole = start.layers_run(spec);
     let each = by_resume_point.iter().map(|(point, variants)| variants.len() * point.layers_run(spec));
     let each: usize = each.sum::<usize>() + whole;
     progress.begin_by(share.done * steps, share.left().len() * each);
@@ -95,7 +96,6 @@ pub(crate) fn sweep_rows(
             .iter()
             .map(|own| floats([own.dims.n_layers, pieces[&own.stack][0].len(), own.dims.d_model]));
         let beside = kept.fold(floats([read, model.dims().d_vocab]), u64::saturating_add);
-        let start = ResumePoint { stack: 0, layer: 0, position: 0 };
         let row = Row { model, pieces: &pieces, metric, from: start, skipped: 0 }.bytes();
         memory::check(model.device(), row.saturating_add(beside), || {
             let what = format!("{what} on {} tokens", tokens.len());

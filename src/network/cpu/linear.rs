@@ -183,7 +183,7 @@ fn row_times(out: &mut [f32], row: &[f32], b: &impl MatrixSource) -> candle_core
         }),
         WeightLayout::Columns => {
             let parts = out.par_chunks_mut(block).enumerate();
-            parts.into_par_iter().try_for_each(|(index, out)| b.add_products(row, index * block, out))
+            parts.try_for_each(|(index, out)| b.add_products(row, index * block, out))
         }
         WeightLayout::Apart => bail!("a weight whose rows and columns are both apart"),
     }

@@ -3,8 +3,8 @@
 //!
 //! Blocks are llama.cpp's: numbers of a few bits with scales in f16, which of its K-quants are numbers of a few bits in turn.
 
+use candle_core::DType;
 use candle_core::quantized::GgmlDType;
-use candle_core::{DType, bail};
 
 use crate::network::cpu::{Products, vectorized};
 
@@ -74,13 +74,7 @@ impl RowDtype {
 
     /// The numbers that bytes stand for.
     pub(crate) fn widen(self, bytes: &[u8], out: &mut [f32]) -> candle_core::Result<()> {
-        match vectorized(
-            #[inline(always)]
-            || with_block!(self, widen_blocks(bytes, out)),
-        ) {
-            Some(()) => Ok(()),
-            None => bail!("weights of type {self:?} are not read"),
-        }
+        self.widen_rows(std::iter::once((bytes, out)))
     }
 
     /// The same of several rows.
@@ -88,24 +82,24 @@ impl RowDtype {
         self,
         rows: impl Iterator<Item = (&'a [u8], &'a mut [f32])>,
     ) -> candle_core::Result<()> {
-        match vectorized(
+        let widened = vectorized(
             #[inline(always)]
             || with_block!(self, widen_all(rows)),
-        ) {
-            Some(()) => Ok(()),
-            None => bail!("weights of type {self:?} are not read"),
-        }
+        );
+        widened.ok_or_else(|| self.unread())
     }
 
     /// The sum of their products with as many others: to the last bit that of [`sum_of_products`](crate::network::cpu::sum_of_products).
     pub(crate) fn sum_of_products(self, bytes: &[u8], others: &[f32]) -> candle_core::Result<f32> {
-        match vectorized(
+        let sum = vectorized(
             #[inline(always)]
             || with_block!(self, multiply_blocks(bytes, others)),
-        ) {
-            Some(sum) => Ok(sum),
-            None => bail!("weights of type {self:?} are not read"),
-        }
+        );
+        sum.ok_or_else(|| self.unread())
+    }
+
+    fn unread(self) -> candle_core::Error {
+        candle_core::Error::msg(format!("weights of type {self:?} are not read"))
     }
 }
 
