@@ -16,7 +16,7 @@ use crate::html::ansi::escape_html;
 
 /// How long code that does not listen may go on after an interrupt.
 const GRACE: Duration = Duration::from_secs(4);
-/// How long the page waits for what it asks beside cells.
+/// How long the page waits for what it asks beside cells, and for the end.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long it waits for a kernel that starts; one that builds first says so.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -217,7 +217,11 @@ impl Engine {
         self.state.stop_compiler();
         self.state.signal_child(true);
         if let Some(folder) = self.state.folder.get() {
-            let _ = std::fs::remove_dir_all(folder);
+            // What was killed may write until it is gone, and a folder that is written to stays.
+            let end = Instant::now() + PATIENCE;
+            while std::fs::remove_dir_all(folder).is_err() && folder.exists() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
     }
 }
