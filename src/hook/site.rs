@@ -15,6 +15,14 @@ pub enum Site {
     Embed,
     /// `hook_pos_embed`: position embeddings `[position, d_model]`.
     PosEmbed,
+    /// `hook_token_type_embed`: embeddings of which of two texts a token is of `[position, d_model]`.
+    TokenTypeEmbed,
+    /// `embed.ln.hook_scale`: what the norm of the embeddings' sum divides by `[position, scale]`.
+    EmbedLnScale,
+    /// `embed.ln.hook_normalized`: what it makes of it before its gain and bias `[position, d_model]`.
+    EmbedLnNormalized,
+    /// `hook_full_embed`: the residual stream before the first block, where a norm leaves it `[position, d_model]`.
+    FullEmbed,
     /// `hook_resid_pre`: the residual stream as a block reads it `[position, d_model]`.
     ResidPre,
     /// `hook_q_input`: what each head's queries read, before ln1 `[position, head, d_model]`. Opt-in.
@@ -87,6 +95,10 @@ pub enum Site {
     LnFinalScale,
     /// `ln_final.hook_normalized`: what the last norm makes of it before its gain and bias `[position, d_model]`.
     LnFinalNormalized,
+    /// `mlm_head.ln.hook_scale`: what the norm of the head for masked tokens divides by `[position, scale]`.
+    HeadLnScale,
+    /// `mlm_head.ln.hook_normalized`: what it makes of it before its gain and bias `[position, d_model]`.
+    HeadLnNormalized,
     /// `unembed.hook_in`: what the unembedding reads `[position, d_model]`.
     UnembedIn,
     /// `unembed.hook_out`: the logits `[position, d_vocab]`.
@@ -103,9 +115,13 @@ pub enum Site {
 
 impl Site {
     /// Every site, in the order in which a run meets them.
-    pub const ALL: [Site; 43] = [
+    pub const ALL: [Site; 49] = [
         Site::Embed,
         Site::PosEmbed,
+        Site::TokenTypeEmbed,
+        Site::EmbedLnScale,
+        Site::EmbedLnNormalized,
+        Site::FullEmbed,
         Site::ResidPre,
         Site::QInput,
         Site::KInput,
@@ -141,6 +157,8 @@ impl Site {
         Site::NormalizedResidPost,
         Site::LnFinalScale,
         Site::LnFinalNormalized,
+        Site::HeadLnScale,
+        Site::HeadLnNormalized,
         Site::UnembedIn,
         Site::UnembedOut,
         Site::PoolerOut,
@@ -152,19 +170,24 @@ impl Site {
     /// Whether the site exists once in each layer, rather than once in the model.
     pub fn in_block(self) -> bool {
         use Site::*;
-        !matches!(self, Embed | PosEmbed | LnFinalScale | LnFinalNormalized | Projected)
+        !matches!(self, LnFinalScale | LnFinalNormalized | Projected)
+            && !self.is_of_embedding()
             && !self.is_of_readout()
     }
 
     /// Whether it belongs to what a model is read out by, and to no stack.
     pub(crate) const fn is_of_readout(self) -> bool {
         use Site::*;
-        matches!(self, UnembedIn | UnembedOut | PoolerOut | ClassLogits | Similarity)
+        matches!(
+            self,
+            HeadLnScale | HeadLnNormalized | UnembedIn | UnembedOut | PoolerOut | ClassLogits | Similarity
+        )
     }
 
     /// Whether it lies before the blocks.
     pub(crate) const fn is_of_embedding(self) -> bool {
-        matches!(self, Site::Embed | Site::PosEmbed)
+        use Site::*;
+        matches!(self, Embed | PosEmbed | TokenTypeEmbed | EmbedLnScale | EmbedLnNormalized | FullEmbed)
     }
 
     /// Whether cross-attention has one of its own.
@@ -201,6 +224,8 @@ impl Site {
             | Site::Ln2Scale
             | Site::Ln2PostScale
             | Site::Ln3Scale
+            | Site::EmbedLnScale
+            | Site::HeadLnScale
             | Site::LnFinalScale => &[Position, Scale],
             Site::MlpPre | Site::MlpPreLinear | Site::MlpPost => &[Position, DMlp],
             Site::UnembedOut => &[Position, Vocabulary],
@@ -210,6 +235,10 @@ impl Site {
             Site::Similarity => &[],
             Site::Embed
             | Site::PosEmbed
+            | Site::TokenTypeEmbed
+            | Site::EmbedLnNormalized
+            | Site::FullEmbed
+            | Site::HeadLnNormalized
             | Site::ResidPre
             | Site::Ln1Normalized
             | Site::Ln1PostNormalized
@@ -253,6 +282,10 @@ impl Site {
         match self {
             Site::Embed => "hook_embed",
             Site::PosEmbed => "hook_pos_embed",
+            Site::TokenTypeEmbed => "hook_token_type_embed",
+            Site::EmbedLnScale => "embed.ln.hook_scale",
+            Site::EmbedLnNormalized => "embed.ln.hook_normalized",
+            Site::FullEmbed => "hook_full_embed",
             Site::ResidPre => "hook_resid_pre",
             Site::QInput => "hook_q_input",
             Site::KInput => "hook_k_input",
@@ -288,6 +321,8 @@ impl Site {
             Site::NormalizedResidPost => "hook_normalized_resid_post",
             Site::LnFinalScale => "ln_final.hook_scale",
             Site::LnFinalNormalized => "ln_final.hook_normalized",
+            Site::HeadLnScale => "mlm_head.ln.hook_scale",
+            Site::HeadLnNormalized => "mlm_head.ln.hook_normalized",
             Site::UnembedIn => "unembed.hook_in",
             Site::UnembedOut => "unembed.hook_out",
             Site::PoolerOut => "pooler.hook_pooler_out",
@@ -335,7 +370,10 @@ impl Site {
         };
         // transformers says `self_attn` where cross-attention stands beside it.
         let bare = text.strip_prefix("self_").filter(|rest| rest.starts_with("attn."));
-        own(bare.unwrap_or(text)).or_else(cross)
+        // `HookedEncoder` has the embeddings together.
+        let of_encoder = text.strip_prefix("embed.").and_then(own).filter(|(site, _)| site.is_of_embedding());
+        let next_sentence = (text == "nsp_head.hook_nsp_out").then_some((Site::ClassLogits, Attn::Own));
+        own(bare.unwrap_or(text)).or_else(cross).or(of_encoder).or(next_sentence)
     }
 
     /// `hook_scale` alone could be three sites; `hook_pattern` can be one only.

@@ -26,6 +26,8 @@ pub struct Input {
     pub(crate) bos: Option<bool>,
     /// The file whose lines they are.
     file: Option<String>,
+    /// Of ids, which of two texts each is of, where that is said.
+    pub(crate) types: Option<Arc<[u32]>>,
 }
 
 /// The most bytes of a file of prompts, which is held in memory.
@@ -175,6 +177,30 @@ impl Input {
         Input { second: Some(Box::new(second.into())), ..first.into() }
     }
 
+    /// One sequence of token ids with which of two texts each is of, 0 or 1, for models that embed that. Fails unless there are as many
+    /// of the one as of the other.
+    ///
+    /// ```
+    /// use headlight::Input;
+    /// let pair = Input::from(vec![101, 2129, 102, 2986, 102]).with_token_types(vec![0, 0, 0, 1, 1])?;
+    /// assert_eq!(pair.len(), 1);
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn with_token_types(self, types: Vec<u32>) -> Result<Input> {
+        match &self.sequences {
+            Sequences::Ids(ids) if ids.len() == 1 && ids[0].len() == types.len() => {
+                Ok(Input { types: Some(types.into()), ..self })
+            }
+            Sequences::Ids(ids) if ids.len() == 1 => Err(Error::new(
+                ErrorKind::Input,
+                format!("there are {} token ids and {} token types", ids[0].len(), types.len()),
+            )
+            .help("give one type for each id")),
+            _ => Err(Error::new(ErrorKind::Input, "token types go with one sequence of token ids")
+                .help("a pair of texts gets its types by itself: `Input::pair`")),
+        }
+    }
+
     /// Texts that are token ids as people type them, `1, 2, 3`, become those ids: for models without a tokenizer.
     pub fn as_ids(self) -> Result<Input> {
         let second = self.second.clone().map(|second| second.as_ids().map(Box::new)).transpose()?;
@@ -252,15 +278,15 @@ pub fn with_bos(input: impl Into<Input>) -> Input {
 
 fn texts<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Input {
     let texts = texts.into_iter().map(Into::into).collect();
-    Input { sequences: Sequences::Texts(texts), second: None, bos: None, file: None }
+    Input { sequences: Sequences::Texts(texts), second: None, bos: None, file: None, types: None }
 }
 
 fn ids(ids: Vec<Vec<u32>>) -> Input {
-    Input { sequences: Sequences::Ids(ids), second: None, bos: None, file: None }
+    Input { sequences: Sequences::Ids(ids), second: None, bos: None, file: None, types: None }
 }
 
 fn pictures(pictures: Vec<PictureSource>) -> Input {
-    Input { sequences: Sequences::Pictures(pictures), second: None, bos: None, file: None }
+    Input { sequences: Sequences::Pictures(pictures), second: None, bos: None, file: None, types: None }
 }
 
 macro_rules! inputs {
@@ -289,8 +315,8 @@ inputs! {
     [const N: usize] [u32; N], one => ids(vec![one.to_vec()]);
     [] Vec<Vec<u32>>, many => ids(many);
     [] &Vec<Vec<u32>>, many => ids(many.clone());
-    [] Tokens, tokens => ids(vec![tokens.ids]);
-    [] &Tokens, tokens => ids(vec![tokens.ids.clone()]);
+    [] Tokens, tokens => Input { types: tokens.types, ..ids(vec![tokens.ids]) };
+    [] &Tokens, tokens => tokens.clone().into();
     [] Picture, picture => pictures(vec![PictureSource::Picture(picture)]);
     [] &Picture, picture => pictures(vec![PictureSource::Picture(picture.clone())]);
     [] Vec<Picture>, many => pictures(many.into_iter().map(PictureSource::Picture).collect());
@@ -311,13 +337,25 @@ pub struct Tokens {
     ids: Vec<u32>,
     labels: Arc<[String]>,
     has_bos: bool,
+    /// Which of two texts each is of, where that is said.
+    types: Option<Arc<[u32]>>,
     /// Of a picture, its pixels patch by patch.
     pixels: Option<Arc<[f32]>>,
 }
 
 impl Tokens {
     pub(crate) fn new(ids: Vec<u32>, labels: Vec<String>, has_bos: bool) -> Self {
-        Tokens { ids, labels: labels.into(), has_bos, pixels: None }
+        Tokens { ids, labels: labels.into(), has_bos, types: None, pixels: None }
+    }
+
+    /// The same with which of two texts each is of.
+    pub(crate) fn with_types(self, types: Vec<u32>) -> Self {
+        Tokens { types: Some(types.into()), ..self }
+    }
+
+    /// Which of two texts each is of, 0 or 1, where two stand in one sequence.
+    pub fn token_types(&self) -> Option<&[u32]> {
+        self.types.as_deref()
     }
 
     /// Those of a picture. Fails if it is not read so.
@@ -334,6 +372,7 @@ impl Tokens {
     /// Adds what is read to a digest.
     pub(crate) fn add_to(&self, digest: &mut InputDigest) {
         digest.add(&self.ids);
+        self.types.iter().for_each(|types| digest.add(types));
         self.pixels.iter().for_each(|pixels| digest.add_pixels(pixels));
     }
 

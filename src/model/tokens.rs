@@ -108,24 +108,20 @@ impl Model {
     fn inputs_of_stacks<'a>(&'a self, input: &'a Input) -> Result<Vec<(&'a StackSpec, &'a Input)>> {
         match (self.spec().stacks(), &input.second) {
             ([stack], None) => Ok(vec![(stack, input)]),
+            ([stack], Some(second)) if self.spec().is_framed(stack) && stack.reads == Reads::Tokens => {
+                as_many((input, "first texts"), (second, "second ones"))?;
+                Ok(vec![(stack, input)])
+            }
             ([_], Some(_)) => {
                 Err(Error::new(ErrorKind::Input, "a pair is given to a model that reads one text")
                     .help("give the text alone"))
             }
-            ([first, second], Some(target)) if input.len() == target.len() => {
+            ([first, second], Some(target)) => {
+                let [of_first, of_second] =
+                    [first, second].map(|spec| format!("inputs for the {}", spec.stack));
+                as_many((input, &of_first), (target, &of_second))?;
                 Ok(vec![(first, input), (second, target)])
             }
-            ([first, second], Some(target)) => Err(Error::new(
-                ErrorKind::Input,
-                format!(
-                    "there are {} inputs for the {}, and {} for the {}",
-                    input.len(),
-                    first.stack,
-                    target.len(),
-                    second.stack
-                ),
-            )
-            .help("give as many of the one as of the other")),
             (stacks, _) => {
                 let names: Vec<&str> = stacks.iter().map(|spec| spec.stack.name()).collect();
                 let first = match stacks.first().map(|spec| spec.reads) {
@@ -151,12 +147,68 @@ impl Model {
                 format!("the {} stack reads pictures, and is given something else", stack.stack),
             )
             .help("give a picture, as `Picture::open(\"cats.png\")?`")),
+            (Sequences::Texts(texts), Reads::Tokens) if self.spec().is_framed(stack) => {
+                self.framed(stack, input, &texts[index], index)
+            }
             (Sequences::Texts(texts), Reads::Tokens) => {
                 self.encoded(&texts[index], input.bos).and_then(|ids| self.checked(&stack.dims, ids))
             }
-            (Sequences::Ids(ids), Reads::Tokens) => self.checked(&stack.dims, ids[index].clone()),
+            (Sequences::Ids(_), Reads::Tokens) if input.second.is_some() && self.spec().stacks().len() == 1 => {
+                Err(Error::new(ErrorKind::Input, "a pair of token ids is given where one sequence is read")
+                    .help("give a pair of texts; or one sequence of ids, with what stands between the two"))
+            }
+            (Sequences::Ids(ids), Reads::Tokens) => {
+                let tokens = self.checked(&stack.dims, ids[index].clone());
+                match &input.types {
+                    Some(types) => tokens.and_then(|tokens| self.typed(stack, tokens, types.to_vec())),
+                    None => tokens,
+                }
+            }
         };
         tokens.map_err(|error| input.with_input_index(error, index))
+    }
+
+    /// One text, or two in one sequence, as the tokenizer's template frames them.
+    fn framed(&self, stack: &StackSpec, input: &Input, text: &str, index: usize) -> Result<Tokens> {
+        let second = match input.second.as_deref().map(|second| &second.sequences) {
+            None => None,
+            Some(Sequences::Texts(texts)) => Some(texts[index].as_str()),
+            Some(_) => {
+                return Err(Error::new(ErrorKind::Input, "a text is paired with what is none")
+                    .help("give two texts, as `Input::pair(\"How old are you?\", \"I am six.\")`"));
+            }
+        };
+        if text.is_empty() || second.is_some_and(str::is_empty) {
+            let which = if text.is_empty() { "the text" } else { "the second text" };
+            return Err(Error::new(ErrorKind::Input, format!("{which} is empty: there is nothing to run"))
+                .help("give some text; one text alone is no pair"));
+        }
+        if input.bos == Some(true) {
+            return Err(Error::new(
+                ErrorKind::Input,
+                "this model reads text as its tokenizer frames it, and no BOS is put before",
+            )
+            .help("give the text without `with_bos`; `no_bos` leaves the frame away, too"));
+        }
+        let (ids, types) = self.tokenizer.encode_framed(text, second, input.bos != Some(false))?;
+        let tokens = self.checked(&stack.dims, ids)?;
+        if types.iter().all(|&of| of == 0) {
+            return Ok(tokens);
+        }
+        self.typed(stack, tokens, types)
+    }
+
+    /// Tokens with which of two texts each is of, where the model embeds that.
+    fn typed(&self, stack: &StackSpec, tokens: Tokens, types: Vec<u32>) -> Result<Tokens> {
+        match (stack.token_types, types.iter().max()) {
+            (0, _) => Ok(tokens),
+            (known, Some(&most)) if most as usize >= known => Err(Error::new(
+                ErrorKind::Input,
+                format!("the tokenizer tells {} texts apart, and the model {known}", most + 1),
+            )
+            .help("take the tokenizer that came with the weights")),
+            _ => Ok(tokens.with_types(types)),
+        }
     }
 
     fn encoded(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
@@ -227,8 +279,30 @@ impl Model {
                 return Ok(batch.with(stack, Tensor::from_vec(pixels, shape, self.device())?, None));
             }
             let ids: Vec<&[u32]> = tokens.iter().map(Tokens::ids).collect();
-            batch.with_filled(self.spec(), stack, &ids, fill, self.network.device())
+            let batch = batch.with_filled(self.spec(), stack, &ids, fill, self.network.device())?;
+            if tokens.iter().all(|tokens| tokens.token_types().is_none()) {
+                return Ok(batch);
+            }
+            let longest = ids.iter().map(|ids| ids.len()).max().unwrap_or(0);
+            let types = tokens.iter().flat_map(|tokens| {
+                let mut types = tokens.token_types().unwrap_or_default().to_vec();
+                types.resize(longest, 0);
+                types
+            });
+            let types = Tensor::from_vec(types.collect(), (ids.len(), longest), self.network.device())?;
+            Ok(batch.with_types(stack, types))
         })
+    }
+}
+
+/// Fails unless there are as many of the one as of the other.
+fn as_many((a, of_a): (&Input, &str), (b, of_b): (&Input, &str)) -> Result<()> {
+    match (a.len(), b.len()) {
+        (a, b) if a == b => Ok(()),
+        (a, b) => {
+            Err(Error::new(ErrorKind::Input, format!("there are {a} {of_a}, and {b} {of_b}"))
+                .help("give as many of the one as of the other"))
+        }
     }
 }
 

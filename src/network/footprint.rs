@@ -159,13 +159,24 @@ impl Walk<'_> {
             return true; // Whoever gave it may still have it.
         }
         self.change(Site::Embed);
-        if self.stack.w_pos.is_none() {
-            return self.keeps(Site::Embed);
+        let mut last = Site::Embed;
+        let added = [
+            (Site::PosEmbed, self.stack.w_pos.is_some()),
+            (Site::TokenTypeEmbed, self.stack.token_types.is_some()),
+        ];
+        for (site, _) in added.into_iter().filter(|(_, is_there)| *is_there) {
+            self.change(site);
+            self.make(stream);
+            self.leave(last, stream);
+            last = site;
         }
-        self.change(Site::PosEmbed);
-        self.make(stream);
-        self.leave(Site::Embed, stream);
-        false
+        if self.stack.ln_embed.kind != NormKind::None {
+            self.norm(&self.stack.ln_embed, [Site::EmbedLnScale, Site::EmbedLnNormalized]);
+            self.free(stream);
+            self.change(Site::FullEmbed);
+            return self.keeps(Site::FullEmbed);
+        }
+        last == Site::Embed && self.keeps(Site::Embed)
     }
 
     /// Goes through a block whose stream is held by others or not, and says the same of the one that it leaves.
@@ -376,13 +387,18 @@ impl Walk<'_> {
             return;
         }
         self.finish();
-        if !matches!(network.readout, ReadoutLayer::Vocabulary { .. }) {
+        let ReadoutLayer::Vocabulary { head, .. } = &network.readout else {
             // What is made of one position of each input is little beside its stream.
             return;
-        }
+        };
         if let Some(positions) = self.tap.unembed_positions() {
             self.len = positions.len();
             self.make(self.size(UnembedIn));
+        }
+        if let Some(head) = head {
+            let stream = self.make(2 * self.size(UnembedIn));
+            self.norm(&head.norm, [Site::HeadLnScale, Site::HeadLnNormalized]);
+            self.free(stream);
         }
         self.change(UnembedIn);
         if self.wants(UnembedOut) {
@@ -425,7 +441,7 @@ impl Network {
             let source = source.and_then(|at| lens.get(at)).copied().unwrap_or(0);
             let Gradients { numbers, square, mut weights } = stack.gradients(batch, len, source, sites);
             match &self.readout {
-                ReadoutLayer::Vocabulary { of, unembed: linear }
+                ReadoutLayer::Vocabulary { of, unembed: linear, .. }
                 | ReadoutLayer::Classes { of, classify: linear, .. }
                     if *of == stack.stack =>
                 {

@@ -10,18 +10,18 @@ use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Attn, Hook, Site, Stack};
+use crate::network::cpu::add;
 use crate::network::dims::Dims;
 use crate::network::parts::attention::ScoreSpec;
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::embedding::Embedding;
 use crate::network::parts::layer::{Keys, LayerCtx, Source};
-use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Mlp;
 use crate::network::parts::norm::Norm;
 use crate::network::parts::relative_bias::RelativeBias;
 use crate::network::readout::ReadoutLayer;
-use crate::network::spec::{ArchSpec, MlpKind, NormPlace, PositionEncoding, Reads, Sees, StackSpec};
-use crate::network::start::{Known, Past, Start};
+use crate::network::spec::{ArchSpec, MlpKind, NormKind, NormPlace, PositionEncoding, Reads, Sees, StackSpec};
+use crate::network::start::{Batch, Known, Past, Start};
 use crate::network::tap::{Tap, TapCtx};
 use crate::network::watch::Watch;
 use crate::network::weights::weight::Weight;
@@ -49,6 +49,10 @@ pub struct StackNetwork {
     pub(crate) block_kind: BlockKind,
     pub(crate) embedding: Embedding,
     pub(crate) w_pos: Option<Tensor>, // (n_ctx, M)
+    /// Embeddings of which text a token is of, where several stand in one sequence.
+    pub(crate) token_types: Option<Tensor>, // (types, M)
+    /// The norm of the embeddings' sum.
+    pub(crate) ln_embed: Norm,
     /// What its own attention adds to scores.
     pub(crate) relative_bias: Option<RelativeBias>,
     pub(crate) blocks: Vec<Block>,
@@ -64,12 +68,12 @@ pub(crate) struct Decoder {
     pub(crate) w_pos: Option<Tensor>, // (n_ctx, M)
     pub(crate) blocks: Vec<Block>,
     pub(crate) ln_final: Norm,
-    pub(crate) unembed: Linear, // (M, V)
+    pub(crate) readout: ReadoutLayer,
 }
 
 impl From<Decoder> for Network {
     fn from(decoder: Decoder) -> Network {
-        let Decoder { dims, block_kind, prepends_bos, w_e, w_pos, blocks, ln_final, unembed } = decoder;
+        let Decoder { dims, block_kind, prepends_bos, w_e, w_pos, blocks, ln_final, readout } = decoder;
         let positions = if w_pos.is_some() { PositionEncoding::Learned } else { PositionEncoding::Rotary };
         let stack = StackNetwork {
             stack: Stack::Main,
@@ -81,11 +85,46 @@ impl From<Decoder> for Network {
             block_kind,
             embedding: Embedding::Tokens(w_e),
             w_pos,
+            token_types: None,
+            ln_embed: Norm::none(),
             relative_bias: None,
             blocks,
             ln_final,
         };
-        Network::new(vec![stack], ReadoutLayer::Vocabulary { of: Stack::Main, unembed }, prepends_bos)
+        Network::new(vec![stack], readout, prepends_bos)
+    }
+}
+
+/// The parts of a stack that sees all, with norms after the sums and one behind its embeddings: BERT's.
+pub(crate) struct Encoder {
+    pub(crate) dims: Dims,
+    pub(crate) w_e: Weight,                 // (V, M)
+    pub(crate) w_pos: Tensor,               // (n_ctx, M)
+    pub(crate) token_types: Option<Tensor>, // (types, M)
+    pub(crate) ln_embed: Norm,
+    pub(crate) blocks: Vec<Block>,
+}
+
+impl Encoder {
+    pub(crate) fn read_out_by(self, readout: ReadoutLayer) -> Network {
+        let Encoder { dims, w_e, w_pos, token_types, ln_embed, blocks } = self;
+        let stack = StackNetwork {
+            stack: Stack::Main,
+            dims,
+            reads: Reads::Tokens,
+            sees: Sees::All,
+            positions: PositionEncoding::Learned,
+            crosses: None,
+            block_kind: BlockKind::PostNorm,
+            embedding: Embedding::Tokens(w_e),
+            w_pos: Some(w_pos),
+            token_types,
+            ln_embed,
+            relative_bias: None,
+            blocks,
+            ln_final: Norm::none(),
+        };
+        Network::new(vec![stack], readout, false)
     }
 }
 
@@ -219,6 +258,8 @@ impl StackNetwork {
             },
             parallel: self.block_kind == BlockKind::Parallel,
             crosses: self.crosses,
+            token_types: self.token_types.as_ref().map_or(0, |table| table.dims()[0]),
+            norms_embeddings: self.ln_embed.kind != NormKind::None,
         }
     }
 
@@ -236,7 +277,7 @@ impl StackNetwork {
         let mut past = past.filter(|_| self.sees.is_causal());
         let (first, mut x) = match begin {
             Some(begin) => begin,
-            None => (0, self.embed(known.batch.reads(self.stack)?, past.as_deref(), tap)?), // (B, T, M)
+            None => (0, self.embed(&known.batch, past.as_deref(), tap)?), // (B, T, M)
         };
         let read = if may_skip && self.sees.is_causal() { self.first_needed_position(tap) } else { None };
         let present = known.batch.present(self.stack);
@@ -285,8 +326,27 @@ impl StackNetwork {
         Ok(Source { stream, keys })
     }
 
-    fn embed(&self, read: &Tensor, past: Option<&Past>, tap: &mut TapCtx) -> Result<Tensor> {
+    fn embed(&self, batch: &Batch, past: Option<&Past>, tap: &mut TapCtx) -> Result<Tensor> {
+        let read = batch.reads(self.stack)?; // (B, T)
         let embed = tap.at(self.hook(Site::Embed), self.embedding.forward(read)?)?; // (B, T, M)
+        let mut sum = self.add_positions(embed, past, tap)?; // (B, T, M)
+        if let Some(table) = &self.token_types {
+            let types = match batch.types(self.stack) {
+                Some(types) => types.flatten_all()?, // (BT)
+                None => read.flatten_all()?.zeros_like()?,
+            };
+            let embed = table.index_select(&types, 0)?.reshape(sum.dims())?; // (B, T, M)
+            sum = add(&sum, &tap.at(self.hook(Site::TokenTypeEmbed), embed)?)?; // (B, T, M)
+        }
+        if self.ln_embed.kind == NormKind::None {
+            return Ok(sum);
+        }
+        let shown = [Site::EmbedLnScale, Site::EmbedLnNormalized].map(|site| self.hook(site));
+        let normed = self.ln_embed.forward(sum, shown, tap)?; // (B, T, M)
+        tap.at(self.hook(Site::FullEmbed), normed)
+    }
+
+    fn add_positions(&self, embed: Tensor, past: Option<&Past>, tap: &mut TapCtx) -> Result<Tensor> {
         let Some(w_pos) = &self.w_pos else { return Ok(embed) };
         let positions = w_pos.narrow(0, past.map_or(0, Past::len), embed.dim(1)?)?; // (T, M)
         let hook = self.hook(Site::PosEmbed);

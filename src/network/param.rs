@@ -25,6 +25,10 @@ pub(crate) enum Param {
     ClassToken,
     /// `W_pos`
     PosEmbed,
+    /// Of which text a token is: `W_token_type`
+    TokenType,
+    /// Of the norm of the embeddings' sum.
+    LnEmbed(NormParam),
     /// The biases of attention scores by distance, which TransformerLens keeps with the first layer.
     RelativeBias,
     Ln1(NormParam),
@@ -59,6 +63,10 @@ pub(crate) enum Param {
     /// `b_out`
     MlpOutBias,
     LnFinal(NormParam),
+    /// What stands before the unembedding where masked tokens are told.
+    Head,
+    HeadBias,
+    HeadNorm(NormParam),
     /// `W_U`
     Unembed,
     /// `b_U`
@@ -83,12 +91,15 @@ use NormParam::{Bias, Gain};
 use Projection::{K, Q, V};
 
 /// Those that a stack has once, before its blocks.
-const FIRST: [Param; 6] = [
+const FIRST: [Param; 9] = [
     Param::Embed,
     Param::PatchEmbed,
     Param::PatchEmbedBias,
     Param::ClassToken,
     Param::PosEmbed,
+    Param::TokenType,
+    Param::LnEmbed(Gain),
+    Param::LnEmbed(Bias),
     Param::RelativeBias,
 ];
 
@@ -135,7 +146,11 @@ const IN_BLOCK: [Param; 35] = [
 const LAST: [Param; 3] = [Param::LnFinal(Gain), Param::LnFinal(Bias), Param::Projection];
 
 /// Those that a model is read out by.
-const READOUT: [Param; 6] = [
+const READOUT: [Param; 10] = [
+    Param::Head,
+    Param::HeadBias,
+    Param::HeadNorm(Gain),
+    Param::HeadNorm(Bias),
     Param::Unembed,
     Param::UnembedBias,
     Param::Pooler,
@@ -162,6 +177,9 @@ impl Param {
             (Param::PatchEmbedBias, _) => "embed.b_patch",
             (Param::ClassToken, _) => "cls_token",
             (Param::PosEmbed, _) => "pos_embed.W_pos",
+            (Param::TokenType, _) => "embed.token_type_embed.W_token_type",
+            (Param::LnEmbed(Gain), _) => "embed.ln.w",
+            (Param::LnEmbed(Bias), _) => "embed.ln.b",
             (Param::RelativeBias, _) => "rel_pos_bias.weight",
             (Param::Ln1(Gain), _) => "ln1.w",
             (Param::Ln1(Bias), _) => "ln1.b",
@@ -208,6 +226,10 @@ impl Param {
             (Param::MlpOutBias, _) => "mlp.b_out",
             (Param::LnFinal(Gain), _) => "ln_final.w",
             (Param::LnFinal(Bias), _) => "ln_final.b",
+            (Param::Head, _) => "mlm_head.W",
+            (Param::HeadBias, _) => "mlm_head.b",
+            (Param::HeadNorm(Gain), _) => "mlm_head.ln.w",
+            (Param::HeadNorm(Bias), _) => "mlm_head.ln.b",
             (Param::Unembed, _) => "unembed.W_U",
             (Param::UnembedBias, _) => "unembed.b_U",
             (Param::Pooler, _) => "pooler.W",
@@ -226,13 +248,13 @@ impl Param {
 
     /// Whether it is of a matrix, which may lie in a file.
     fn is_of_matrix(self) -> bool {
-        use Param::{Classifier, MlpGate, MlpIn, MlpOut, Output, Pooler};
+        use Param::{Classifier, Head, MlpGate, MlpIn, MlpOut, Output, Pooler};
         use Param::{CrossOutput, CrossWeight, Embed, PatchEmbed, Unembed};
         let in_block = matches!(
             self,
             Param::Weight(_) | Output | CrossWeight(_) | CrossOutput | MlpIn | MlpGate | MlpOut
         );
-        in_block || matches!(self, Embed | PatchEmbed | Unembed | Pooler | Classifier | Param::Projection)
+        in_block || matches!(self, Embed | PatchEmbed | Unembed | Head | Pooler | Classifier | Param::Projection)
     }
 
     /// Whether its `head` axis counts heads of keys and values.
@@ -255,7 +277,8 @@ impl Param {
             Param::Embed => &["d_vocab", "d_model"],
             Param::PatchEmbed => &["pixel", "d_model"],
             Param::PosEmbed => &["position", "d_model"],
-            Param::Pooler => &["d_model", "d_model"],
+            Param::TokenType => &["token type", "d_model"],
+            Param::Pooler | Param::Head => &["d_model", "d_model"],
             Param::Classifier => &["d_model", "class"],
             Param::ClassifierBias => &["class"],
             Param::Projection => &["d_model", "d_projected"],
@@ -272,6 +295,9 @@ impl Param {
             Param::ClassToken
             | Param::PatchEmbedBias
             | Param::PoolerBias
+            | Param::HeadBias
+            | Param::HeadNorm(_)
+            | Param::LnEmbed(_)
             | Param::Ln1(_)
             | Param::Ln2(_)
             | Param::Ln3(_)
@@ -367,11 +393,17 @@ impl ReadoutLayer {
     fn param(&self, param: Param) -> Option<UnmadeWeight<'_>> {
         let linear = match (self, param) {
             (ReadoutLayer::Vocabulary { unembed, .. }, Param::Unembed | Param::UnembedBias) => unembed,
+            (ReadoutLayer::Vocabulary { head: Some(head), .. }, Param::HeadNorm(part)) => {
+                return of_norm(&head.norm, part);
+            }
+            (ReadoutLayer::Vocabulary { head: Some(head), .. }, Param::Head | Param::HeadBias) => &head.dense,
+            (ReadoutLayer::Pooled { pooler, .. }, Param::Pooler | Param::PoolerBias) => pooler,
             (ReadoutLayer::Classes { pooler, .. }, Param::Pooler | Param::PoolerBias) => &pooler.as_ref()?.0,
             (ReadoutLayer::Classes { classify, .. }, Param::Classifier | Param::ClassifierBias) => classify,
             _ => return None,
         };
-        linear.param(matches!(param, Param::UnembedBias | Param::PoolerBias | Param::ClassifierBias))
+        let is_bias = [Param::UnembedBias, Param::HeadBias, Param::PoolerBias, Param::ClassifierBias];
+        linear.param(is_bias.contains(&param))
     }
 
     fn projection(&self, stack: Stack) -> Option<&Linear> {
@@ -399,6 +431,8 @@ impl Network {
             }
             Param::Projection => self.readout.projection(stack.stack)?.param(false),
             Param::PosEmbed => there(stack.w_pos.as_ref()),
+            Param::TokenType => there(stack.token_types.as_ref()),
+            Param::LnEmbed(part) => of_norm(&stack.ln_embed, part),
             Param::RelativeBias => there(stack.relative_bias.as_ref().map(|bias| &bias.table)),
             Param::LnFinal(part) => of_norm(&stack.ln_final, part),
             of_block => stack.blocks.get(layer)?.param(of_block),

@@ -9,7 +9,8 @@ use crate::error::Result;
 use crate::hook::{Hook, Site, Stack};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Activation;
-use crate::network::spec::{Pooling, Readout};
+use crate::network::parts::norm::Norm;
+use crate::network::spec::{Pooling, Readout, Verdict};
 use crate::network::start::Known;
 use crate::network::tap::{TapCtx, not_reached};
 use crate::network::watch::Watch;
@@ -18,9 +19,16 @@ use crate::network::watch::Watch;
 pub(crate) enum ReadoutLayer {
     Vocabulary {
         of: Stack,
+        /// What stands before the unembedding where masked tokens are told.
+        head: Option<MaskedHead>,
         unembed: Linear, // (M, V)
     },
-    #[allow(dead_code)] // No model that is opened so far tells classes.
+    /// What a pooler makes of the first position, and nothing reads.
+    Pooled {
+        of: Stack,
+        pooler: Linear, // (M, M)
+        activation: Activation,
+    },
     Classes {
         of: Stack,
         pooling: Pooling,
@@ -28,12 +36,20 @@ pub(crate) enum ReadoutLayer {
         pooler: Option<(Linear, Activation)>, // (M, M)
         classify: Linear, // (M, C)
         labels: Vec<String>,
+        verdict: Verdict,
     },
     /// The cosine of both towers' embeddings times a scale (Radford et al. 2021).
     #[allow(dead_code)] // No pair of towers is opened so far.
     Similarity { towers: [Tower; 2], scale: f64 },
-    #[allow(dead_code)] // No model that is opened so far predicts nothing.
     Nothing,
+}
+
+/// What a stream goes through before masked tokens are told by it (Devlin et al. 2019).
+#[derive(Clone, Debug)]
+pub(crate) struct MaskedHead {
+    pub(crate) dense: Linear, // (M, M)
+    pub(crate) activation: Activation,
+    pub(crate) norm: Norm,
 }
 
 /// How a stack's stream becomes one embedding.
@@ -48,12 +64,15 @@ impl ReadoutLayer {
     /// What is read out, in words.
     pub(crate) fn spec(&self) -> Readout {
         match self {
-            ReadoutLayer::Vocabulary { of, .. } => Readout::Vocabulary(*of),
-            ReadoutLayer::Classes { of, pooling, pooler, labels, .. } => Readout::Classes {
+            ReadoutLayer::Vocabulary { of, head: None, .. } => Readout::Vocabulary(*of),
+            ReadoutLayer::Vocabulary { of, head: Some(_), .. } => Readout::Masked(*of),
+            ReadoutLayer::Pooled { of, .. } => Readout::Pooled(*of),
+            ReadoutLayer::Classes { of, pooling, pooler, labels, verdict, .. } => Readout::Classes {
                 of: *of,
                 pooling: *pooling,
                 pooler: pooler.is_some(),
                 labels: labels.clone(),
+                verdict: *verdict,
             },
             ReadoutLayer::Similarity { towers, .. } => Readout::Similarity {
                 of: towers.each_ref().map(|tower| tower.of),
@@ -67,7 +86,10 @@ impl ReadoutLayer {
     /// Its linear maps.
     pub(crate) fn linears(&self) -> Vec<&Linear> {
         match self {
-            ReadoutLayer::Vocabulary { unembed, .. } => vec![unembed],
+            ReadoutLayer::Vocabulary { head, unembed, .. } => {
+                head.iter().map(|head| &head.dense).chain([unembed]).collect()
+            }
+            ReadoutLayer::Pooled { pooler, .. } => vec![pooler],
             ReadoutLayer::Classes { pooler, classify, .. } => {
                 pooler.iter().map(|(pooler, _)| pooler).chain([classify]).collect()
             }
@@ -78,12 +100,19 @@ impl ReadoutLayer {
 
     /// Reads tokens out of the stream that the last stack left, which begins after `unread` positions.
     pub(crate) fn of_tokens(&self, x: Tensor, unread: usize, tap: &mut TapCtx) -> Result<()> {
-        use Site::{UnembedIn, UnembedOut};
-        let ReadoutLayer::Vocabulary { unembed, .. } = self else { return Ok(()) };
+        use Site::{HeadLnNormalized, HeadLnScale, UnembedIn, UnembedOut};
+        let ReadoutLayer::Vocabulary { head, unembed, .. } = self else { return Ok(()) };
         let x = match tap.0.unembed_positions() {
             Some(positions) => {
                 let positions = positions.iter().map(|&p| (p - unread) as u32).collect::<Vec<_>>();
                 x.index_select(&Tensor::new(positions, x.device())?, 1)?
+            }
+            None => x,
+        };
+        let x = match head {
+            Some(MaskedHead { dense, activation, norm }) => {
+                let x = activation.apply(&dense.forward(&x)?)?; // (B, T, M)
+                norm.forward(x, [HeadLnScale, HeadLnNormalized].map(Hook::from), tap)? // (B, T, M)
             }
             None => x,
         };
@@ -105,6 +134,10 @@ impl ReadoutLayer {
         };
         match self {
             ReadoutLayer::Vocabulary { .. } | ReadoutLayer::Nothing => {}
+            ReadoutLayer::Pooled { of, pooler, activation } => {
+                let x = pooler.forward(&pooled(*of, Pooling::First)?)?; // (B, M)
+                tap.at(PoolerOut, activation.apply(&x)?)?; // (B, M)
+            }
             ReadoutLayer::Classes { of, pooling, pooler, classify, .. } => {
                 let mut x = pooled(*of, *pooling)?; // (B, M)
                 if let Some((pooler, activation)) = pooler {

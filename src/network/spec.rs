@@ -54,7 +54,12 @@ impl TryFrom<WrittenSpec> for ArchSpec {
         let is_last = |of: Stack| stacks.last().is_some_and(|spec| spec.stack == of);
         let is_there = |of: Stack| stacks.iter().any(|spec| spec.stack == of);
         match &readout {
-            Readout::Vocabulary(of) | Readout::Classes { of, .. } if !is_last(*of) => {
+            Readout::Vocabulary(of)
+            | Readout::Masked(of)
+            | Readout::Pooled(of)
+            | Readout::Classes { of, .. }
+                if !is_last(*of) =>
+            {
                 Err(format!("the {of} stack is read out, and is not the last"))
             }
             Readout::Classes { labels, .. } if labels.is_empty() => Err("there are no classes".into()),
@@ -96,6 +101,12 @@ pub struct StackSpec {
     pub parallel: bool,
     /// The stack that its cross-attention attends to, where it has such.
     pub crosses: Option<Stack>,
+    /// Of how many texts its tokens can be, where they have embeddings of that; 0 where they have none.
+    #[serde(default)]
+    pub token_types: usize,
+    /// Whether a norm stands between the embeddings and the first block.
+    #[serde(default)]
+    pub norms_embeddings: bool,
 }
 
 /// What the positions of a stack are.
@@ -148,6 +159,11 @@ impl Reads {
 pub enum Readout {
     /// Logits of the tokens of a vocabulary, at each position of a stack.
     Vocabulary(Stack),
+    /// The same of the token that stands at a position, through a linear map, a nonlinearity and a norm (Devlin et al. 2019): what is
+    /// behind `[MASK]` is to be told.
+    Masked(Stack),
+    /// What a pooler makes of the first position of a stack, which nothing reads.
+    Pooled(Stack),
     /// Logits of classes, from one position of a stack.
     Classes {
         /// The stack.
@@ -158,6 +174,9 @@ pub enum Readout {
         pooler: bool,
         /// What the classes are called.
         labels: Vec<String>,
+        /// How their logits are read.
+        #[serde(default)]
+        verdict: Verdict,
     },
     /// How alike the embeddings are that two stacks make, each from one of its positions.
     Similarity {
@@ -170,6 +189,22 @@ pub enum Readout {
     },
     /// Nothing: the streams themselves are what it makes.
     Nothing,
+}
+
+/// How logits of classes are read: `problem_type` of a `config.json`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// One class of all holds: probabilities by softmax.
+    #[default]
+    #[serde(alias = "single_label_classification")]
+    One,
+    /// Each class holds or not: probabilities by sigmoid.
+    #[serde(alias = "multi_label_classification")]
+    Several,
+    /// They are numbers, and no probabilities.
+    #[serde(alias = "regression")]
+    Number,
 }
 
 /// Which position stands for the whole input.
@@ -187,6 +222,11 @@ impl Readout {
     pub(crate) fn hooks(&self) -> Vec<Hook> {
         match self {
             Readout::Vocabulary(_) => vec![Site::UnembedIn.into(), Site::UnembedOut.into()],
+            Readout::Masked(_) => {
+                let sites = [Site::HeadLnScale, Site::HeadLnNormalized, Site::UnembedIn, Site::UnembedOut];
+                sites.map(Hook::from).to_vec()
+            }
+            Readout::Pooled(_) => vec![Site::PoolerOut.into()],
             Readout::Classes { pooler: true, .. } => vec![Site::PoolerOut.into(), Site::ClassLogits.into()],
             Readout::Classes { pooler: false, .. } => vec![Site::ClassLogits.into()],
             Readout::Similarity { of, .. } => {
@@ -201,6 +241,12 @@ impl Readout {
     fn instead(&self) -> (&'static str, &'static str) {
         match self {
             Readout::Vocabulary(_) => ("it predicts tokens", "its logits are `unembed.hook_out`"),
+            Readout::Masked(_) => {
+                ("it tells what a masked token is", "its logits are `unembed.hook_out`")
+            }
+            Readout::Pooled(_) => {
+                ("it has a pooler and no head", "what its first position becomes is `pooler.hook_pooler_out`")
+            }
             Readout::Classes { pooler: true, .. } => {
                 ("it tells classes", "their logits are `classifier.hook_out`")
             }
@@ -224,7 +270,7 @@ impl Readout {
             Readout::Similarity { of, pooling, .. } => {
                 of.iter().zip(pooling).any(|(of, pooling)| *of == stack && *pooling == Pooling::Last)
             }
-            Readout::Vocabulary(_) | Readout::Nothing => false,
+            Readout::Vocabulary(_) | Readout::Masked(_) | Readout::Pooled(_) | Readout::Nothing => false,
         }
     }
 }
@@ -331,6 +377,13 @@ impl StackSpec {
             ResidMidCross | Ln3Scale | Ln3Normalized if self.crosses.is_none() => {
                 Some(("it has no cross-attention", "see `hook_resid_mid`, and ln2"))
             }
+            TokenTypeEmbed if self.token_types == 0 => {
+                Some(("it does not embed which text a token is of", "see `hook_embed`"))
+            }
+            EmbedLnScale | EmbedLnNormalized | FullEmbed if !self.norms_embeddings => Some((
+                "no norm stands behind its embeddings",
+                "use `blocks.0.hook_resid_pre`, which is their sum",
+            )),
             NormalizedResidPost if self.norm_place != NormPlace::After => Some((
                 "norms come before what reads the stream",
                 "use `hook_resid_post`, which the next block reads",
@@ -428,15 +481,23 @@ impl StackSpec {
 
     fn hooks(&self) -> Vec<Hook> {
         let stack = self.stack;
-        let once = |sites: [Site; 2]| {
-            sites.into_iter().filter(|site| self.has(*site)).map(move |site| Hook::from(site).of(stack))
+        let once = |sites: &[Site]| -> Vec<Hook> {
+            let there = sites.iter().filter(|site| self.has(**site));
+            there.map(|&site| Hook::from(site).of(stack)).collect()
         };
         let of_block: Vec<(Site, Attn)> = self.sites_of_block().collect();
-        let mut all: Vec<Hook> = once([Site::Embed, Site::PosEmbed]).collect();
+        let mut all = once(&[
+            Site::Embed,
+            Site::PosEmbed,
+            Site::TokenTypeEmbed,
+            Site::EmbedLnScale,
+            Site::EmbedLnNormalized,
+            Site::FullEmbed,
+        ]);
         for layer in 0..self.dims.n_layers {
             all.extend(of_block.iter().map(|&(site, attn)| site.at(layer).of(stack).with_attn(attn)));
         }
-        all.extend(once([Site::LnFinalScale, Site::LnFinalNormalized]));
+        all.extend(once(&[Site::LnFinalScale, Site::LnFinalNormalized]));
         all
     }
 
@@ -499,7 +560,7 @@ impl ArchSpec {
         let last = self.last_stack();
         let (why, help) = match &self.readout {
             Readout::Vocabulary(_) if last.sees.is_causal() => return Ok(last),
-            Readout::Vocabulary(_) => (
+            Readout::Vocabulary(_) | Readout::Masked(_) => (
                 "each position sees what comes after it",
                 "its logits are there to be read: `logits`; and `Metric::custom` measures what they say",
             ),
@@ -568,6 +629,12 @@ impl ArchSpec {
             (AxisKind::DProjected, Readout::Similarity { d_projected, .. }) => *d_projected,
             _ => self.stack_of(hook)?.dims.axis_len(axis, len, seen),
         })
+    }
+
+    /// Whether a stack reads text as its tokenizer's own template frames it, rather than with a BOS token or without: what sees all, and
+    /// what tells classes, as transformers runs them.
+    pub(crate) fn is_framed(&self, stack: &StackSpec) -> bool {
+        !stack.sees.is_causal() || matches!(self.readout, Readout::Classes { .. })
     }
 
     /// What classes are called; nothing where none are told.

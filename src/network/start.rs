@@ -71,6 +71,8 @@ pub(crate) type Presence = Option<Arc<[Vec<bool>]>>;
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     reads: BTreeMap<Stack, Tensor>,
+    /// Which of two texts each token is of `[batch, position]`; all of the first where nothing is said.
+    types: BTreeMap<Stack, Tensor>,
     present: BTreeMap<Stack, Arc<[Vec<bool>]>>,
 }
 
@@ -79,6 +81,12 @@ impl Batch {
     pub(crate) fn with(mut self, stack: Stack, read: Tensor, present: Presence) -> Batch {
         self.reads.insert(stack, read);
         self.present.extend(present.map(|present| (stack, present)));
+        self
+    }
+
+    /// The same with which of two texts each token of a stack is of `[batch, position]`.
+    pub(crate) fn with_types(mut self, stack: Stack, types: Tensor) -> Batch {
+        self.types.insert(stack, types);
         self
     }
 
@@ -118,6 +126,10 @@ impl Batch {
         })
     }
 
+    pub(crate) fn types(&self, stack: Stack) -> Option<&Tensor> {
+        self.types.get(&stack)
+    }
+
     pub(crate) fn present(&self, stack: Stack) -> Option<&[Vec<bool>]> {
         self.present.get(&stack).map(AsRef::as_ref)
     }
@@ -134,26 +146,29 @@ pub struct Known {
 impl Known {
     /// The same of one input as so many runs of it, in which some stacks are as they were; what the others left is forgotten.
     pub(crate) fn repeat(&self, runs: usize, stays: impl Fn(Stack) -> bool) -> Result<Known> {
-        let Batch { reads, present } = &self.batch;
-        let reads = reads.iter().map(|(stack, read)| {
+        let Batch { reads, types, present } = &self.batch;
+        let repeated = |(stack, read): (&Stack, &Tensor)| -> Result<(Stack, Tensor)> {
             let mut times = vec![1; read.rank()];
             times[0] = runs;
             Ok((*stack, read.repeat(times)?))
-        });
+        };
+        let reads = reads.iter().map(repeated).collect::<Result<_>>()?;
+        let types = types.iter().map(repeated).collect::<Result<_>>()?;
         let present = present.iter().map(|(stack, present)| {
             (*stack, std::iter::repeat_n(present.iter().cloned(), runs).flatten().collect())
         });
         let kept = self.finished.iter().filter(|(stack, _)| stays(**stack));
         let finished = kept.map(|(stack, stream)| Ok((*stack, stream.repeat((runs, 1, 1))?)));
         Ok(Known {
-            batch: Batch { reads: reads.collect::<Result<_>>()?, present: present.collect() },
+            batch: Batch { reads, types, present: present.collect() },
             finished: finished.collect::<Result<_>>()?,
         })
     }
 
     /// The same without the first positions of a stack.
     pub(crate) fn skip(mut self, stack: Stack, positions: usize) -> Result<Known> {
-        if let Some(read) = self.batch.reads.get_mut(&stack) {
+        let Batch { reads, types, .. } = &mut self.batch;
+        for read in [reads.get_mut(&stack), types.get_mut(&stack)].into_iter().flatten() {
             *read = read.narrow(1, positions, read.dim(1)?.saturating_sub(positions))?;
         }
         Ok(self)

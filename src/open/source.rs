@@ -22,7 +22,7 @@ use crate::network::weights::mapping::Mapping;
 use crate::network::weights::pickle;
 use crate::open::known;
 use crate::open::known::{BUILT_IN, WEIGHTS};
-use crate::tokenizer::{BpeFiles, Pipeline, SpecialToken, Tokenizer};
+use crate::tokenizer::{BpeFiles, Pipeline, SpecialToken, Tokenizer, WordPieceFiles};
 use crate::{gguf, hub, memory};
 
 /// What of `config.json` holds for every architecture.
@@ -100,6 +100,7 @@ struct Index {
 enum TokenizerFiles {
     Json(TextFile),
     Bpe(BpeFiles),
+    WordPiece(WordPieceFiles),
     None,
 }
 
@@ -109,7 +110,12 @@ impl TokenizerFiles {
         let open = |path: PathBuf| {
             TextFile::open(&path, "it must be what Hugging Face's tokenizers or transformers wrote")
         };
-        Ok(match source.first(&["tokenizer.json", "vocab.json"])? {
+        Ok(match source.first(&["tokenizer.json", "vocab.json", "vocab.txt"])? {
+            Some(("vocab.txt", vocab)) => {
+                let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| open(config));
+                let (vocab, config) = (open(vocab)?, config.transpose()?);
+                TokenizerFiles::WordPiece(WordPieceFiles { vocab, config })
+            }
             Some(("vocab.json", vocab)) => match source.first(&["merges.txt"])? {
                 Some((_, merges)) => {
                     let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| open(config));
@@ -127,6 +133,7 @@ impl TokenizerFiles {
         let family = family.to_string();
         Tokenizer::unread(move || {
             Ok(match self {
+                TokenizerFiles::WordPiece(files) => Some(Pipeline::from_word_piece_files(files)?),
                 TokenizerFiles::Bpe(files) => Some(Pipeline::from_bpe_files(files, &family)?),
                 TokenizerFiles::Json(json) => {
                     Some(Pipeline::from_bytes(&json.name(), json.read()?.as_bytes())?)
@@ -336,6 +343,11 @@ fn assemble(
     let network = Arc::new(config.network(weights)?);
     let tokenizer = tokenizer(said);
     let d_vocab = network.dims().d_vocab;
+    if !network.spec().last_stack().sees.is_causal() {
+        let bos = Err("its tokenizer frames text by a template of its own".into());
+        let (name, config, tokenizer) = (name.into(), config.into(), tokenizer.into());
+        return Ok(Model { name, network, config, tokenizer, bos, eos: Vec::new(), edits: Vec::new() });
+    }
     let default = bos_and_eos(said);
     let bos = bos(config_path, (header, beside), &tokenizer, default.map(|(bos, _)| bos), d_vocab)?;
     let eos = eos((header, beside), &tokenizer, default.map(|(_, eos)| eos), d_vocab)?;

@@ -11,7 +11,7 @@ use crate::network::parts::embedding::Embedding;
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
 use crate::network::readout::ReadoutLayer;
-use crate::network::spec::{Pooling, PositionEncoding, Sees};
+use crate::network::spec::{NormKind, Pooling, PositionEncoding, Sees};
 
 /// Rows, one for each position.
 pub(super) type Rows = Vec<Vec<f64>>;
@@ -135,6 +135,13 @@ fn stack(stack: &StackNetwork, read: &Read, source: Option<&Rows>) -> Result<Out
         (_, Some(w_pos)) => plus(&x, &rows(w_pos)?[..x.len()].to_vec()),
         (_, None) => x,
     };
+    if let Some(table) = &stack.token_types {
+        let first = rows(table)?[0].clone();
+        x = plus(&x, &vec![first; x.len()]);
+    }
+    if stack.ln_embed.kind != NormKind::None {
+        x = norm(&x, &stack.ln_embed)?;
+    }
     let biases = stack.relative_bias.as_ref().map(|bias| rows(&bias.table)).transpose()?;
     let bias = |h: usize, t: usize, s: usize| {
         biases.as_ref().map_or(0.0, |table| table[bucket(t, s, stack.sees)][h])
@@ -197,7 +204,20 @@ pub(super) fn read_out(network: &Network, read: &[Read]) -> Result<(Vec<Outcome>
         vec![stream[if pooling == Pooling::First { 0 } else { stream.len() - 1 }].clone()]
     };
     let read = match &network.readout {
-        ReadoutLayer::Vocabulary { of, unembed } => linear(&outcomes[at(*of)].stream, unembed)?,
+        ReadoutLayer::Vocabulary { of, head, unembed } => {
+            let mut x = outcomes[at(*of)].stream.clone();
+            if let Some(head) = head {
+                let dense = linear(&x, &head.dense)?;
+                let open: Rows = dense.iter().map(|row| row.iter().map(|x| x.max(0.0)).collect()).collect();
+                x = norm(&open, &head.norm)?;
+            }
+            linear(&x, unembed)?
+        }
+        ReadoutLayer::Pooled { of, pooler, .. } => {
+            let mut x = linear(&pooled(*of, Pooling::First), pooler)?;
+            x[0].iter_mut().for_each(|x| *x = x.tanh());
+            x
+        }
         ReadoutLayer::Classes { of, pooling, pooler, classify, .. } => {
             let mut x = pooled(*of, *pooling);
             if let Some((pooler, _)) = pooler {

@@ -21,7 +21,7 @@ use crate::network::parts::norm::Norm;
 use crate::network::parts::relative_bias::RelativeBias;
 use crate::network::parts::sinusoids::sinusoids;
 use crate::network::readout::{ReadoutLayer, Tower};
-use crate::network::spec::{Pooling, PositionEncoding, Reads, Sees};
+use crate::network::spec::{Pooling, PositionEncoding, Reads, Sees, Verdict};
 use crate::tokenizer::Tokenizer;
 
 /// Where a toy has its weights from: by name and shape.
@@ -116,6 +116,8 @@ pub(super) fn stack(
         block_kind,
         embedding: Embedding::Tokens(get(&format!("{stack}.embed.weight"), &[d_vocab, d_model])?.into()),
         w_pos: Some(get(&format!("{stack}.positions.weight"), &[n_ctx, d_model])?),
+        token_types: None,
+        ln_embed: Norm::none(),
         relative_bias: None,
         blocks,
         ln_final,
@@ -185,7 +187,7 @@ pub(super) fn translator_of(
     let encoder = stack(get, Stack::Encoder, of_encoder, Sees::All, None, kind)?;
     let decoder = stack(get, Stack::Decoder, of_decoder, Sees::Earlier, Some(Stack::Encoder), kind)?;
     let unembed = linear(get, "unembed", of_decoder.d_model, of_decoder.d_vocab)?;
-    let readout = ReadoutLayer::Vocabulary { of: Stack::Decoder, unembed };
+    let readout = ReadoutLayer::Vocabulary { of: Stack::Decoder, head: None, unembed };
     Ok(Network::new(vec![encoder, decoder], readout, false))
 }
 
@@ -212,7 +214,7 @@ pub(super) fn encoder() -> Result<Model> {
 pub(super) fn encoder_of(dims: Dims, get: Source) -> Result<Network> {
     let main = stack(get, Stack::Main, dims, Sees::All, None, BlockKind::PostNorm)?;
     let unembed = linear(get, "unembed", dims.d_model, dims.d_vocab)?;
-    Ok(Network::new(vec![main], ReadoutLayer::Vocabulary { of: Stack::Main, unembed }, false))
+    Ok(Network::new(vec![main], ReadoutLayer::Vocabulary { of: Stack::Main, head: None, unembed }, false))
 }
 
 /// A causal stack that predicts, with norms on both sides of attention and MLP.
@@ -224,7 +226,7 @@ pub(super) fn sandwich() -> Result<Model> {
         block.after = Some([norm(get, &of("ln1_post"), 12)?, norm(get, &of("ln2_post"), 12)?]);
     }
     let unembed = linear(get, "unembed", main.dims.d_model, main.dims.d_vocab)?;
-    let readout = ReadoutLayer::Vocabulary { of: Stack::Main, unembed };
+    let readout = ReadoutLayer::Vocabulary { of: Stack::Main, head: None, unembed };
     Ok(model("sandwich", Network::new(vec![main], readout, false)))
 }
 
@@ -255,7 +257,7 @@ pub(super) fn causal_classifier() -> Result<Model> {
 fn classes(get: Source, pooling: Pooling, pooler: Option<(Linear, Activation)>) -> Result<ReadoutLayer> {
     let labels = ["bad", "so-so", "good"].map(String::from).to_vec();
     let classify = linear(get, "classifier", DIMS.d_model, labels.len())?;
-    Ok(ReadoutLayer::Classes { of: Stack::Main, pooling, pooler, classify, labels })
+    Ok(ReadoutLayer::Classes { of: Stack::Main, pooling, pooler, classify, labels, verdict: Verdict::One })
 }
 
 /// Pictures of 6 x 6 pixels in patches of 2 x 2.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokenizers::models::bpe::BPE;
+use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -33,6 +34,9 @@ struct BpeConfig {
     eos_token: Option<SpecialToken>,
     unk_token: Option<SpecialToken>,
     pad_token: Option<SpecialToken>,
+    cls_token: Option<SpecialToken>,
+    sep_token: Option<SpecialToken>,
+    mask_token: Option<SpecialToken>,
 }
 
 /// A token that begins or ends a text, by its text or with all that is to be said of it.
@@ -103,11 +107,40 @@ impl Pipeline {
         });
         let mut inner = inner.map_err(broken)?;
         config.add_tokens(&mut inner)?;
+        if level.is_framed {
+            config.frame(&mut inner).map_err(broken)?;
+        }
         Self::checked(&vocab, inner)
     }
 }
 
 impl BpeConfig {
+    /// Puts RoBERTa's template around texts, and adds the tokens that it has whether or not a file says so.
+    fn frame(&self, inner: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
+        let of = |token: &Option<SpecialToken>, usual: &str| {
+            token.as_ref().map_or_else(|| usual.to_string(), |token| token.text().to_string())
+        };
+        let [cls, sep] = [of(&self.cls_token, "<s>"), of(&self.sep_token, "</s>")];
+        let mask = of(&self.mask_token, "<mask>");
+        let id =
+            |token: &str| inner.token_to_id(token).ok_or_else(|| Cause::from(format!("there is no {token}")));
+        let template = RobertaProcessing::new((sep.clone(), id(&sep)?), (cls.clone(), id(&cls)?))
+            .add_prefix_space(self.add_prefix_space.unwrap_or(false));
+        let usual = [cls.as_str(), sep.as_str(), "<unk>", "<pad>"];
+        let mut special: Vec<AddedToken> = usual
+            .into_iter()
+            .filter(|token| inner.token_to_id(token).is_some())
+            .map(|token| AddedToken::from(token, true))
+            .collect();
+        if inner.token_to_id(&mask).is_some() {
+            // It takes the space before it along.
+            special.push(AddedToken::from(mask, true).lstrip(true));
+        }
+        guarded(|| inner.add_special_tokens(special))?;
+        inner.with_post_processor(Some(template));
+        Ok(())
+    }
+
     /// Adds the tokens that it names, each under the id that it says.
     fn add_tokens(&self, inner: &mut tokenizers::Tokenizer) -> Result<()> {
         let failed = |cause: Cause| {

@@ -15,6 +15,8 @@ pub(crate) struct ByteLevel {
     /// Instead of GPT-2's own.
     pattern: Option<&'static str>,
     pub(crate) ignore_merges: bool,
+    /// Whether text stands between `<s>` and `</s>`, and two texts with two of the latter between them.
+    pub(crate) is_framed: bool,
 }
 
 const GPT2: ByteLevel = ByteLevel {
@@ -25,12 +27,14 @@ const GPT2: ByteLevel = ByteLevel {
     digits: false,
     pattern: None,
     ignore_merges: false,
+    is_framed: false,
 };
 
 const NAMELESS: ByteLevel = ByteLevel { ggml: &[], classes: &[], families: &[], ..GPT2 };
 
-pub(crate) static ALL: [ByteLevel; 5] = [
+pub(crate) static ALL: [ByteLevel; 6] = [
     GPT2,
+    ByteLevel { classes: &["RobertaTokenizer"], families: &["roberta"], is_framed: true, ..NAMELESS },
     ByteLevel {
         classes: &["GPTNeoXTokenizer"],
         families: &["gpt_neox"],

@@ -5,8 +5,10 @@ mod byte_level;
 mod pieces;
 #[allow(clippy::module_inception)]
 mod tokenizer;
+mod word_piece;
 
 pub(crate) use bpe_files::{BpeFiles, SpecialToken};
 pub(crate) use byte_level::ALL as BYTE_LEVELS;
 pub(crate) use pieces::Pieces;
 pub(crate) use tokenizer::{Pipeline, Tokenizer};
+pub(crate) use word_piece::WordPieceFiles;

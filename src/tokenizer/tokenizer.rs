@@ -114,17 +114,43 @@ impl Tokenizer {
         self.encode_at(text, true)
     }
 
+    /// The ids of a text, or of two in one sequence, with what the tokenizer's own template puts before, between and behind them where
+    /// that is asked for; and of which of the two each is.
+    pub(crate) fn encode_framed(
+        &self,
+        text: &str,
+        second: Option<&str>,
+        framed: bool,
+    ) -> Result<(Vec<u32>, Vec<u32>)> {
+        let inner = &self.readable()?.inner;
+        let encoded = guarded(|| match second {
+            Some(second) => inner.encode((text, second), framed),
+            None => inner.encode(text, framed),
+        });
+        let encoded = encoded.map_err(|cause| failed_on(text, cause))?;
+        Ok((encoded.get_ids().to_vec(), encoded.get_type_ids().to_vec()))
+    }
+
+    /// The token that stands for what is to be told.
+    pub(crate) fn mask(&self) -> Option<u32> {
+        ["[MASK]", "<mask>"].into_iter().find_map(|token| self.id_of(token))
+    }
+
+    fn readable(&self) -> Result<&Pipeline> {
+        self.0.as_ref().map_err(Clone::clone)?.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Tokenizer, "this model came without a tokenizer: it cannot read text").help(
+                "give token ids instead, as vec![1, 2, 3], or put tokenizer.json into the model's folder",
+            )
+        })
+    }
+
     /// The ids of a text that continues another.
     pub(crate) fn encode_continuation(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_at(text, false)
     }
 
     fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
-        let known = self.0.as_ref().map_err(Clone::clone)?.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Tokenizer, "this model came without a tokenizer: it cannot read text").help(
-                "give token ids instead, as vec![1, 2, 3], or put tokenizer.json into the model's folder",
-            )
-        })?;
+        let known = self.readable()?;
         let inner = &known.inner;
         let ids = guarded(|| {
             let mut cut = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
@@ -149,11 +175,7 @@ impl Tokenizer {
                 .map(|token| token.id)
                 .collect())
         });
-        ids.map_err(|cause| {
-            Error::new(ErrorKind::Tokenizer, format!("the tokenizer failed on {:?}", excerpt(text)))
-                .caused_by(cause)
-                .help("its file may be damaged: take the one that came with the weights, or give token ids")
-        })
+        ids.map_err(|cause| failed_on(text, cause))
     }
 
     /// The text of ids, from its beginning; without a tokenizer, the ids with spaces between.
@@ -242,6 +264,12 @@ impl Tokenizer {
         ids.sort_unstable();
         ids
     }
+}
+
+fn failed_on(text: &str, cause: Cause) -> Error {
+    Error::new(ErrorKind::Tokenizer, format!("the tokenizer failed on {:?}", excerpt(text)))
+        .caused_by(cause)
+        .help("its file may be damaged: take the one that came with the weights, or give token ids")
 }
 
 /// Takes away the mark of a beginning: a space more than the text has.

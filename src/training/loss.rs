@@ -134,7 +134,7 @@ fn mean_loss(
     lens: &[usize],
     predicted: Vec<([usize; 2], u32)>,
 ) -> Result<Tensor> {
-    let ReadoutLayer::Vocabulary { of, unembed } = &network.readout else {
+    let ReadoutLayer::Vocabulary { of, unembed, .. } = &network.readout else {
         return Err(Error::new(ErrorKind::Model, "the network predicts no tokens")
             .help("train it by what it makes: classes, or pairs that belong together"));
     };

@@ -11,6 +11,7 @@ mod circuits;
 mod cli;
 mod detection;
 mod documents;
+mod encoders;
 mod errors;
 mod figure;
 mod gguf;

@@ -9,6 +9,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::hook::Stack;
 use crate::network::config::{RawDims, check_epsilon, reject_if, required};
 use crate::network::dims::Dims;
 use crate::network::network::{Decoder, Network};
@@ -16,6 +17,7 @@ use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::norm::Norm;
+use crate::network::readout::ReadoutLayer;
 use crate::network::spec::NormKind;
 use crate::network::weights::file::Weights;
 use crate::network::weights::scope::Scope;
@@ -148,7 +150,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         w_pos,
         blocks,
         ln_final,
-        unembed,
+        readout: ReadoutLayer::Vocabulary { of: Stack::Main, head: None, unembed },
     }
     .into())
 }

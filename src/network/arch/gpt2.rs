@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::network::arch::heads::HeadFile;
 use crate::network::config::{RawDims, check_epsilon, reject_if};
 use crate::network::dims::Dims;
 use crate::network::network::{Decoder, Network};
@@ -15,7 +16,7 @@ use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::weights::file::Weights;
-use crate::network::weights::scope::{Scope, unembedding};
+use crate::network::weights::scope::Scope;
 
 /// What a GPT-2's `config.json` says, under Hugging Face's names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -89,7 +90,7 @@ impl Config {
 /// Builds the network from weights under Hugging Face's names, with or without `transformer.` before them. Mask buffers
 /// (`attn.bias`, `attn.masked_bias`) are not looked at. Without an `lm_head.weight` the unembedding is the embedding's
 /// transpose, unless the config says that they are not tied.
-pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
+pub fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
     let dims = config.dims()?;
     let eps = check_epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
     let all = Scope::with_optional_prefix(weights, "transformer.", "wte.weight");
@@ -130,7 +131,7 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
             after: None,
         });
     }
-    let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
+    let readout = head.of_decoder(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
     let ln_final = all.layer_norm("ln_f", m, eps)?;
     Ok(Decoder {
         dims,
@@ -140,7 +141,7 @@ pub fn load(config: &Config, weights: &Weights) -> Result<Network> {
         w_pos,
         blocks,
         ln_final,
-        unembed,
+        readout,
     }
     .into())
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::network::arch::heads::HeadFile;
 use crate::network::config::{RawDims, check_epsilon, invalid_config};
 use crate::network::dims::Dims;
 use crate::network::network::{Decoder, Network};
@@ -13,7 +14,7 @@ use crate::network::parts::attention::{Attention, ScoreSpec};
 use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::weights::file::Weights;
-use crate::network::weights::scope::{Scope, unembedding};
+use crate::network::weights::scope::Scope;
 
 /// What a GPT-Neo's `config.json` says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -101,7 +102,7 @@ fn nth(types: &[(Vec<Reach>, usize)], layer: usize) -> Option<Reach> {
     None
 }
 
-pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
+pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
     let dims = RawDims {
         layers: ("num_layers", config.num_layers),
         heads: ("num_heads", config.num_heads),
@@ -157,7 +158,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
             after: None,
         });
     }
-    let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
+    let readout = head.of_decoder(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
     let ln_final = all.layer_norm("ln_f", m, eps)?;
     Ok(Decoder {
         dims,
@@ -167,7 +168,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         w_pos,
         blocks,
         ln_final,
-        unembed,
+        readout,
     }
     .into())
 }

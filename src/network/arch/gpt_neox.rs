@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::network::arch::heads::HeadFile;
 use crate::network::config::{RawDims, check_epsilon, check_rotary_dims};
 use crate::network::dims::Dims;
 use crate::network::network::{Decoder, Network};
@@ -17,7 +18,7 @@ use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::rotary::{Pairs, Parameters, Rotary};
 use crate::network::weights::file::Weights;
-use crate::network::weights::scope::{Scope, unembedding};
+use crate::network::weights::scope::Scope;
 
 /// What a GPT-NeoX's `config.json` says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,7 +64,7 @@ impl Default for Config {
     }
 }
 
-pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
+pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
     let dims = RawDims {
         layers: ("num_hidden_layers", config.num_hidden_layers),
         heads: ("num_attention_heads", config.num_attention_heads),
@@ -116,10 +117,10 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
     }
     // Renamed in transformers 5.14.
     let name = if weights.has("lm_head.weight") { "lm_head" } else { "embed_out" };
-    let unembed = unembedding(weights, name, &w_e, config.tie_word_embeddings)?;
+    let readout = head.of_decoder(weights, name, &w_e, config.tie_word_embeddings)?;
     let ln_final = all.layer_norm("final_layer_norm", m, eps)?;
     let block_kind = if config.use_parallel_residual { BlockKind::Parallel } else { BlockKind::Serial };
-    Ok(Decoder { dims, block_kind, prepends_bos: false, w_e, w_pos: None, blocks, ln_final, unembed }.into())
+    Ok(Decoder { dims, block_kind, prepends_bos: false, w_e, w_pos: None, blocks, ln_final, readout }.into())
 }
 
 /// The file has each head's query, key and value together; here all queries come first, then all keys and values.

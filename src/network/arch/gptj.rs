@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::network::arch::heads::HeadFile;
 use crate::network::config::{RawDims, check_epsilon, check_rotary_dims};
 use crate::network::dims::Dims;
 use crate::network::network::{Decoder, Network};
@@ -15,7 +16,7 @@ use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::rotary::{Pairs, Rotary, Scaling};
 use crate::network::weights::file::Weights;
-use crate::network::weights::scope::{Scope, unembedding};
+use crate::network::weights::scope::Scope;
 
 /// What a GPT-J's `config.json` says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +60,7 @@ pub(crate) const NAMES: [(&str, &str); 4] = [
     ("num_attention_heads", "n_head"),
 ];
 
-pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
+pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
     let dims = RawDims {
         layers: ("n_layer", config.n_layer),
         heads: ("n_head", config.n_head),
@@ -104,10 +105,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
             after: None,
         });
     }
-    let mut unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
-    if weights.has("lm_head.bias") {
-        unembed.bias = Some(weights.get("lm_head.bias", &[v])?);
-    }
+    let readout = head.of_decoder(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
     let ln_final = all.layer_norm("ln_f", m, eps)?;
     Ok(Decoder {
         dims,
@@ -117,7 +115,7 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         w_pos: None,
         blocks,
         ln_final,
-        unembed,
+        readout,
     }
     .into())
 }

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::network::arch::heads::HeadFile;
 use crate::network::config::{RawDims, check_epsilon, check_rotary_dims, reject_if};
 use crate::network::dims::Dims;
 use crate::network::network::{Decoder, Network};
@@ -16,7 +17,7 @@ use crate::network::parts::block::{Block, BlockKind};
 use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::rotary::{Pairs, Parameters, Rotary};
 use crate::network::weights::file::Weights;
-use crate::network::weights::scope::{Scope, unembedding};
+use crate::network::weights::scope::Scope;
 
 /// What the `config.json` of a Llama, or of what is built like one, says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,7 +80,7 @@ pub(crate) struct Variant<'a> {
     pub(crate) prepends_bos: bool,
 }
 
-pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
+pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
     let variant = Variant {
         qkv_bias: config.attention_bias,
         output_bias: config.attention_bias,
@@ -87,10 +88,15 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         window: &|_| None,
         prepends_bos: true,
     };
-    build(config, &variant, weights)
+    build(config, head, &variant, weights)
 }
 
-pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Result<Network> {
+pub(crate) fn build(
+    config: &Config,
+    head: &HeadFile,
+    variant: &Variant,
+    weights: &Weights,
+) -> Result<Network> {
     let dims = RawDims {
         layers: ("num_hidden_layers", config.num_hidden_layers),
         heads: ("num_attention_heads", config.num_attention_heads),
@@ -148,7 +154,7 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
             after: None,
         });
     }
-    let unembed = unembedding(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
+    let readout = head.of_decoder(weights, "lm_head", &w_e, config.tie_word_embeddings)?;
     let ln_final = all.rms_norm("norm", m, eps)?;
     let prepends_bos = variant.prepends_bos;
     Ok(Decoder {
@@ -159,7 +165,7 @@ pub(crate) fn build(config: &Config, variant: &Variant, weights: &Weights) -> Re
         w_pos: None,
         blocks,
         ln_final,
-        unembed,
+        readout,
     }
     .into())
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::network::arch::heads::HeadFile;
 use crate::network::arch::llama;
 use crate::network::arch::llama::Variant;
 use crate::network::config::invalid_config;
@@ -31,7 +32,7 @@ impl Default for Config {
     }
 }
 
-pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
+pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
     if config.sliding_window == Some(0) {
         return invalid_config(
             "config.json says sliding_window = 0".into(),
@@ -45,5 +46,5 @@ pub(crate) fn load(config: &Config, weights: &Weights) -> Result<Network> {
         window: &|_| config.sliding_window,
         prepends_bos: true,
     };
-    llama::build(&config.llama, &variant, weights)
+    llama::build(&config.llama, head, &variant, weights)
 }

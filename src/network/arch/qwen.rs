@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+use crate::network::arch::heads::HeadFile;
 use crate::network::arch::llama;
 use crate::network::arch::llama::Variant;
 use crate::network::config::invalid_config;
@@ -65,7 +66,7 @@ impl Config {
         self.sliding_window.filter(|_| self.use_sliding_window && slides)
     }
 
-    fn load(&self, qkv_bias: bool, head_norms: bool, weights: &Weights) -> Result<Network> {
+    fn load(&self, qkv_bias: bool, head_norms: bool, head: &HeadFile, weights: &Weights) -> Result<Network> {
         if self.use_sliding_window && self.sliding_window == Some(0) {
             return invalid_config(
                 "config.json says sliding_window = 0".into(),
@@ -83,14 +84,14 @@ impl Config {
         let output_bias = head_norms && self.llama.attention_bias;
         let window = |layer: usize| self.window(layer);
         let variant = Variant { qkv_bias, output_bias, head_norms, window: &window, prepends_bos: false };
-        llama::build(&self.llama, &variant, weights)
+        llama::build(&self.llama, head, &variant, weights)
     }
 }
 
-pub(crate) fn load_qwen2(config: &Config, weights: &Weights) -> Result<Network> {
-    config.load(true, false, weights)
+pub(crate) fn load_qwen2(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
+    config.load(true, false, head, weights)
 }
 
-pub(crate) fn load_qwen3(config: &Config, weights: &Weights) -> Result<Network> {
-    config.load(config.llama.attention_bias, true, weights)
+pub(crate) fn load_qwen3(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
+    config.load(config.llama.attention_bias, true, head, weights)
 }

@@ -1,7 +1,9 @@
 //! Every architecture that can be opened, by the names that files give it.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::network::arch::{attention_only, gpt_neo, gpt_neox, gpt2, gptj, llama, mistral, qwen};
+use crate::network::arch::{
+    attention_only, bert, distilbert, gpt_neo, gpt_neox, gpt2, gptj, llama, mistral, qwen, roberta,
+};
 use crate::network::config::ConfigFile;
 use crate::network::network::Network;
 use crate::network::weights::file::Weights;
@@ -18,13 +20,13 @@ struct Architecture {
 }
 
 /// Every architecture that can be opened.
-const ARCHITECTURES: [Architecture; 9] = [
+const ARCHITECTURES: [Architecture; 12] = [
     Architecture {
         name: "gpt2",
         class: "GPT2",
         bos_and_eos: Some((50256, 50256)),
         load: |file, weights| {
-            file.load(gpt2::Config::default(), &gpt2::NAMES, |config| gpt2::load(config, weights))
+            file.load(gpt2::Config::default(), &gpt2::NAMES, |config| gpt2::load(config, &file.head()?, weights))
         },
     },
     Architecture {
@@ -32,7 +34,7 @@ const ARCHITECTURES: [Architecture; 9] = [
         class: "GPTNeoFor",
         bos_and_eos: Some((50256, 50256)),
         load: |file, weights| {
-            file.load(gpt_neo::Config::default(), &gpt_neo::NAMES, |config| gpt_neo::load(config, weights))
+            file.load(gpt_neo::Config::default(), &gpt_neo::NAMES, |config| gpt_neo::load(config, &file.head()?, weights))
         },
     },
     Architecture {
@@ -40,7 +42,7 @@ const ARCHITECTURES: [Architecture; 9] = [
         class: "GPTNeoX",
         bos_and_eos: Some((0, 2)),
         load: |file, weights| {
-            file.load(gpt_neox::Config::default(), &[], |config| gpt_neox::load(config, weights))
+            file.load(gpt_neox::Config::default(), &[], |config| gpt_neox::load(config, &file.head()?, weights))
         },
     },
     Architecture {
@@ -48,34 +50,60 @@ const ARCHITECTURES: [Architecture; 9] = [
         class: "GPTJ",
         bos_and_eos: Some((50256, 50256)),
         load: |file, weights| {
-            file.load(gptj::Config::default(), &gptj::NAMES, |config| gptj::load(config, weights))
+            file.load(gptj::Config::default(), &gptj::NAMES, |config| gptj::load(config, &file.head()?, weights))
         },
     },
     Architecture {
         name: "llama",
         class: "Llama",
         bos_and_eos: Some((1, 2)),
-        load: |file, weights| file.load(llama::Config::default(), &[], |config| llama::load(config, weights)),
+        load: |file, weights| file.load(llama::Config::default(), &[], |config| llama::load(config, &file.head()?, weights)),
     },
     Architecture {
         name: "mistral",
         class: "Mistral",
         bos_and_eos: Some((1, 2)),
         load: |file, weights| {
-            file.load(mistral::Config::default(), &[], |config| mistral::load(config, weights))
+            file.load(mistral::Config::default(), &[], |config| mistral::load(config, &file.head()?, weights))
         },
     },
     Architecture {
         name: "qwen2",
         class: "Qwen2For",
         bos_and_eos: None,
-        load: |file, weights| file.load(qwen::qwen2(), &[], |config| qwen::load_qwen2(config, weights)),
+        load: |file, weights| file.load(qwen::qwen2(), &[], |config| qwen::load_qwen2(config, &file.head()?, weights)),
     },
     Architecture {
         name: "qwen3",
         class: "Qwen3For",
         bos_and_eos: None,
-        load: |file, weights| file.load(qwen::qwen3(), &[], |config| qwen::load_qwen3(config, weights)),
+        load: |file, weights| file.load(qwen::qwen3(), &[], |config| qwen::load_qwen3(config, &file.head()?, weights)),
+    },
+    Architecture {
+        name: "bert",
+        class: "BertFor",
+        bos_and_eos: None,
+        load: |file, weights| {
+            file.load(bert::Config::default(), &[], |config| bert::load(config, &file.head()?, weights))
+        },
+    },
+    Architecture {
+        name: "roberta",
+        class: "RobertaFor",
+        bos_and_eos: None,
+        load: |file, weights| {
+            file.load(roberta::config(), &[], |config| roberta::load(config, &file.head()?, weights))
+        },
+    },
+    Architecture {
+        name: "distilbert",
+        class: "DistilBert",
+        bos_and_eos: None,
+        load: |file, weights| {
+            file.load(distilbert::Config::default(), &distilbert::NAMES, |config| {
+                distilbert::load(config, &file.head()?, weights)
+            })
+        },
     },
     Architecture {
         name: "attn-only",
@@ -86,6 +114,19 @@ const ARCHITECTURES: [Architecture; 9] = [
             file.load(defaults, &attention_only::NAMES, |config| attention_only::load(config, weights))
         },
     },
+];
+
+/// What is near to one of these, and different: by its `model_type`, with what is different.
+const DIFFERENT: [(&str, &str); 9] = [
+    ("xlm-roberta", "its tokenizer is SentencePiece's, with ids of its own"),
+    ("camembert", "its tokenizer is SentencePiece's, with ids of its own"),
+    ("modernbert", "its positions are rotary, its norms come first and its MLPs are gated"),
+    ("deberta", "its attention keeps words and positions apart"),
+    ("deberta-v2", "its attention keeps words and positions apart"),
+    ("electra", "its embeddings may be narrower than its stream, and it tells replaced tokens"),
+    ("albert", "its layers share their weights, and its embeddings are narrower than its stream"),
+    ("xlm", "its languages have embeddings"),
+    ("longformer", "its attention is local, with some global positions"),
 ];
 
 /// The architecture that a `model_type` or a class names.
@@ -104,6 +145,11 @@ impl ConfigFile {
         match architecture(&self.architecture) {
             Some(known) => (known.load)(self, weights),
             None => {
+                if let Some((name, why)) = DIFFERENT.iter().find(|(name, _)| *name == self.architecture) {
+                    let what = format!("{} is of architecture `{name}`, which is not known: {why}", self.path);
+                    return Err(Error::new(ErrorKind::Config, what)
+                        .help("BERT, RoBERTa and DistilBERT are known of encoders"));
+                }
                 let known: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
                 Err(Error::new(
                     ErrorKind::Config,

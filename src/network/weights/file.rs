@@ -210,19 +210,38 @@ impl Weights {
         stored.map_or_else(|| Ok(self.get(name, &shape)?.into()), Ok)
     }
 
+    /// How many rows a matrix has.
+    pub(crate) fn rows(&self, name: &str) -> Result<usize> {
+        let shape = match self.entries.get(name) {
+            Some(Entry::InFile { place, .. }) => place.changed_shape(),
+            Some(Entry::InMemory(tensor)) => tensor.dims().to_vec(),
+            None => return Err(self.missing(name)),
+        };
+        match shape.as_slice() {
+            [rows, _] => Ok(*rows),
+            other => Err(Error::new(
+                ErrorKind::Weights,
+                format!("`{name}` of {} has shape {other:?}, and is no matrix", self.origin),
+            )
+            .help(format!("is {} that of another model?", self.config))),
+        }
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let error = Error::new(ErrorKind::Weights, format!("{} has no weight `{name}`", self.origin));
+        let config = self.config;
+        match nearest(name, self.entries.keys().map(String::as_str)) {
+            Some(guess) => error.help(format!("it has `{guess}`: is {config} that of another model?")),
+            None => error.help(format!("is {config} that of another model?")),
+        }
+    }
+
     /// The tensor `name` as f32. Fails if it is missing, has another shape, or, in a file, holds NaN or infinity.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         if let Some(initial) = &self.initial {
             return initial.borrow_mut().draw(name, shape, &self.device);
         }
-        let Some(entry) = self.entries.get(name) else {
-            let error = Error::new(ErrorKind::Weights, format!("{} has no weight `{name}`", self.origin));
-            let config = self.config;
-            return Err(match nearest(name, self.entries.keys().map(String::as_str)) {
-                Some(guess) => error.help(format!("it has `{guess}`: is {config} that of another model?")),
-                None => error.help(format!("is {config} that of another model?")),
-            });
-        };
+        let Some(entry) = self.entries.get(name) else { return Err(self.missing(name)) };
         let found = match entry {
             Entry::InFile { place, .. } => place.changed_shape(),
             Entry::InMemory(tensor) => tensor.dims().to_vec(),

@@ -63,9 +63,18 @@ impl<'a> Scope<'a> {
         Ok(Linear { weight, bias })
     }
 
+    /// How many rows a matrix has.
+    pub(crate) fn rows(&self, name: &str) -> Result<usize> {
+        self.weights.rows(&format!("{}{name}", self.prefix))
+    }
+
     pub(crate) fn layer_norm(&self, name: &str, width: usize, eps: f64) -> Result<Norm> {
-        let gain = self.get(&format!("{name}.weight"), &[width])?;
-        Ok(Norm::layer(eps, gain, self.get(&format!("{name}.bias"), &[width])?))
+        // BERT's files call them as TensorFlow does.
+        let [gain, bias] = [["weight", "gamma"], ["bias", "beta"]].map(|[usual, other]| {
+            let other = format!("{name}.{other}");
+            if self.has(&other) { other } else { format!("{name}.{usual}") }
+        });
+        Ok(Norm::layer(eps, self.get(&gain, &[width])?, self.get(&bias, &[width])?))
     }
 
     pub(crate) fn rms_norm(&self, name: &str, width: usize, eps: f64) -> Result<Norm> {
