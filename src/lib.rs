@@ -35,8 +35,8 @@ pub use figure::{DisplayHandle, Figure, Page, Section, show};
 pub use hook::{Attn, AxisKind, Head, Hook, IntoHook, Site, Stack, head};
 pub use memory::memory_asked_for;
 pub use model::{
-    Ablation, AttentionEdge, Component, Components, Generation, Input, Mlp, Model, Picture, PromptTest, Run,
-    RunOptions, Sampling, Tokens, mlp, no_bos, with_bos,
+    Ablation, AttentionEdge, Classes, Component, Components, Generation, Input, MaskFilling, Mlp, Model,
+    Picture, PromptTest, Run, RunOptions, Sampling, Tokens, mlp, no_bos, with_bos,
 };
 pub use named::{Axis, NamedTensor, ValueKind};
 pub use network::{ArchSpec, Dims, StackSpec, Tap};

@@ -5,8 +5,10 @@ pub mod args;
 mod attention;
 mod cache;
 mod check;
+mod classify;
 mod composition;
 mod detect;
+mod fill;
 mod generate;
 mod heads;
 mod json;
@@ -52,6 +54,8 @@ pub enum Verb {
     Attention(attention::Args),
     Cache(cache::Args),
     Check(check::Args),
+    Classify(classify::Args),
+    Fill(fill::Args),
     Models(models::Args),
     Loss(loss::Args),
     Ablate(ablate::Args),
@@ -70,6 +74,8 @@ pub fn run(verb: Verb) -> Output {
         Verb::Attention(args) => attention::run(args),
         Verb::Cache(args) => cache::run(args),
         Verb::Check(args) => check::run(args),
+        Verb::Classify(args) => classify::run(args),
+        Verb::Fill(args) => fill::run(args),
         Verb::Models(args) => models::run(args),
         Verb::Loss(args) => loss::run(args),
         Verb::Ablate(args) => ablate::run(args),

@@ -222,6 +222,22 @@ impl Input {
         }
     }
 
+    /// What one of several is, in few words.
+    pub(crate) fn said(&self, index: usize) -> String {
+        let said = match &self.sequences {
+            Sequences::Texts(texts) => texts[index].clone(),
+            Sequences::Ids(ids) => ids[index].iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
+            Sequences::Pictures(pictures) => match &pictures[index] {
+                PictureSource::File(path) => path.display().to_string(),
+                PictureSource::Picture(_) => format!("picture {index}"),
+            },
+        };
+        match &self.second {
+            Some(second) => format!("{said} | {}", second.said(index)),
+            None => said,
+        }
+    }
+
     /// An error that is about one of several sequences says about which.
     pub(crate) fn with_input_index(&self, error: Error, index: usize) -> Error {
         match &self.file {

@@ -1,8 +1,10 @@
 //! Models: a network with its tokenizer, and what can be asked of them.
 
+pub(crate) mod classify;
 pub(crate) mod digest;
 pub(crate) mod edit;
 pub(crate) mod execute;
+pub(crate) mod fill_mask;
 pub(crate) mod generate;
 pub(crate) mod input;
 pub(crate) mod interventions;
@@ -16,7 +18,9 @@ pub(crate) mod run_options;
 mod tokens;
 mod weights;
 
+pub use classify::Classes;
 pub use edit::{Ablation, AttentionEdge, Component, Components, Mlp, mlp};
+pub use fill_mask::MaskFilling;
 pub use generate::{Generation, Sampling};
 pub use input::{Input, Tokens, no_bos, with_bos};
 pub use model::Model;

@@ -66,6 +66,11 @@ impl Model {
         ids
     }
 
+    /// The token that stands for what is to be told, where the tokenizer has one.
+    pub(crate) fn mask(&self) -> Option<u32> {
+        self.tokenizer.mask()
+    }
+
     /// What token ids say, one by one.
     pub(crate) fn labels(&self, ids: &[u32]) -> Vec<String> {
         self.tokenizer.labels(ids)
@@ -153,7 +158,9 @@ impl Model {
             (Sequences::Texts(texts), Reads::Tokens) => {
                 self.encoded(&texts[index], input.bos).and_then(|ids| self.checked(&stack.dims, ids))
             }
-            (Sequences::Ids(_), Reads::Tokens) if input.second.is_some() && self.spec().stacks().len() == 1 => {
+            (Sequences::Ids(_), Reads::Tokens)
+                if input.second.is_some() && self.spec().stacks().len() == 1 =>
+            {
                 Err(Error::new(ErrorKind::Input, "a pair of token ids is given where one sequence is read")
                     .help("give a pair of texts; or one sequence of ids, with what stands between the two"))
             }
@@ -299,10 +306,8 @@ impl Model {
 fn as_many((a, of_a): (&Input, &str), (b, of_b): (&Input, &str)) -> Result<()> {
     match (a.len(), b.len()) {
         (a, b) if a == b => Ok(()),
-        (a, b) => {
-            Err(Error::new(ErrorKind::Input, format!("there are {a} {of_a}, and {b} {of_b}"))
-                .help("give as many of the one as of the other"))
-        }
+        (a, b) => Err(Error::new(ErrorKind::Input, format!("there are {a} {of_a}, and {b} {of_b}"))
+            .help("give as many of the one as of the other")),
     }
 }
 

@@ -59,7 +59,11 @@ impl Dims {
 pub(crate) fn check_ids<'a>(ids: impl IntoIterator<Item = &'a u32>, d_vocab: usize) -> Result<()> {
     match ids.into_iter().find(|&&id| id as usize >= d_vocab) {
         None => Ok(()),
-        Some(id) => Err(Error::new(ErrorKind::Input, format!("token id {id} is out of range"))
-            .help(format!("the vocabulary has {d_vocab} tokens: ids are 0 to {}", d_vocab - 1))),
+        Some(id) => Err(Error::new(ErrorKind::Input, format!("token id {id} is out of range")).help(
+            match d_vocab.checked_sub(1) {
+                Some(last) => format!("the vocabulary has {d_vocab} tokens: ids are 0 to {last}"),
+                None => "this model has no vocabulary: it reads pictures".into(),
+            },
+        )),
     }
 }

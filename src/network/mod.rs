@@ -20,6 +20,7 @@ pub(crate) mod weights;
 
 pub use dims::Dims;
 pub use spec::{
-    ArchSpec, MlpKind, NormKind, NormPlace, Pooling, PositionEncoding, Readout, Reads, Sees, StackSpec, Verdict,
+    ArchSpec, MlpKind, NormKind, NormPlace, Pooling, PositionEncoding, Readout, Reads, Sees, StackSpec,
+    Verdict,
 };
 pub use tap::Tap;

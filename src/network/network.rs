@@ -20,7 +20,9 @@ use crate::network::parts::mlp::Mlp;
 use crate::network::parts::norm::Norm;
 use crate::network::parts::relative_bias::RelativeBias;
 use crate::network::readout::ReadoutLayer;
-use crate::network::spec::{ArchSpec, MlpKind, NormKind, NormPlace, PositionEncoding, Reads, Sees, StackSpec};
+use crate::network::spec::{
+    ArchSpec, MlpKind, NormKind, NormPlace, PositionEncoding, Reads, Sees, StackSpec,
+};
 use crate::network::start::{Batch, Known, Past, Start};
 use crate::network::tap::{Tap, TapCtx};
 use crate::network::watch::Watch;

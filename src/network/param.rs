@@ -254,7 +254,8 @@ impl Param {
             self,
             Param::Weight(_) | Output | CrossWeight(_) | CrossOutput | MlpIn | MlpGate | MlpOut
         );
-        in_block || matches!(self, Embed | PatchEmbed | Unembed | Head | Pooler | Classifier | Param::Projection)
+        in_block
+            || matches!(self, Embed | PatchEmbed | Unembed | Head | Pooler | Classifier | Param::Projection)
     }
 
     /// Whether its `head` axis counts heads of keys and values.

@@ -40,7 +40,10 @@ pub(crate) enum ReadoutLayer {
     },
     /// The cosine of both towers' embeddings times a scale (Radford et al. 2021).
     #[allow(dead_code)] // No pair of towers is opened so far.
-    Similarity { towers: [Tower; 2], scale: f64 },
+    Similarity {
+        towers: [Tower; 2],
+        scale: f64,
+    },
     Nothing,
 }
 

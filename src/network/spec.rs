@@ -241,9 +241,7 @@ impl Readout {
     fn instead(&self) -> (&'static str, &'static str) {
         match self {
             Readout::Vocabulary(_) => ("it predicts tokens", "its logits are `unembed.hook_out`"),
-            Readout::Masked(_) => {
-                ("it tells what a masked token is", "its logits are `unembed.hook_out`")
-            }
+            Readout::Masked(_) => ("it tells what a masked token is", "its logits are `unembed.hook_out`"),
             Readout::Pooled(_) => {
                 ("it has a pooler and no head", "what its first position becomes is `pooler.hook_pooler_out`")
             }

@@ -80,6 +80,8 @@ pub(super) fn kinds() -> Result<Vec<Kind>> {
         kind("decoder", Model::open("built-in")?, one(), decoder),
         kind("sandwich", toys::sandwich()?, one(), &[Logits, NextToken, OneStack, SumOfParts]),
         kind("encoder", toys::encoder()?, one(), &[Logits, OneStack]),
+        kind("masked", toys::masked()?, one(), &[Logits, OneStack]),
+        kind("pooled", toys::pooled()?, one(), &[OneStack]),
         kind("classifier", toys::classifier()?, one(), &[OneStack, Classes]),
         kind(
             "causal classifier",

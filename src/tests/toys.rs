@@ -20,7 +20,7 @@ use crate::network::parts::mlp::{Activation, Mlp};
 use crate::network::parts::norm::Norm;
 use crate::network::parts::relative_bias::RelativeBias;
 use crate::network::parts::sinusoids::sinusoids;
-use crate::network::readout::{ReadoutLayer, Tower};
+use crate::network::readout::{MaskedHead, ReadoutLayer, Tower};
 use crate::network::spec::{Pooling, PositionEncoding, Reads, Sees, Verdict};
 use crate::tokenizer::Tokenizer;
 
@@ -215,6 +215,35 @@ pub(super) fn encoder_of(dims: Dims, get: Source) -> Result<Network> {
     let main = stack(get, Stack::Main, dims, Sees::All, None, BlockKind::PostNorm)?;
     let unembed = linear(get, "unembed", dims.d_model, dims.d_vocab)?;
     Ok(Network::new(vec![main], ReadoutLayer::Vocabulary { of: Stack::Main, head: None, unembed }, false))
+}
+
+/// The same with what BERT has besides: token types, a norm behind the embeddings, and a head before the unembedding.
+pub(super) fn masked() -> Result<Model> {
+    let get = &mut random(41);
+    let main = typed(get)?;
+    let head = MaskedHead {
+        dense: linear(get, "head", DIMS.d_model, DIMS.d_model)?,
+        activation: Activation::Relu,
+        norm: norm(get, "head.norm", DIMS.d_model)?,
+    };
+    let unembed = linear(get, "unembed", DIMS.d_model, DIMS.d_vocab)?;
+    let readout = ReadoutLayer::Vocabulary { of: Stack::Main, head: Some(head), unembed };
+    Ok(model("masked", Network::new(vec![main], readout, false)))
+}
+
+/// The same with a pooler and no head.
+pub(super) fn pooled() -> Result<Model> {
+    let get = &mut random(43);
+    let main = typed(get)?;
+    let pooler = linear(get, "pooler", DIMS.d_model, DIMS.d_model)?;
+    let readout = ReadoutLayer::Pooled { of: Stack::Main, pooler, activation: Activation::Tanh };
+    Ok(model("pooled", Network::new(vec![main], readout, false)))
+}
+
+fn typed(get: Source) -> Result<StackNetwork> {
+    let main = stack(get, Stack::Main, DIMS, Sees::All, None, BlockKind::PostNorm)?;
+    let token_types = Some(get("types.embed.weight", &[2, DIMS.d_model])?);
+    Ok(StackNetwork { token_types, ln_embed: norm(get, "ln_embed", DIMS.d_model)?, ..main })
 }
 
 /// A causal stack that predicts, with norms on both sides of attention and MLP.

@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::open::TOYS;
 use crate::tests::kinds::{
     Kind,
-    Need::{self, Logits, NextToken, OneStack, SumOfHeads, SumOfParts},
+    Need::{self, Classes, Logits, NextToken, OneStack, SumOfHeads, SumOfParts},
     kinds, open_toy,
 };
 use crate::tests::toys;
@@ -50,6 +50,8 @@ const VERBS: &[(&str, &str, &[Need])] = &[
     ("ablate", "INPUT --heads HEAD --json", &[NextToken]),
     ("ablate", "INPUT --mode mean --part OUT.part", &[NextToken]),
     ("patch", "--ids --clean 3,1,4 --corrupted 3,2,4 --correct 5 --incorrect 6", &[Logits, OneStack]),
+    ("classify", "INPUT", &[Classes]),
+    ("classify", "INPUT --json", &[Classes]),
     ("qk", "HEAD INPUT", &[SumOfParts]),
     ("composition", "", &[SumOfHeads]),
     ("detect", "", &[SumOfHeads, NextToken]),

@@ -65,11 +65,8 @@ impl Pipeline {
         let of = |token: &Option<SpecialToken>, usual: &str| {
             token.as_ref().map_or_else(|| usual.to_string(), |token| token.text().to_string())
         };
-        let [unknown, sep, cls] = [
-            of(&config.unk_token, "[UNK]"),
-            of(&config.sep_token, "[SEP]"),
-            of(&config.cls_token, "[CLS]"),
-        ];
+        let [unknown, sep, cls] =
+            [of(&config.unk_token, "[UNK]"), of(&config.sep_token, "[SEP]"), of(&config.cls_token, "[CLS]")];
         let others = [of(&config.pad_token, "[PAD]"), of(&config.mask_token, "[MASK]")];
         let broken = |cause: Cause| {
             Error::new(ErrorKind::Tokenizer, format!("{vocab} is not a WordPiece's"))

@@ -35,7 +35,8 @@ struct Golden(HashMap<String, Tensor>);
 
 impl Golden {
     fn open(name: &str) -> Golden {
-        let tensors = candle_core::safetensors::load(format!("{}/golden.safetensors", folder(name)), &Device::Cpu);
+        let tensors =
+            candle_core::safetensors::load(format!("{}/golden.safetensors", folder(name)), &Device::Cpu);
         Golden(tensors.expect("golden.safetensors"))
     }
 

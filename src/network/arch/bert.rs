@@ -123,8 +123,7 @@ pub(crate) fn build(
     let Dims { d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
     let all = Scope::with_optional_prefix(weights, variant.heads.prefix, "embeddings.word_embeddings.weight");
     let embeddings = all.child("embeddings");
-    let positions =
-        embeddings.get("position_embeddings.weight", &[config.max_position_embeddings, m])?;
+    let positions = embeddings.get("position_embeddings.weight", &[config.max_position_embeddings, m])?;
     let types = match config.type_vocab_size {
         0 => None,
         types => Some(embeddings.get("token_type_embeddings.weight", &[types, m])?), // (types, M)
@@ -157,12 +156,8 @@ pub(crate) fn build(
         });
     }
     let w_e = embeddings.matrix("word_embeddings.weight", [v, m])?; // (V, M)
-    let parts = HeadParts {
-        w_e: &w_e,
-        activation: variant.activation,
-        eps,
-        is_tied: config.tie_word_embeddings,
-    };
+    let parts =
+        HeadParts { w_e: &w_e, activation: variant.activation, eps, is_tied: config.tie_word_embeddings };
     let readout = head.of_encoder(&variant.heads, weights, &parts)?;
     let encoder = Encoder {
         dims,

@@ -194,7 +194,9 @@ impl HeadFile {
         match (&self.labels, said) {
             (_, Some(said)) if said != n_classes => Err(Error::new(
                 ErrorKind::Config,
-                format!("config.json names {said} classes, and the classifier of the weights has {n_classes}"),
+                format!(
+                    "config.json names {said} classes, and the classifier of the weights has {n_classes}"
+                ),
             )
             .help("mend id2label: it names every class of the classifier by its number, counted from 0")),
             (Some(labels), _) => Ok(labels.clone()),

@@ -26,7 +26,9 @@ const ARCHITECTURES: [Architecture; 12] = [
         class: "GPT2",
         bos_and_eos: Some((50256, 50256)),
         load: |file, weights| {
-            file.load(gpt2::Config::default(), &gpt2::NAMES, |config| gpt2::load(config, &file.head()?, weights))
+            file.load(gpt2::Config::default(), &gpt2::NAMES, |config| {
+                gpt2::load(config, &file.head()?, weights)
+            })
         },
     },
     Architecture {
@@ -34,7 +36,9 @@ const ARCHITECTURES: [Architecture; 12] = [
         class: "GPTNeoFor",
         bos_and_eos: Some((50256, 50256)),
         load: |file, weights| {
-            file.load(gpt_neo::Config::default(), &gpt_neo::NAMES, |config| gpt_neo::load(config, &file.head()?, weights))
+            file.load(gpt_neo::Config::default(), &gpt_neo::NAMES, |config| {
+                gpt_neo::load(config, &file.head()?, weights)
+            })
         },
     },
     Architecture {
@@ -42,7 +46,9 @@ const ARCHITECTURES: [Architecture; 12] = [
         class: "GPTNeoX",
         bos_and_eos: Some((0, 2)),
         load: |file, weights| {
-            file.load(gpt_neox::Config::default(), &[], |config| gpt_neox::load(config, &file.head()?, weights))
+            file.load(gpt_neox::Config::default(), &[], |config| {
+                gpt_neox::load(config, &file.head()?, weights)
+            })
         },
     },
     Architecture {
@@ -50,14 +56,18 @@ const ARCHITECTURES: [Architecture; 12] = [
         class: "GPTJ",
         bos_and_eos: Some((50256, 50256)),
         load: |file, weights| {
-            file.load(gptj::Config::default(), &gptj::NAMES, |config| gptj::load(config, &file.head()?, weights))
+            file.load(gptj::Config::default(), &gptj::NAMES, |config| {
+                gptj::load(config, &file.head()?, weights)
+            })
         },
     },
     Architecture {
         name: "llama",
         class: "Llama",
         bos_and_eos: Some((1, 2)),
-        load: |file, weights| file.load(llama::Config::default(), &[], |config| llama::load(config, &file.head()?, weights)),
+        load: |file, weights| {
+            file.load(llama::Config::default(), &[], |config| llama::load(config, &file.head()?, weights))
+        },
     },
     Architecture {
         name: "mistral",
@@ -71,13 +81,17 @@ const ARCHITECTURES: [Architecture; 12] = [
         name: "qwen2",
         class: "Qwen2For",
         bos_and_eos: None,
-        load: |file, weights| file.load(qwen::qwen2(), &[], |config| qwen::load_qwen2(config, &file.head()?, weights)),
+        load: |file, weights| {
+            file.load(qwen::qwen2(), &[], |config| qwen::load_qwen2(config, &file.head()?, weights))
+        },
     },
     Architecture {
         name: "qwen3",
         class: "Qwen3For",
         bos_and_eos: None,
-        load: |file, weights| file.load(qwen::qwen3(), &[], |config| qwen::load_qwen3(config, &file.head()?, weights)),
+        load: |file, weights| {
+            file.load(qwen::qwen3(), &[], |config| qwen::load_qwen3(config, &file.head()?, weights))
+        },
     },
     Architecture {
         name: "bert",
@@ -90,7 +104,7 @@ const ARCHITECTURES: [Architecture; 12] = [
     Architecture {
         name: "roberta",
         class: "RobertaFor",
-        bos_and_eos: None,
+        bos_and_eos: Some((0, 2)),
         load: |file, weights| {
             file.load(roberta::config(), &[], |config| roberta::load(config, &file.head()?, weights))
         },
@@ -146,7 +160,8 @@ impl ConfigFile {
             Some(known) => (known.load)(self, weights),
             None => {
                 if let Some((name, why)) = DIFFERENT.iter().find(|(name, _)| *name == self.architecture) {
-                    let what = format!("{} is of architecture `{name}`, which is not known: {why}", self.path);
+                    let what =
+                        format!("{} is of architecture `{name}`, which is not known: {why}", self.path);
                     return Err(Error::new(ErrorKind::Config, what)
                         .help("BERT, RoBERTa and DistilBERT are known of encoders"));
                 }

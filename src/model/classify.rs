@@ -1,0 +1,146 @@
+//! What a classifier says of inputs.
+
+use std::fmt;
+
+use candle_core::{D, Tensor};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::hook::Site;
+use crate::model::input::Input;
+use crate::model::model::Model;
+use crate::model::run::Pieces;
+use crate::named::{Axis, NamedTensor, ValueKind};
+use crate::network::cpu::softmax;
+use crate::network::record::Record;
+use crate::network::spec::{Readout, Verdict};
+use crate::progress;
+use crate::view::{Table, View, Visualize};
+
+/// What [`Model::classify`] found: for each input what every class has.
+#[derive(Clone)]
+pub struct Classes {
+    inputs: Vec<String>,
+    values: NamedTensor,
+    verdict: Verdict,
+}
+
+/// How many inputs run at once.
+const AT_ONCE: usize = 16;
+
+impl Model {
+    /// What a classifier says of one or several texts, pairs of texts or pictures, as transformers' pipelines read its logits: of classes
+    /// of which one holds, probabilities by softmax; where each holds or not, by sigmoid; where they are numbers, these (`problem_type`
+    /// of the model's `config.json`). Inputs of like lengths run together.
+    ///
+    /// Draws itself as bars. Fails for models that tell no classes.
+    pub fn classify(&self, input: impl Into<Input>) -> Result<Classes> {
+        let input = input.into();
+        self.hook(Site::ClassLogits)?;
+        let Readout::Classes { of, labels, verdict, .. } = self.spec().readout() else {
+            return Err(Error::new(ErrorKind::Model, "this model tells no classes")
+                .help("its logits are there to be read: `logits`"));
+        };
+        let pieces = (0..input.len()).map(|index| self.pieces_of_one(&input, index));
+        let pieces = pieces.collect::<Result<Vec<Pieces>>>()?;
+        let len =
+            |pieces: &Pieces| pieces.get(of).and_then(|all| all.first()).map_or(0, |tokens| tokens.len());
+        let mut order: Vec<usize> = (0..pieces.len()).collect();
+        order.sort_by_key(|&index| len(&pieces[index]));
+        let mut rows: Vec<Vec<f32>> = vec![Vec::new(); pieces.len()];
+        for together in order.chunks(AT_ONCE) {
+            progress::check("classifying")?;
+            let mut batch = Pieces::new();
+            for &index in together {
+                for (&stack, tokens) in &pieces[index] {
+                    batch.entry(stack).or_default().extend(tokens.iter().cloned());
+                }
+            }
+            let mut logits = Record::new([Site::ClassLogits.into()]);
+            self.execute(self.batch(&batch)?.into(), None, &mut logits)?;
+            let values = read(&logits.only()?, *verdict)?.to_vec2::<f32>()?;
+            together.iter().zip(values).for_each(|(&index, values)| rows[index] = values);
+        }
+        let inputs: Vec<String> = (0..input.len()).map(|index| input.said(index)).collect();
+        let axes = vec![Axis::labelled("text", inputs.clone()), Axis::labelled("class", labels.clone())];
+        let name = if *verdict == Verdict::Number { "value" } else { "probability" };
+        let values = NamedTensor::from_vec(name, rows.concat(), axes)?;
+        let kind = if *verdict == Verdict::Number { ValueKind::Signed } else { ValueKind::Probability };
+        Ok(Classes { inputs, values: values.with_value_kind(kind), verdict: *verdict })
+    }
+}
+
+/// What logits `[input, class]` say.
+fn read(logits: &Tensor, verdict: Verdict) -> Result<Tensor> {
+    Ok(match verdict {
+        Verdict::One => softmax(logits)?,
+        Verdict::Several => ((logits.neg()?.exp()? + 1.0)?.recip())?,
+        Verdict::Number => logits.clone(),
+    })
+}
+
+impl Classes {
+    /// What each class has of each input `[text, class]`: probabilities, or numbers where the classes are such.
+    pub fn values(&self) -> &NamedTensor {
+        &self.values
+    }
+
+    /// What the classes are called.
+    pub fn labels(&self) -> &[String] {
+        self.values.axes()[1].labels().unwrap_or_default()
+    }
+
+    /// What one class has of each input. Fails, naming the classes, if there is no such.
+    pub fn of(&self, class: &str) -> Result<Vec<f32>> {
+        let index = self.labels().iter().position(|label| label == class).ok_or_else(|| {
+            let labels =
+                self.labels().iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ");
+            Error::new(ErrorKind::Input, format!("there is no class {class:?}"))
+                .help(format!("the model tells {labels}"))
+        })?;
+        self.values.select("class", index)?.to_vec()
+    }
+
+    /// The class that has most, of each input.
+    pub fn best(&self) -> Result<Vec<&str>> {
+        let values = self.values.to_vec()?;
+        let labels = self.labels();
+        let best = |row: &[f32]| {
+            let most = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
+            most.and_then(|index| labels.get(index)).map_or("", String::as_str)
+        };
+        Ok(values.chunks(labels.len().max(1)).map(best).collect())
+    }
+}
+
+impl fmt::Debug for Classes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let values = self.values.to_vec().map_err(|_| fmt::Error)?;
+        for (text, row) in self.inputs.iter().zip(values.chunks(self.labels().len().max(1))) {
+            let each = self.labels().iter().zip(row).map(|(label, value)| format!("{label} {value:.4}"));
+            writeln!(f, "{text:?}: {}", each.collect::<Vec<_>>().join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Visualize for Classes {
+    /// One input's as bars, a few inputs' as groups of bars, of many a heatmap with a row for each.
+    fn views(&self) -> Result<Vec<View>> {
+        const FEW: usize = 12;
+        let title = match self.verdict {
+            Verdict::One => "probability of each class",
+            Verdict::Several => "probability of each class by itself",
+            Verdict::Number => "value of each class",
+        };
+        Ok(vec![match self.inputs.as_slice() {
+            [text] => View::Bars(self.values.select("text", 0)?.renamed(format!("{title}: {text}"))),
+            few if few.len() <= FEW => {
+                let turned = self.values.tensor().transpose(D::Minus1, D::Minus2)?.contiguous()?;
+                let [texts, classes] = self.values.axes() else { return Ok(Vec::new()) };
+                let turned = NamedTensor::new(title, turned, vec![classes.clone(), texts.clone()])?;
+                View::Bars(turned.with_value_kind(self.values.value_kind()))
+            }
+            _ => View::Heatmap(self.values.clone().renamed(title)),
+        }])
+    }
+}
