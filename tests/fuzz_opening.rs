@@ -157,7 +157,7 @@ fn gguf(folder: &Folder) -> Vec<u8> {
 }
 
 /// A tiny model of each other architecture.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 12] = [
     "tiny-llama3",
     "tiny-mistral",
     "tiny-qwen2",
@@ -167,6 +167,9 @@ const OTHERS: [&str; 9] = [
     "tiny-neo",
     "tiny-attn-only",
     "tiny-attn-only-bare",
+    "encoders/bert-masked",
+    "encoders/roberta-classes",
+    "encoders/distilbert-classes",
 ];
 
 fn of_golden(name: &str) -> Files {

@@ -14,7 +14,7 @@ use crate::network::cpu::softmax;
 use crate::network::record::Record;
 use crate::network::spec::{Readout, Verdict};
 use crate::progress;
-use crate::view::{Table, View, Visualize};
+use crate::view::{View, Visualize};
 
 /// What [`Model::classify`] found: for each input what every class has.
 #[derive(Clone)]

@@ -93,6 +93,16 @@ const TABLE: &[Row] = &[
     (&["qwen3-1.7b"], &["Qwen/Qwen3-1.7B"], [28, 16, 2048, 1721]),
     (&["qwen3-4b"], &["Qwen/Qwen3-4B"], [36, 32, 2560, 4022]),
     (&["qwen3-8b"], &["Qwen/Qwen3-8B"], [36, 32, 4096, 8191]),
+    (&["bert-base-uncased"], &["google-bert/bert-base-uncased", "bert-base-uncased"], [12, 12, 768, 110]),
+    (&["bert-base-cased"], &["google-bert/bert-base-cased", "bert-base-cased"], [12, 12, 768, 108]),
+    (&["bert-large-uncased"], &["google-bert/bert-large-uncased", "bert-large-uncased"], [24, 16, 1024, 335]),
+    (&["bert-large-cased"], &["google-bert/bert-large-cased", "bert-large-cased"], [24, 16, 1024, 334]),
+    (&["distilbert-base-uncased"], &["distilbert/distilbert-base-uncased", "distilbert-base-uncased"], [6, 12, 768, 67]),
+    (&["distilbert-base-uncased-finetuned-sst-2-english"], &["distilbert/distilbert-base-uncased-finetuned-sst-2-english", "distilbert-base-uncased-finetuned-sst-2-english"], [6, 12, 768, 67]),
+    (&["roberta-base"], &["FacebookAI/roberta-base", "roberta-base"], [12, 12, 768, 125]),
+    (&["roberta-large"], &["FacebookAI/roberta-large", "roberta-large"], [24, 16, 1024, 355]),
+    (&["roberta-large-mnli"], &["FacebookAI/roberta-large-mnli", "roberta-large-mnli"], [24, 16, 1024, 356]),
+    (&["all-minilm-l6-v2"], &["sentence-transformers/all-MiniLM-L6-v2"], [6, 12, 384, 23]),
 ];
 
 /// The repositories of a name, the one of now first. Case does not matter.

@@ -1,5 +1,6 @@
 //! Models of every kind that the types know, where no real one is read yet.
 
+mod framed_texts;
 mod kinds;
 mod naive;
 mod questions;

@@ -44,13 +44,18 @@ struct BpeConfig {
 #[serde(untagged, expecting = "expected a token's text, or an object with its `content`")]
 pub(crate) enum SpecialToken {
     Text(String),
-    Added { content: String },
+    Added {
+        content: String,
+        /// Whether it takes the space before it along.
+        #[serde(default)]
+        lstrip: bool,
+    },
 }
 
 impl SpecialToken {
     pub(crate) fn text(&self) -> &str {
         match self {
-            SpecialToken::Text(text) | SpecialToken::Added { content: text } => text,
+            SpecialToken::Text(text) | SpecialToken::Added { content: text, .. } => text,
         }
     }
 }
@@ -133,8 +138,8 @@ impl BpeConfig {
             .map(|token| AddedToken::from(token, true))
             .collect();
         if inner.token_to_id(&mask).is_some() {
-            // It takes the space before it along.
-            special.push(AddedToken::from(mask, true).lstrip(true));
+            let lstrip = matches!(&self.mask_token, Some(SpecialToken::Added { lstrip: true, .. }));
+            special.push(AddedToken::from(mask, true).lstrip(lstrip));
         }
         guarded(|| inner.add_special_tokens(special))?;
         inner.with_post_processor(Some(template));
