@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::folder::{Folder, Weight, Weights, small_bpe, tokenizer_json, with_header};
+use headlight::network::Readout;
 use headlight::prelude::*;
 use headlight::{ErrorKind, Result};
 use rand::seq::{IndexedRandom, IteratorRandom};
@@ -474,6 +475,13 @@ fn use_run(run: &Run) -> Result<()> {
 
 fn use_model(model: &Model) -> Result<()> {
     let run = model.run_with_cache(vec![0, 1])?;
+    match model.spec().readout() {
+        Readout::Vocabulary(_) => {}
+        Readout::Masked(_) => return run.log_probs()?.to_vec().map(drop),
+        // Of what tells classes or nothing, what a damaged config made of it.
+        Readout::Classes { .. } => return model.classify(vec![vec![0, 1], vec![1]]).map(drop),
+        _ => return Ok(()),
+    }
     run.log_probs()?.to_vec()?;
     let said = model.to_string(&[0, 1, 2, u32::MAX]);
     model.to_tokens(vec![0])?;
