@@ -24,6 +24,7 @@ mod opening;
 mod parts;
 mod published_gpt2;
 mod sampling;
+mod sentiment;
 mod smollm2;
 mod tokenizer;
 mod training;
