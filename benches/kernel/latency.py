@@ -52,7 +52,7 @@ CELLS = [
     'model.loss("the cat sat the cat sat")?',
     "let scores = induction_scores(&model)?;",
     "scores.ranked()?[0]",
-    "scores.named().figure()?",
+    "scores.values().figure()?",
     'let wrong: i32 = "text";',
     'let s = format!("{a} and {}", pair.name);',
     "s.len()",
