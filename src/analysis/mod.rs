@@ -7,6 +7,7 @@ pub(crate) mod head_grid;
 pub(crate) mod heads;
 pub(crate) mod residual;
 pub(crate) mod sweep;
+pub(crate) mod words;
 
 pub use causal::ablation::{AblationEffects, ablation_effects};
 pub use causal::patching::{
@@ -36,3 +37,4 @@ pub use residual::logit_lens::{LogitLens, logit_lens};
 pub use sweep::merge::{SweepResult, merge};
 pub use sweep::metric::Metric;
 pub use sweep::part::{Shard, SweepPart};
+pub use words::token_attribution::{AttributionMethod, TokenAttribution, token_attribution};

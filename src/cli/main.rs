@@ -3,6 +3,7 @@
 mod ablate;
 pub mod args;
 mod attention;
+mod attribute;
 mod cache;
 mod check;
 mod classify;
@@ -52,6 +53,7 @@ pub enum Verb {
     Report(report::Args),
     Heads(heads::Args),
     Attention(attention::Args),
+    Attribute(attribute::Args),
     Cache(cache::Args),
     Check(check::Args),
     Classify(classify::Args),
@@ -72,6 +74,7 @@ pub fn run(verb: Verb) -> Output {
         Verb::Report(args) => report::run(args),
         Verb::Heads(args) => heads::run(args),
         Verb::Attention(args) => attention::run(args),
+        Verb::Attribute(args) => attribute::run(args),
         Verb::Cache(args) => cache::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Classify(args) => classify::run(args),

@@ -364,6 +364,11 @@ impl Tokens {
         Tokens { ids, labels: labels.into(), has_bos, types: None, pixels: None }
     }
 
+    /// The same with other ids, as many.
+    pub(crate) fn with_ids(self, ids: Vec<u32>) -> Self {
+        Tokens { ids, ..self }
+    }
+
     /// The same with which of two texts each is of.
     pub(crate) fn with_types(self, types: Vec<u32>) -> Self {
         Tokens { types: Some(types.into()), ..self }

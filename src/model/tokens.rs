@@ -71,6 +71,11 @@ impl Model {
         self.tokenizer.mask()
     }
 
+    /// The token that stands for none: what fills, or what begins a text.
+    pub(crate) fn filling(&self) -> Option<u32> {
+        self.tokenizer.filling().or_else(|| self.bos())
+    }
+
     /// What token ids say, one by one.
     pub(crate) fn labels(&self, ids: &[u32]) -> Vec<String> {
         self.tokenizer.labels(ids)

@@ -16,6 +16,8 @@ pub(super) enum Need {
     /// The same, of the next token.
     NextToken,
     OneStack,
+    /// What it reads is text.
+    Text,
     /// One stack, whose stream is the sum of what attention and MLPs add.
     SumOfParts,
     /// The same of heads.
@@ -56,7 +58,7 @@ pub(super) fn open_toy(name: &str) -> Option<Result<Model>> {
 }
 
 pub(super) fn kinds() -> Result<Vec<Kind>> {
-    use Need::{Classes, Logits, NextToken, OneStack, Similarity, SumOfHeads, SumOfParts};
+    use Need::{Classes, Logits, NextToken, OneStack, Similarity, SumOfHeads, SumOfParts, Text};
     let kind = |name, model: Model, [input, other]: [Input; 2], has: &'static [Need]| {
         let stack = model.spec().stacks()[0].stack;
         let (head, hook) = (head(1, 0).of(stack), Site::ResidPre.at(1).of(stack));
@@ -75,21 +77,21 @@ pub(super) fn kinds() -> Result<Vec<Kind>> {
     let two = || one().map(|ids| Input::pair(ids, vec![2u32, 7, 1, 8]));
     let pictures = || [toys::picture(1), toys::picture(2)].map(Input::from);
     let captioned = || pictures().map(|picture| Input::pair(picture, vec![2u32, 7, 1, 8]));
-    let decoder: &[Need] = &[Logits, NextToken, OneStack, SumOfParts, SumOfHeads];
+    let decoder: &[Need] = &[Logits, NextToken, OneStack, Text, SumOfParts, SumOfHeads];
     Ok(vec![
         kind("decoder", Model::open("built-in")?, one(), decoder),
-        kind("sandwich", toys::sandwich()?, one(), &[Logits, NextToken, OneStack, SumOfParts]),
-        kind("encoder", toys::encoder()?, one(), &[Logits, OneStack]),
-        kind("masked", toys::masked()?, one(), &[Logits, OneStack]),
-        kind("pooled", toys::pooled()?, one(), &[OneStack]),
-        kind("classifier", toys::classifier()?, one(), &[OneStack, Classes]),
+        kind("sandwich", toys::sandwich()?, one(), &[Logits, NextToken, OneStack, Text, SumOfParts]),
+        kind("encoder", toys::encoder()?, one(), &[Logits, OneStack, Text]),
+        kind("masked", toys::masked()?, one(), &[Logits, OneStack, Text]),
+        kind("pooled", toys::pooled()?, one(), &[OneStack, Text]),
+        kind("classifier", toys::classifier()?, one(), &[OneStack, Text, Classes]),
         kind(
             "causal classifier",
             toys::causal_classifier()?,
             one(),
-            &[OneStack, SumOfParts, SumOfHeads, Classes],
+            &[OneStack, Text, SumOfParts, SumOfHeads, Classes],
         ),
-        kind("tower", toys::tower()?, one(), &[OneStack, SumOfParts, SumOfHeads]),
+        kind("tower", toys::tower()?, one(), &[OneStack, Text, SumOfParts, SumOfHeads]),
         kind("translator", toys::translator()?, two(), &[Logits, NextToken]),
         kind("post-norm translator", toys::post_norm_translator()?, two(), &[Logits, NextToken]),
         kind(

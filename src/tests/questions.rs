@@ -5,12 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::analysis::course_project::{as_published, qk_as_published};
 use crate::analysis::{
-    Composition, HeadKind, Metric, PathReceiver, RepeatedTokens, ablation_effects, accumulated_resid,
-    activation_patching, activation_patching_by_position, attn_score_spread, attribution_patching,
-    causal_truth, composition_scores, copying_accuracy, decompose_attn_scores, decompose_resid, detect_head,
-    full_resid_decomposition, head_logit_attribution, head_logit_attribution_by_position, head_scores,
-    induction_scores, logit_attrs, logit_bias, logit_lens, loss_on_repeats, ov_circuit, path_patching,
-    qk_circuit, stack_head_results,
+    AttributionMethod, Composition, HeadKind, Metric, PathReceiver, RepeatedTokens, ablation_effects,
+    accumulated_resid, activation_patching, activation_patching_by_position, attn_score_spread,
+    attribution_patching, causal_truth, composition_scores, copying_accuracy, decompose_attn_scores,
+    decompose_resid, detect_head, full_resid_decomposition, head_logit_attribution,
+    head_logit_attribution_by_position, head_scores, induction_scores, logit_attrs, logit_bias, logit_lens,
+    loss_on_repeats, ov_circuit, path_patching, qk_circuit, stack_head_results, token_attribution,
 };
 use crate::error::{ErrorKind, Result};
 use crate::hook::{Hook, Site};
@@ -19,7 +19,7 @@ use crate::model::generate::Sampling;
 use crate::model::run::Run;
 use crate::tests::kinds::{
     Kind,
-    Need::{self, Classes, Logits, NextToken, OneStack, Similarity, SumOfHeads, SumOfParts},
+    Need::{self, Classes, Logits, NextToken, OneStack, Similarity, SumOfHeads, SumOfParts, Text},
     kinds,
 };
 use crate::view::Visualize;
@@ -140,6 +140,20 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
             finite(found.to_vec()?)
         },
         &[],
+    ),
+    ("classify", |kind| finite(kind.model.classify(&kind.input)?.values().to_vec()?), &[Classes]),
+    (
+        "token_attribution",
+        |kind| {
+            let of = |method| token_attribution(&kind.model, &kind.input, &kind.metric, method);
+            let integrated = of(AttributionMethod::IntegratedGradients { steps: 12, baseline: Some(0) })?;
+            let gap = integrated.completeness_gap()?.expect("a baseline");
+            assert!(gap.abs() < 0.05, "{gap}");
+            finite(integrated.scores().to_vec()?)?;
+            finite(of(AttributionMethod::GradientTimesInput)?.scores().to_vec()?)?;
+            finite(of(AttributionMethod::Occlusion { by: Some(0) })?.scores().to_vec()?)
+        },
+        &[OneStack, Text],
     ),
     (
         "path_patching",

@@ -136,6 +136,11 @@ impl Tokenizer {
         ["[MASK]", "<mask>"].into_iter().find_map(|token| self.id_of(token))
     }
 
+    /// The token that fills.
+    pub(crate) fn filling(&self) -> Option<u32> {
+        ["[PAD]", "<pad>"].into_iter().find_map(|token| self.id_of(token))
+    }
+
     fn readable(&self) -> Result<&Pipeline> {
         self.0.as_ref().map_err(Clone::clone)?.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Tokenizer, "this model came without a tokenizer: it cannot read text").help(

@@ -5,7 +5,8 @@
 FOLDER/NAME gets config.json, model.safetensors and golden.safetensors, all in float32: `ids` and `types` of one input with the
 activations under TransformerLens's names (HookedEncoder's meaning: what attention adds before it is added, sums before their norms),
 and `batch.ids`, `batch.mask` of three inputs of several lengths with what they are read out by, `batch.out`. `grad` is the gradient of
-the first number read out (of a masked token, of the last position's first logit) with respect to the embeddings of words.
+the first number read out (of a masked token, of the last position's first logit) with respect to the embeddings of words; `ig` are
+captum's integrated gradients of the first class, 50 steps from the token that fills, for each token.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from captum.attr import LayerIntegratedGradients
 from safetensors.torch import save_file
 from transformers import (
     BertConfig, BertForMaskedLM, BertForNextSentencePrediction, BertForSequenceClassification, BertModel, DistilBertConfig,
@@ -220,6 +222,12 @@ def write(name, folder):
     first = first if first.dim() == 1 else first[-1]
     (gradient,) = torch.autograd.grad(first[0], words["made"], retain_graph=True)
     golden = {"ids": ids[0].to(torch.uint32), "types": types[0].to(torch.uint32), "out": read_out(output)[0], "grad": gradient[0]}
+    if read_out(output).shape == (1, 3):
+        told = dict(told, attention_mask=torch.ones_like(ids))
+        integrated = LayerIntegratedGradients(lambda ids: model(input_ids=ids, **told).logits, embedding)
+        internal = dict(internal_batch_size=1)
+        baseline = torch.full_like(ids, model.config.pad_token_id)
+        golden["ig"] = integrated.attribute(ids, baselines=baseline, target=0, n_steps=50, **internal)[0].sum(-1)
     if model.config.model_type in NAMES:
         golden |= {f"hooks.{hook}": value for hook, value in hooks(model, seen, output.attentions).items()}
     golden["batch.ids"], golden["batch.mask"] = batch.to(torch.uint32), mask.to(torch.uint32)

@@ -307,6 +307,12 @@ fn texts_stand_between_cls_and_sep() -> Result<()> {
     assert_eq!(filled.top(1)[0].0, filled.top(48).first().expect("a token").0);
     assert_eq!(filled.rank(filled.top(3)[2].0)?, 2);
     let metric = Metric::LogProb { token: good, position: Some(position) };
+    // Special tokens stay as they are, whatever is asked.
+    for method in [AttributionMethod::INTEGRATED_GRADIENTS, AttributionMethod::OCCLUSION] {
+        let scores = token_attribution(&masked, text, &metric, method)?.scores().to_vec()?;
+        assert_eq!([scores[0], scores[4], scores[6]], [0.0; 3], "{method}: {scores:?}");
+        assert!(scores[1].abs() > 1e-4, "{method}: {scores:?}");
+    }
     let measured = metric.measure(&masked, text)?.exp();
     assert!((measured - f64::from(filled.probability("good")?)).abs() < 1e-5);
     Ok(())
@@ -353,6 +359,18 @@ fn what_encoders_refuse() -> Result<()> {
         ("no such class", classes.classify("a")?.of("fine").map(drop), input, &["\"fine\"", "\"so-so\""]),
         ("no token", masked.fill_mask("a [MASK]")?.rank("zebra").map(drop), input, &["\"zebra\""]),
         ("no next token", masked.loss("the film").map(drop), model, &["each position sees"]),
+        (
+            "no steps",
+            token_attribution(
+                &classes,
+                "a film",
+                &Metric::class(&classes, "good")?,
+                AttributionMethod::IntegratedGradients { steps: 0, baseline: None },
+            )
+            .map(drop),
+            input,
+            &["0 steps", "50"],
+        ),
         ("no folding", masked.folded().map(drop), model, &["after the sums"]),
         ("no lens", logit_lens(&masked, &masked.run_with_cache("a")?).map(drop), model, &["logit lens"]),
         (
@@ -368,5 +386,47 @@ fn what_encoders_refuse() -> Result<()> {
             &["3 texts", "2"],
         ),
     ]);
+    Ok(())
+}
+
+/// Gradients as autograd's, integrated gradients as captum's, and occlusion by what it is.
+#[test]
+fn tokens_count_as_captum_counts_them() -> Result<()> {
+    let mut held = 0;
+    for name in MODELS {
+        let (golden, model) = (Golden::open(name), Model::open(&folder(name))?);
+        let Some(expected) = golden.0.get("ig").map(values) else { continue };
+        let ids = Input::from(golden.ids("ids")).with_token_types(golden.ids("types"))?;
+        let metric = Metric::Class { class: 0, instead: None };
+        let of = |method| token_attribution(&model, &ids, &metric, method);
+        let filling = if name.starts_with("roberta") { 1 } else { 0 };
+        let filling =
+            Some(if name.ends_with("2-classes") || name.starts_with("llama") { 47 } else { filling });
+        let integrated = of(AttributionMethod::IntegratedGradients { steps: 50, baseline: filling })?;
+        let apart = max_abs_diff(&values(integrated.scores().tensor()), &expected);
+        assert!(apart < APART, "{name}: {apart}");
+        let gap = integrated.completeness_gap()?.expect("a gap");
+        assert!(gap.abs() < 0.02, "{name}: {gap}");
+        let embed = model.run_with_cache(&ids)?.get(Site::Embed)?;
+        let expected = (embed.tensor() * &golden.0["grad"])?.sum(1)?;
+        let gradient = of(AttributionMethod::GradientTimesInput)?;
+        let apart = max_abs_diff(&values(gradient.scores().tensor()), &values(&expected));
+        assert!(apart < 2.0 * APART, "{name}: {apart}");
+        let occlusion = of(AttributionMethod::Occlusion { by: filling })?;
+        let whole = metric.measure(&model, &ids)?;
+        assert!((occlusion.value() - whole).abs() < 1e-6);
+        let position = 3;
+        let mut without = golden.ids("ids");
+        without[position] = filling.expect("an id");
+        // RoBERTa counts positions by ids, and here they stay: as in captum.
+        let without = Input::from(without).with_token_types(golden.ids("types"))?;
+        let lost = whole - metric.measure(&model, without)?;
+        let found = f64::from(occlusion.scores().value(&[position])?);
+        assert!((found - lost).abs() < 1e-5, "{name}: {found} {lost}");
+        assert!((integrated.rank_correlation(&integrated)? - 1.0).abs() < 1e-9);
+        assert!(integrated.rank_correlation(&occlusion)?.abs() <= 1.0);
+        held += 1;
+    }
+    assert_eq!(held, 6);
     Ok(())
 }

@@ -1,0 +1,4 @@
+//! From the words of an input to what is read out.
+
+pub(crate) mod quadrature;
+pub(crate) mod token_attribution;
