@@ -69,7 +69,7 @@ pub fn open(name: &str, folded: bool) -> Result<Model> {
 pub struct InputArgs {
     /// Text to run; several make a batch
     #[arg(required_unless_present_any = ["tokens", "prompts"], conflicts_with_all = ["tokens", "prompts"])]
-    text: Vec<String>,
+    pub text: Vec<String>,
     /// Token ids to run, in place of text: 1,2,3; several times for a batch
     #[arg(long, value_name = "IDS", conflicts_with = "prompts")]
     tokens: Vec<String>,

@@ -222,14 +222,14 @@ def write(name, folder):
     first = first if first.dim() == 1 else first[-1]
     (gradient,) = torch.autograd.grad(first[0], words["made"], retain_graph=True)
     golden = {"ids": ids[0].to(torch.uint32), "types": types[0].to(torch.uint32), "out": read_out(output)[0], "grad": gradient[0]}
+    if model.config.model_type in NAMES:
+        golden |= {f"hooks.{hook}": value for hook, value in hooks(model, seen, output.attentions).items()}
     if read_out(output).shape == (1, 3):
         told = dict(told, attention_mask=torch.ones_like(ids))
         integrated = LayerIntegratedGradients(lambda ids: model(input_ids=ids, **told).logits, embedding)
         internal = dict(internal_batch_size=1)
         baseline = torch.full_like(ids, model.config.pad_token_id)
         golden["ig"] = integrated.attribute(ids, baselines=baseline, target=0, n_steps=50, **internal)[0].sum(-1)
-    if model.config.model_type in NAMES:
-        golden |= {f"hooks.{hook}": value for hook, value in hooks(model, seen, output.attentions).items()}
     golden["batch.ids"], golden["batch.mask"] = batch.to(torch.uint32), mask.to(torch.uint32)
     golden["batch.out"] = read_out(model(input_ids=batch, attention_mask=mask))
     save_file({key: value.detach().contiguous().clone() for key, value in golden.items()}, folder / "golden.safetensors")

@@ -118,6 +118,7 @@ fn filled_batches_are_transformers() -> Result<()> {
 #[test]
 fn files_as_they_are_published() -> Result<()> {
     type Change = fn(&mut Weights);
+    type Case = (&'static str, &'static str, Box<dyn Fn(&mut Weights)>);
     let rename = |weights: &mut Weights, from: &str, to: &str| {
         let names: Vec<String> = weights.keys().filter(|name| name.contains(from)).cloned().collect();
         assert!(!names.is_empty(), "nothing is called {from}");
@@ -150,7 +151,7 @@ fn files_as_they_are_published() -> Result<()> {
         let head = Weight { dtype: Dtype::F32, shape, bytes: vec![0; 192] };
         weights.insert("cls.seq_relationship.weight".into(), head);
     };
-    let cases: Vec<(&str, &str, Box<dyn Fn(&mut Weights)>)> = vec![
+    let cases: Vec<Case> = vec![
         ("bert-masked", "gamma and beta", Box::new(of_tensorflow)),
         ("bert-masked", "position_ids", Box::new(with_positions)),
         ("bert-masked", "the tied decoder", Box::new(with_decoder)),
@@ -400,9 +401,8 @@ fn tokens_count_as_captum_counts_them() -> Result<()> {
         let metric = Metric::Class { class: 0, instead: None };
         let of = |method| token_attribution(&model, &ids, &metric, method);
         let filling = if name.starts_with("roberta") { 1 } else { 0 };
-        let filling =
-            Some(if name.ends_with("2-classes") || name.starts_with("llama") { 47 } else { filling });
-        let integrated = of(AttributionMethod::IntegratedGradients { steps: 50, baseline: filling })?;
+        let filling = if name.ends_with("2-classes") || name.starts_with("llama") { 47 } else { filling };
+        let integrated = of(AttributionMethod::IntegratedGradients { steps: 50, baseline: Some(filling) })?;
         let apart = max_abs_diff(&values(integrated.scores().tensor()), &expected);
         assert!(apart < APART, "{name}: {apart}");
         let gap = integrated.completeness_gap()?.expect("a gap");
@@ -412,12 +412,12 @@ fn tokens_count_as_captum_counts_them() -> Result<()> {
         let gradient = of(AttributionMethod::GradientTimesInput)?;
         let apart = max_abs_diff(&values(gradient.scores().tensor()), &values(&expected));
         assert!(apart < 2.0 * APART, "{name}: {apart}");
-        let occlusion = of(AttributionMethod::Occlusion { by: filling })?;
+        let occlusion = of(AttributionMethod::Occlusion { by: Some(filling) })?;
         let whole = metric.measure(&model, &ids)?;
         assert!((occlusion.value() - whole).abs() < 1e-6);
         let position = 3;
         let mut without = golden.ids("ids");
-        without[position] = filling.expect("an id");
+        without[position] = filling;
         // RoBERTa counts positions by ids, and here they stay: as in captum.
         let without = Input::from(without).with_token_types(golden.ids("types"))?;
         let lost = whole - metric.measure(&model, without)?;
