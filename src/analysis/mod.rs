@@ -37,4 +37,5 @@ pub use residual::logit_lens::{LogitLens, logit_lens};
 pub use sweep::merge::{SweepResult, merge};
 pub use sweep::metric::Metric;
 pub use sweep::part::{Shard, SweepPart};
+pub use words::attention_targets::{AttentionTarget, AttentionTargets, attention_targets};
 pub use words::token_attribution::{AttributionMethod, TokenAttribution, token_attribution};

@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::analysis::course_project::{as_published, qk_as_published};
 use crate::analysis::{
     AttributionMethod, Composition, HeadKind, Metric, PathReceiver, RepeatedTokens, ablation_effects,
-    accumulated_resid, activation_patching, activation_patching_by_position, attn_score_spread,
-    attribution_patching, causal_truth, composition_scores, copying_accuracy, decompose_attn_scores,
-    decompose_resid, detect_head, full_resid_decomposition, head_logit_attribution,
+    accumulated_resid, activation_patching, activation_patching_by_position, attention_targets,
+    attn_score_spread, attribution_patching, causal_truth, composition_scores, copying_accuracy,
+    decompose_attn_scores, decompose_resid, detect_head, full_resid_decomposition, head_logit_attribution,
     head_logit_attribution_by_position, head_scores, induction_scores, logit_attrs, logit_bias, logit_lens,
     loss_on_repeats, ov_circuit, path_patching, qk_circuit, stack_head_results, token_attribution,
 };
@@ -142,6 +142,11 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
         &[],
     ),
     ("classify", |kind| finite(kind.model.classify(&kind.input)?.values().to_vec()?), &[Classes]),
+    (
+        "attention_targets",
+        |kind| finite(attention_targets(&kind.model, &kind.input)?.values().to_vec()?),
+        &[OneStack, Text],
+    ),
     (
         "token_attribution",
         |kind| {

@@ -319,6 +319,42 @@ fn texts_stand_between_cls_and_sep() -> Result<()> {
     Ok(())
 }
 
+/// Of a text that is short enough to say by hand which keys are which.
+#[test]
+fn heads_look_at_targets() -> Result<()> {
+    let model = with_words("bert-masked").open()?;
+    let text = "the film , the";
+    let run = model.run_with_cache(text)?;
+    assert_eq!(run.tokens()[0].labels(), ["[CLS]", "the", "film", ",", "the", "[SEP]"]);
+    let keys_of: [(AttentionTarget, &[(usize, usize)]); 7] = [
+        (AttentionTarget::Previous, &[(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]),
+        (AttentionTarget::Next, &[(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]),
+        (AttentionTarget::Own, &[(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]),
+        (AttentionTarget::SameToken, &[(1, 4), (4, 1)]),
+        (AttentionTarget::First, &[(0, 0), (1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]),
+        (AttentionTarget::Separator, &[(0, 5), (1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]),
+        (AttentionTarget::Delimiter, &[(0, 3), (1, 3), (2, 3), (3, 3), (4, 3), (5, 3)]),
+    ];
+    let found = attention_targets(&model, text)?;
+    for (target, cells) in keys_of {
+        for (layer, of_layer) in [(0, run.pattern(0)?), (1, run.pattern(1)?)] {
+            for of_head in 0..3 {
+                let share = |(query, key): &(usize, usize)| of_layer.value(&[of_head, *query, *key]);
+                let sum: f32 = cells.iter().map(share).sum::<Result<f32>>()?;
+                let expected = sum / cells.len() as f32;
+                let share = found.of(target)?.at(head(layer, of_head))?;
+                assert!((share - expected).abs() < 1e-6, "{target}, L{layer}H{of_head}: {share} {expected}");
+            }
+        }
+    }
+    // Of several texts all queries count alike; pairs are texts too.
+    let both = attention_targets(&model, [text, text])?;
+    assert!(both.values().max_abs_diff(found.values())? < 1e-6);
+    let pair = attention_targets(&model, Input::pair("the film", "bad"))?;
+    assert!(pair.ranked(AttentionTarget::Separator)?[0].1 > 0.0);
+    Ok(())
+}
+
 #[test]
 fn what_encoders_refuse() -> Result<()> {
     let (masked, classes) = (with_words("bert-masked").open()?, with_words("bert-classes").open()?);

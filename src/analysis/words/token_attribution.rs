@@ -53,9 +53,7 @@ impl fmt::Display for AttributionMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AttributionMethod::GradientTimesInput => f.write_str("gradient times input"),
-            AttributionMethod::IntegratedGradients { steps, .. } => {
-                write!(f, "integrated gradients of {steps} steps")
-            }
+            AttributionMethod::IntegratedGradients { .. } => f.write_str("integrated gradients"),
             AttributionMethod::Occlusion { .. } => f.write_str("occlusion"),
         }
     }
@@ -125,9 +123,9 @@ pub fn token_attribution(
         Some(baseline) => {
             let sum: f64 = scores.iter().map(|&score| f64::from(score)).sum();
             let change = value - baseline;
-            format!("{method} of {metric}: they sum to {sum:.3}, and it is {change:.3} above the baseline's")
+            format!("{metric} by {method}: {sum:.3} of {change:.3}")
         }
-        None => format!("{method} of {metric}, which is {value:.3}"),
+        None => format!("{metric} by {method}: {value:.3}"),
     };
     let axes = vec![Axis::labelled("position", asked.tokens.shared_labels())];
     let scores = NamedTensor::from_vec(name, scores, axes)?.with_value_kind(ValueKind::Signed);
