@@ -20,9 +20,8 @@ MODELS = [
     "tiny-gpt2-random", "variants/gpt2-scaled-by-layer", "tiny-neo", "tiny-neox", "variants/neox-no-biases",
     "variants/neox-one-after-the-other", "tiny-gptj", "tiny-llama-random", "tiny-llama3", "variants/llama-biases",
     "variants/llama-linear-scaling", "tiny-mistral", "tiny-qwen2", "variants/qwen2-window-above", "tiny-qwen3",
-    "variants/qwen3-biases",
+    "variants/qwen3-biases", "encoders/bert-masked", "encoders/roberta-masked", "encoders/distilbert-masked",
 ]  # fmt: skip
-ENCODERS = ("bert", "roberta", "distilbert")
 ATTENTION = ["tiny-attn-only", "tiny-attn-only-bare"]
 
 # What changes nothing of a run, beside what all of transformers' configs have.
@@ -150,7 +149,6 @@ def main():
     found = [row for model in MODELS for row in rows(model)]
     found += [row for model in ATTENTION for row in rows_of_attention(model)]
     types = dict.fromkeys(json.loads((HERE / model / "config.json").read_text())["model_type"] for model in MODELS)
-    types |= dict.fromkeys(ENCODERS)
     ends = {name: [CONFIG_MAPPING[name]().bos_token_id, CONFIG_MAPPING[name]().eos_token_id] for name in types}
     lines = ",\n".join("  " + json.dumps(row) for row in found)
     made_by = f"transformers {transformers.__version__}"

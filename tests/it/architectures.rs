@@ -333,7 +333,7 @@ fn what_a_config_lacks() {
             assert!(error.contains(&said), "{row}: {error}");
         }
     }
-    assert_eq!(agreed.len(), 9, "{agreed:?}");
+    assert_eq!(agreed.len(), 12, "{agreed:?}");
 }
 
 /// Settings that make another model: each changes what is said, and what is known of it otherwise.
