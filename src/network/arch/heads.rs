@@ -240,6 +240,7 @@ impl HeadFile {
     ) -> Result<ReadoutLayer> {
         let n_classes = scope.rows(&format!("{name}.weight"))?;
         let labels = self.labels(n_classes)?;
+        // A single class holds or not, as transformers' pipelines read it.
         let verdict = self.verdict.unwrap_or(if n_classes == 1 { Verdict::Several } else { Verdict::One });
         let classify = scope.linear(name, [width, n_classes], biased)?;
         Ok(ReadoutLayer::Classes { of: Stack::Main, pooling, pooler, classify, labels, verdict })
