@@ -19,7 +19,6 @@ use crate::view::{View, Visualize};
 /// What [`Model::classify`] found: for each input what every class has.
 #[derive(Clone)]
 pub struct Classes {
-    inputs: Vec<String>,
     values: NamedTensor,
     verdict: Verdict,
 }
@@ -61,11 +60,11 @@ impl Model {
             together.iter().zip(values).for_each(|(&index, values)| rows[index] = values);
         }
         let inputs: Vec<String> = (0..input.len()).map(|index| input.said(index)).collect();
-        let axes = vec![Axis::labelled("text", inputs.clone()), Axis::labelled("class", labels.clone())];
+        let axes = vec![Axis::labelled("text", inputs), Axis::labelled("class", labels.clone())];
         let name = if *verdict == Verdict::Number { "value" } else { "probability" };
         let values = NamedTensor::from_vec(name, rows.concat(), axes)?;
         let kind = if *verdict == Verdict::Number { ValueKind::Signed } else { ValueKind::Probability };
-        Ok(Classes { inputs, values: values.with_value_kind(kind), verdict: *verdict })
+        Ok(Classes { values: values.with_value_kind(kind), verdict: *verdict })
     }
 }
 
@@ -78,10 +77,27 @@ fn read(logits: &Tensor, verdict: Verdict) -> Result<Tensor> {
     })
 }
 
+/// The class of a name. Fails, naming those that there are, if there is none.
+pub(crate) fn class_index(labels: &[String], class: &str) -> Result<usize> {
+    labels.iter().position(|label| label == class).ok_or_else(|| {
+        Error::new(ErrorKind::Input, format!("there is no class {class:?}"))
+            .help(format!("the model tells {}", listed(labels)))
+    })
+}
+
+/// The names of classes, as errors list them.
+pub(crate) fn listed(labels: &[String]) -> String {
+    labels.iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ")
+}
+
 impl Classes {
     /// What each class has of each input `[text, class]`: probabilities, or numbers where the classes are such.
     pub fn values(&self) -> &NamedTensor {
         &self.values
+    }
+
+    fn texts(&self) -> &[String] {
+        self.values.axes()[0].labels().unwrap_or_default()
     }
 
     /// What the classes are called.
@@ -91,12 +107,7 @@ impl Classes {
 
     /// What one class has of each input. Fails, naming the classes, if there is no such.
     pub fn of(&self, class: &str) -> Result<Vec<f32>> {
-        let index = self.labels().iter().position(|label| label == class).ok_or_else(|| {
-            let labels =
-                self.labels().iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ");
-            Error::new(ErrorKind::Input, format!("there is no class {class:?}"))
-                .help(format!("the model tells {labels}"))
-        })?;
+        let index = class_index(self.labels(), class)?;
         self.values.select("class", index)?.to_vec()
     }
 
@@ -115,7 +126,7 @@ impl Classes {
 impl fmt::Debug for Classes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let values = self.values.to_vec().map_err(|_| fmt::Error)?;
-        for (text, row) in self.inputs.iter().zip(values.chunks(self.labels().len().max(1))) {
+        for (text, row) in self.texts().iter().zip(values.chunks(self.labels().len().max(1))) {
             let each = self.labels().iter().zip(row).map(|(label, value)| format!("{label} {value:.4}"));
             writeln!(f, "{text:?}: {}", each.collect::<Vec<_>>().join(", "))?;
         }
@@ -132,7 +143,7 @@ impl Visualize for Classes {
             Verdict::Several => "probability of each class by itself",
             Verdict::Number => "value of each class",
         };
-        Ok(vec![match self.inputs.as_slice() {
+        Ok(vec![match self.texts() {
             [text] => View::Bars(self.values.select("text", 0)?.renamed(format!("{title}: {text}"))),
             few if few.len() <= FEW => {
                 let turned = self.values.tensor().transpose(D::Minus1, D::Minus2)?.contiguous()?;

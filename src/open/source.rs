@@ -110,17 +110,18 @@ impl TokenizerFiles {
         let open = |path: PathBuf| {
             TextFile::open(&path, "it must be what Hugging Face's tokenizers or transformers wrote")
         };
+        let config = |source: &mut Source| {
+            let found = source.first(&["tokenizer_config.json"])?;
+            found.map(|(_, config)| open(config)).transpose()
+        };
         Ok(match source.first(&["tokenizer.json", "vocab.json", "vocab.txt"])? {
             Some(("vocab.txt", vocab)) => {
-                let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| open(config));
-                let (vocab, config) = (open(vocab)?, config.transpose()?);
-                TokenizerFiles::WordPiece(WordPieceFiles { vocab, config })
+                TokenizerFiles::WordPiece(WordPieceFiles { vocab: open(vocab)?, config: config(source)? })
             }
             Some(("vocab.json", vocab)) => match source.first(&["merges.txt"])? {
                 Some((_, merges)) => {
-                    let config = source.first(&["tokenizer_config.json"])?.map(|(_, config)| open(config));
-                    let (vocab, merges, config) = (open(vocab)?, open(merges)?, config.transpose()?);
-                    TokenizerFiles::Bpe(BpeFiles { vocab, merges, config })
+                    let (vocab, merges) = (open(vocab)?, open(merges)?);
+                    TokenizerFiles::Bpe(BpeFiles { vocab, merges, config: config(source)? })
                 }
                 None => TokenizerFiles::None,
             },

@@ -53,6 +53,11 @@ pub(crate) enum SpecialToken {
 }
 
 impl SpecialToken {
+    /// What a file says of it, or what is usual.
+    pub(super) fn text_or(token: &Option<SpecialToken>, usual: &str) -> String {
+        token.as_ref().map_or(usual, SpecialToken::text).to_string()
+    }
+
     pub(crate) fn text(&self) -> &str {
         match self {
             SpecialToken::Text(text) | SpecialToken::Added { content: text, .. } => text,
@@ -122,21 +127,12 @@ impl Pipeline {
 impl BpeConfig {
     /// Puts RoBERTa's template around texts, and adds the tokens that it has whether or not a file says so.
     fn frame(&self, inner: &mut tokenizers::Tokenizer) -> tokenizers::Result<()> {
-        let of = |token: &Option<SpecialToken>, usual: &str| {
-            token.as_ref().map_or_else(|| usual.to_string(), |token| token.text().to_string())
-        };
+        let of = SpecialToken::text_or;
         let [cls, sep] = [of(&self.cls_token, "<s>"), of(&self.sep_token, "</s>")];
         let mask = of(&self.mask_token, "<mask>");
-        let id =
-            |token: &str| inner.token_to_id(token).ok_or_else(|| Cause::from(format!("there is no {token}")));
-        let template = RobertaProcessing::new((sep.clone(), id(&sep)?), (cls.clone(), id(&cls)?))
+        let template = RobertaProcessing::new(named(inner, &sep)?, named(inner, &cls)?)
             .add_prefix_space(self.add_prefix_space.unwrap_or(false));
-        let usual = [cls.as_str(), sep.as_str(), "<unk>", "<pad>"];
-        let mut special: Vec<AddedToken> = usual
-            .into_iter()
-            .filter(|token| inner.token_to_id(token).is_some())
-            .map(|token| AddedToken::from(token, true))
-            .collect();
+        let mut special = special_tokens(inner, &[&cls, &sep, "<unk>", "<pad>"]);
         if inner.token_to_id(&mask).is_some() {
             let lstrip = matches!(&self.mask_token, Some(SpecialToken::Added { lstrip: true, .. }));
             special.push(AddedToken::from(mask, true).lstrip(lstrip));
@@ -176,6 +172,18 @@ impl BpeConfig {
         guarded(|| inner.add_special_tokens(special)).map_err(failed)?;
         Ok(())
     }
+}
+
+/// A token with its id. Fails if there is none.
+pub(super) fn named(inner: &tokenizers::Tokenizer, token: &str) -> tokenizers::Result<(String, u32)> {
+    let id = inner.token_to_id(token).ok_or_else(|| Cause::from(format!("there is no {token}")))?;
+    Ok((token.to_string(), id))
+}
+
+/// Those of some tokens that the vocabulary has, as special ones.
+pub(super) fn special_tokens(inner: &tokenizers::Tokenizer, tokens: &[&str]) -> Vec<AddedToken> {
+    let there = tokens.iter().filter(|token| inner.token_to_id(token).is_some());
+    there.map(|token| AddedToken::from(*token, true)).collect()
 }
 
 /// An entry of a `tokenizer.json`.

@@ -12,7 +12,7 @@ use tokenizers::{AddedToken, decoders};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::TextFile;
 use crate::json::parse;
-use crate::tokenizer::bpe_files::SpecialToken;
+use crate::tokenizer::bpe_files::{SpecialToken, named, special_tokens};
 use crate::tokenizer::tokenizer::{Cause, Pipeline, guarded};
 
 /// As they were found.
@@ -62,12 +62,10 @@ impl Pipeline {
             Some(file) => parse(&file.name(), &file.read()?)?,
             None => WordPieceConfig::default(),
         };
-        let of = |token: &Option<SpecialToken>, usual: &str| {
-            token.as_ref().map_or_else(|| usual.to_string(), |token| token.text().to_string())
-        };
+        let of = SpecialToken::text_or;
         let [unknown, sep, cls] =
             [of(&config.unk_token, "[UNK]"), of(&config.sep_token, "[SEP]"), of(&config.cls_token, "[CLS]")];
-        let others = [of(&config.pad_token, "[PAD]"), of(&config.mask_token, "[MASK]")];
+        let [pad, mask] = [of(&config.pad_token, "[PAD]"), of(&config.mask_token, "[MASK]")];
         let broken = |cause: Cause| {
             Error::new(ErrorKind::Tokenizer, format!("{vocab} is not a WordPiece's"))
                 .caused_by(cause)
@@ -78,11 +76,8 @@ impl Pipeline {
             let vocab = WordPiece::read_bytes(text.as_bytes())?;
             let pieces = WordPiece::builder().vocab(vocab).unk_token(unknown.clone()).build()?;
             let mut inner = tokenizers::Tokenizer::new(pieces);
-            let id = |token: &str| {
-                inner.token_to_id(token).ok_or_else(|| Cause::from(format!("there is no {token}")))
-            };
-            let framed = BertProcessing::new((sep.clone(), id(&sep)?), (cls.clone(), id(&cls)?));
-            id(&unknown)?;
+            let framed = BertProcessing::new(named(&inner, &sep)?, named(&inner, &cls)?);
+            named(&inner, &unknown)?;
             inner.with_normalizer(Some(BertNormalizer::new(
                 true,
                 config.tokenize_chinese_chars,
@@ -92,12 +87,8 @@ impl Pipeline {
             inner.with_pre_tokenizer(Some(BertPreTokenizer));
             inner.with_post_processor(Some(framed));
             inner.with_decoder(Some(decoders::wordpiece::WordPiece::default()));
-            let there: Vec<AddedToken> = [&unknown, &sep, &cls, &others[0], &others[1]]
-                .into_iter()
-                .filter(|token| inner.token_to_id(token).is_some())
-                .map(|token| AddedToken::from(token.as_str(), true))
-                .collect();
-            inner.add_special_tokens(there)?;
+            let special = special_tokens(&inner, &[&unknown, &sep, &cls, &pad, &mask]);
+            inner.add_special_tokens(special)?;
             for token in config.added_tokens_decoder.values() {
                 inner.add_tokens([token.clone()])?;
             }

@@ -7,6 +7,7 @@ use candle_core::{D, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{AxisKind, Head, Hook, Site};
+use crate::model::classify::{class_index, listed};
 use crate::model::edit::AttentionEdge;
 use crate::model::input::Tokens;
 use crate::model::model::Model;
@@ -97,17 +98,9 @@ impl From<f32> for Mean {
 }
 
 /// The class of a name. Fails if there is none.
-fn class_index(model: &Model, class: &str) -> Result<usize> {
+fn class_of(model: &Model, class: &str) -> Result<usize> {
     model.spec().check(Site::ClassLogits.into())?;
-    let labels = model.spec().class_labels();
-    labels.iter().position(|label| label == class).ok_or_else(|| {
-        let error = Error::new(ErrorKind::Input, format!("there is no class {class:?}"));
-        error.help(format!("the model tells {}", list(labels)))
-    })
-}
-
-fn list(labels: &[String]) -> String {
-    labels.iter().map(|label| format!("{label:?}")).collect::<Vec<_>>().join(", ")
+    class_index(model.spec().class_labels(), class)
 }
 
 impl Metric {
@@ -124,12 +117,12 @@ impl Metric {
 
     /// The logit of a class by its name. Fails, naming those that there are, if the model tells no such class.
     pub fn class(model: &Model, class: &str) -> Result<Metric> {
-        Ok(Metric::Class { class: class_index(model, class)?, instead: None })
+        Ok(Metric::Class { class: class_of(model, class)?, instead: None })
     }
 
     /// The logit of one class minus that of another, by their names.
     pub fn class_diff(model: &Model, class: &str, instead: &str) -> Result<Metric> {
-        Ok(Metric::Class { class: class_index(model, class)?, instead: Some(class_index(model, instead)?) })
+        Ok(Metric::Class { class: class_of(model, class)?, instead: Some(class_of(model, instead)?) })
     }
 
     /// A number of one's own from the logits `[position, d_vocab]` of an input.
@@ -240,7 +233,7 @@ impl Metric {
             if let Some(other) =
                 [Some(*class), *instead].into_iter().flatten().find(|&class| class >= labels.len())
             {
-                let help = format!("classes are counted from 0: {}", list(labels));
+                let help = format!("classes are counted from 0: {}", listed(labels));
                 return refused(format!("there is no class {other}"), &help);
             }
         }

@@ -87,8 +87,6 @@ impl fmt::Display for AttentionTarget {
 #[derive(Clone)]
 pub struct AttentionTargets {
     values: NamedTensor,
-    layers: usize,
-    heads: usize,
 }
 
 /// Where each head of a model of one stack looks in texts: for each [`AttentionTarget`] the mean share of attention that goes there, over
@@ -146,7 +144,7 @@ pub fn attention_targets(model: &Model, input: impl Into<Input>) -> Result<Atten
     let names: Vec<String> = AttentionTarget::ALL.iter().map(ToString::to_string).collect();
     let axes = vec![Axis::labelled("target", names), layer_axis(stack.stack, layers), model.head_axis()];
     let values = NamedTensor::from_vec("attention to", values.collect(), axes)?;
-    Ok(AttentionTargets { values: values.with_value_kind(ValueKind::Probability), layers, heads })
+    Ok(AttentionTargets { values: values.with_value_kind(ValueKind::Probability) })
 }
 
 impl AttentionTargets {
@@ -157,9 +155,10 @@ impl AttentionTargets {
 
     /// The share that goes to one target, head by head.
     pub fn of(&self, target: AttentionTarget) -> Result<HeadGrid> {
-        let index = AttentionTarget::ALL.iter().position(|&other| other == target).unwrap_or(0);
-        let values = self.values.select("target", index)?.to_vec()?;
-        HeadGrid::from_vec(format!("attention to {target}"), values, self.layers, self.heads)
+        // In the order of `AttentionTarget::ALL`, which is that of their declaration.
+        let values = self.values.select("target", target as usize)?;
+        let [layers, heads] = [0, 1].map(|axis| values.axes()[axis].len());
+        HeadGrid::from_vec(format!("attention to {target}"), values.to_vec()?, layers, heads)
     }
 
     /// The heads, that which looks there most first.

@@ -142,10 +142,8 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn new(model: &'a Model, tokens: Tokens, metric: &'a Metric) -> Result<Self> {
-        let mut embed = Record::new([Site::Embed.into()]);
-        let pieces = rows_of(model, &tokens, 1);
-        model.execute(model.batch(&pieces)?.into(), None, &mut embed)?;
-        Ok(Asked { model, tokens, metric, embed: embed.only()? })
+        let embed = embeddings(model, &tokens)?;
+        Ok(Asked { model, tokens, metric, embed })
     }
 
     /// The token that stands for none, where none is named.
@@ -163,11 +161,7 @@ impl<'a> Asked<'a> {
         let special = self.model.special_ids();
         let ids: Vec<u32> =
             self.tokens.ids().iter().map(|&id| if special.contains(&id) { id } else { token }).collect();
-        let pieces: Pieces =
-            [(self.model.spec().last_stack().stack, vec![self.tokens.clone().with_ids(ids)])].into();
-        let mut embed = Record::new([Site::Embed.into()]);
-        self.model.execute(self.model.batch(&pieces)?.into(), None, &mut embed)?;
-        embed.only()
+        embeddings(self.model, &self.tokens.clone().with_ids(ids))
     }
 
     /// What is read of runs from such embeddings `[row, position, d_model]`.
@@ -179,11 +173,14 @@ impl<'a> Asked<'a> {
         self.metric.read(&tap.record.only()?, &self.tokens)
     }
 
+    fn values_of(&self, read: &Tensor) -> Result<Vec<f64>> {
+        let means = self.metric.of_rows(read, read, &self.tokens)?;
+        Ok(means.iter().map(|mean| mean.sum / mean.count).collect())
+    }
+
     /// The metric of each row.
     fn values(&self, embed: &Tensor) -> Result<Vec<f64>> {
-        let read = self.read(embed.clone())?;
-        let means = self.metric.of_rows(&read, &read, &self.tokens)?;
-        Ok(means.iter().map(|mean| mean.sum / mean.count).collect())
+        self.values_of(&self.read(embed.clone())?)
     }
 
     /// The same, and its gradient with respect to that row's embeddings.
@@ -194,9 +191,7 @@ impl<'a> Asked<'a> {
         let from = Var::from_tensor(embed)?;
         let read = self.read(from.as_tensor().clone())?;
         let gradients = self.metric.differentiable(&read, &self.tokens)?.backward()?;
-        let detached = read.detach();
-        let means = self.metric.of_rows(&detached, &detached, &self.tokens)?;
-        let values = means.iter().map(|mean| mean.sum / mean.count).collect();
+        let values = self.values_of(&read.detach())?;
         // What is differentiated is the mean of all rows.
         let gradient = match gradients.get(from.as_tensor()) {
             Some(gradient) => (gradient * rows as f64)?,
@@ -257,6 +252,13 @@ impl<'a> Asked<'a> {
 /// As many rows of the same tokens.
 fn rows_of(model: &Model, tokens: &Tokens, rows: usize) -> Pieces {
     [(model.spec().last_stack().stack, vec![tokens.clone(); rows])].into()
+}
+
+/// The embeddings of tokens `[1, position, d_model]`, as the model has them.
+fn embeddings(model: &Model, tokens: &Tokens) -> Result<Tensor> {
+    let mut embed = Record::new([Site::Embed.into()]);
+    model.execute(model.batch(&rows_of(model, tokens, 1))?.into(), None, &mut embed)?;
+    embed.only()
 }
 
 /// The sum of each position's numbers.

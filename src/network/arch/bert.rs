@@ -61,6 +61,8 @@ impl Default for Config {
 
 /// Where architectures that are built like BERT differ from it.
 pub(crate) struct Variant {
+    /// What stands before the names of the stack's weights, in most files.
+    pub(crate) prefix: &'static str,
     /// How many rows of the position embeddings no position has.
     pub(crate) skipped_positions: usize,
     pub(crate) heads: HeadNames,
@@ -70,7 +72,6 @@ pub(crate) struct Variant {
 
 pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
     let heads = HeadNames {
-        prefix: "bert.",
         masked: [
             "cls.predictions.transform.dense",
             "cls.predictions.transform.LayerNorm",
@@ -81,7 +82,12 @@ pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Resul
         before_classes: (POOLER, Activation::Tanh),
         classes: "classifier",
     };
-    build(config, head, &Variant { skipped_positions: 0, heads, activation: config.hidden_act }, weights)
+    build(
+        config,
+        head,
+        &Variant { prefix: "bert.", skipped_positions: 0, heads, activation: config.hidden_act },
+        weights,
+    )
 }
 
 pub(crate) fn build(
@@ -121,7 +127,7 @@ pub(crate) fn build(
     .dims()?;
     let eps = check_epsilon("layer_norm_eps", config.layer_norm_eps)?;
     let Dims { d_model: m, d_mlp: n, d_vocab: v, .. } = dims;
-    let all = Scope::with_optional_prefix(weights, variant.heads.prefix, "embeddings.word_embeddings.weight");
+    let all = Scope::with_optional_prefix(weights, variant.prefix, "embeddings.word_embeddings.weight");
     let embeddings = all.child("embeddings");
     let positions = embeddings.get("position_embeddings.weight", &[config.max_position_embeddings, m])?;
     let types = match config.type_vocab_size {
@@ -156,8 +162,13 @@ pub(crate) fn build(
         });
     }
     let w_e = embeddings.matrix("word_embeddings.weight", [v, m])?; // (V, M)
-    let parts =
-        HeadParts { w_e: &w_e, activation: variant.activation, eps, is_tied: config.tie_word_embeddings };
+    let parts = HeadParts {
+        stack: &all,
+        w_e: &w_e,
+        activation: variant.activation,
+        eps,
+        is_tied: config.tie_word_embeddings,
+    };
     let readout = head.of_encoder(&variant.heads, weights, &parts)?;
     let encoder = Encoder {
         dims,

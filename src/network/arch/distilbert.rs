@@ -50,7 +50,6 @@ pub(crate) const NAMES: [(&str, &str); 3] =
     [("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("num_attention_heads", "n_heads")];
 
 const HEADS: HeadNames = HeadNames {
-    prefix: "distilbert.",
     masked: ["vocab_transform", "vocab_layer_norm", "vocab_projector"],
     unembedding_bias: &["vocab_projector.bias"],
     next_sentence: None,
@@ -104,6 +103,7 @@ pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Resul
     }
     let w_e = embeddings.matrix("word_embeddings.weight", [v, m])?; // (V, M)
     let parts = HeadParts {
+        stack: &all,
         w_e: &w_e,
         activation: config.activation,
         eps: EPSILON,

@@ -101,8 +101,6 @@ fn of_class(class: &str) -> Result<Head> {
 
 /// Where the weights of an encoder's heads are.
 pub(crate) struct HeadNames {
-    /// What stands before the names of the stack's weights, in most files.
-    pub(crate) prefix: &'static str,
     /// For masked tokens: the linear map before the norm, the norm, the unembedding, and its bias by one of several names.
     pub(crate) masked: [&'static str; 3],
     pub(crate) unembedding_bias: &'static [&'static str],
@@ -117,6 +115,8 @@ pub(crate) const POOLER: &str = "pooler.dense";
 
 /// What of an encoder's parts its heads need.
 pub(crate) struct HeadParts<'a> {
+    /// The weights of the stack.
+    pub(crate) stack: &'a Scope<'a>,
     pub(crate) w_e: &'a Weight, // (V, M)
     /// For masked tokens.
     pub(crate) activation: Activation,
@@ -145,7 +145,6 @@ impl HeadFile {
         parts: &HeadParts,
     ) -> Result<ReadoutLayer> {
         let (file, m) = (Scope::all(weights), parts.w_e.dims2()?.1);
-        let stack = Scope::with_optional_prefix(weights, names.prefix, "embeddings.word_embeddings.weight");
         let (of, pooling) = (Stack::Main, Pooling::First);
         Ok(match self.head.unwrap_or_else(|| names.by_weights(&file)) {
             Head::Tokens => {
@@ -168,7 +167,7 @@ impl HeadFile {
                         "this architecture is trained without such a head: which class are the weights of?",
                     );
                 };
-                let pooler = Some((stack.linear(POOLER, [m, m], true)?, Activation::Tanh));
+                let pooler = Some((parts.stack.linear(POOLER, [m, m], true)?, Activation::Tanh));
                 let classify = file.linear(name, [m, 2], true)?;
                 // Google's names of what a BERT was trained to tell.
                 let labels = ["IsNext", "NotNext"].map(String::from).to_vec();
@@ -176,12 +175,12 @@ impl HeadFile {
             }
             Head::Classes => {
                 let (name, activation) = names.before_classes;
-                let scope = if name == POOLER { &stack } else { &file };
+                let scope = if name == POOLER { parts.stack } else { &file };
                 let pooler = Some((scope.linear(name, [m, m], true)?, activation));
                 self.classes(&file, names.classes, (m, true), pooling, pooler)?
             }
-            Head::None if stack.has(&format!("{POOLER}.weight")) => {
-                let pooler = stack.linear(POOLER, [m, m], true)?;
+            Head::None if parts.stack.has(&format!("{POOLER}.weight")) => {
+                let pooler = parts.stack.linear(POOLER, [m, m], true)?;
                 ReadoutLayer::Pooled { of, pooler, activation: Activation::Tanh }
             }
             Head::None => ReadoutLayer::Nothing,
@@ -230,7 +229,7 @@ impl HeadFile {
     }
 
     /// Classes by a linear map of the weights, `[out, in]` there. What a pooler makes of the position is read, where there is one.
-    pub(crate) fn classes(
+    fn classes(
         &self,
         scope: &Scope,
         name: &str,

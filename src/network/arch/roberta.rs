@@ -16,7 +16,6 @@ pub(crate) fn config() -> Config {
 
 pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
     let heads = HeadNames {
-        prefix: "roberta.",
         masked: ["lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"],
         unembedding_bias: &["lm_head.bias", "lm_head.decoder.bias"],
         next_sentence: None,
@@ -24,7 +23,11 @@ pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Resul
         classes: "classifier.out_proj",
     };
     let filling = config.pad_token_id.unwrap_or(1);
-    let variant =
-        Variant { skipped_positions: filling.saturating_add(1), heads, activation: Activation::GeluErf };
+    let variant = Variant {
+        prefix: "roberta.",
+        skipped_positions: filling.saturating_add(1),
+        heads,
+        activation: Activation::GeluErf,
+    };
     bert::build(config, head, &variant, weights)
 }
