@@ -2,6 +2,7 @@
 
 pub(crate) mod causal;
 pub(crate) mod circuits;
+pub(crate) mod concepts;
 pub mod course_project;
 pub(crate) mod head_grid;
 pub(crate) mod heads;
@@ -17,6 +18,9 @@ pub use circuits::circuit::{Circuit, CircuitKind, ov_circuit, qk_circuit};
 pub use circuits::composition::{Composition, CompositionBaseline, CompositionScores, composition_scores};
 pub use circuits::decompose::{attn_score_spread, decompose_attn_scores};
 pub use circuits::tokens::{SingularDirection, SingularDirections, TokenPair, TokenPairs, copying_accuracy};
+pub use concepts::concept_direction::{ConceptDirection, ConceptMethod, concept_direction};
+pub use concepts::concept_map::{ConceptMap, concept_map};
+pub use concepts::examples::ConceptPosition;
 pub use head_grid::HeadGrid;
 pub use heads::detect_head::{DetectHeadOptions, ErrorMeasure, detect_head};
 pub use heads::detection::{Detection, DynamicThreshold, Threshold};
@@ -33,9 +37,12 @@ pub use residual::attribution::{
     accumulated_resid, apply_ln_to_stack, decompose_resid, full_resid_decomposition, head_logit_attribution,
     head_logit_attribution_by_position, logit_attrs, logit_bias, stack_head_results,
 };
+pub use residual::class_attribution::{ClassAttribution, class_attribution};
+pub use residual::class_lens::{ClassLens, class_lens};
 pub use residual::logit_lens::{LogitLens, logit_lens};
 pub use sweep::merge::{SweepResult, merge};
 pub use sweep::metric::Metric;
 pub use sweep::part::{Shard, SweepPart};
 pub use words::attention_targets::{AttentionTarget, AttentionTargets, attention_targets};
 pub use words::token_attribution::{AttributionMethod, TokenAttribution, token_attribution};
+pub use words::value_flow::{ValueFlow, value_flow};

@@ -56,29 +56,41 @@ impl Model {
             }
             let mut logits = Record::new([Site::ClassLogits.into()]);
             self.execute(self.batch(&batch)?.into(), None, &mut logits)?;
-            let values = read(&logits.only()?, *verdict)?.to_vec2::<f32>()?;
+            let values = verdict.read(&logits.only()?)?.to_vec2::<f32>()?;
             together.iter().zip(values).for_each(|(&index, values)| rows[index] = values);
         }
         let inputs: Vec<String> = (0..input.len()).map(|index| input.said(index)).collect();
         let axes = vec![Axis::labelled("text", inputs), Axis::labelled("class", labels.clone())];
         let name = if *verdict == Verdict::Number { "value" } else { "probability" };
         let values = NamedTensor::from_vec(name, rows.concat(), axes)?;
-        let kind = if *verdict == Verdict::Number { ValueKind::Signed } else { ValueKind::Probability };
-        Ok(Classes { values: values.with_value_kind(kind), verdict: *verdict })
+        Ok(Classes { values: values.with_value_kind(verdict.value_kind()), verdict: *verdict })
+    }
+
+    /// The class of a name. Fails, naming those that there are, if there is none.
+    pub(crate) fn class_index(&self, class: &str) -> Result<usize> {
+        self.spec().check(Site::ClassLogits.into())?;
+        class_index(self.spec().class_labels(), class)
     }
 }
 
-/// What logits `[input, class]` say.
-fn read(logits: &Tensor, verdict: Verdict) -> Result<Tensor> {
-    Ok(match verdict {
-        Verdict::One => softmax(logits)?,
-        Verdict::Several => ((logits.neg()?.exp()? + 1.0)?.recip())?,
-        Verdict::Number => logits.clone(),
-    })
+impl Verdict {
+    /// What logits `[input, class]` say.
+    pub(crate) fn read(self, logits: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Verdict::One => softmax(logits)?,
+            Verdict::Several => ((logits.neg()?.exp()? + 1.0)?.recip())?,
+            Verdict::Number => logits.clone(),
+        })
+    }
+
+    /// What kind of numbers that are.
+    pub(crate) fn value_kind(self) -> ValueKind {
+        if self == Verdict::Number { ValueKind::Signed } else { ValueKind::Probability }
+    }
 }
 
 /// The class of a name. Fails, naming those that there are, if there is none.
-pub(crate) fn class_index(labels: &[String], class: &str) -> Result<usize> {
+fn class_index(labels: &[String], class: &str) -> Result<usize> {
     labels.iter().position(|label| label == class).ok_or_else(|| {
         Error::new(ErrorKind::Input, format!("there is no class {class:?}"))
             .help(format!("the model tells {}", listed(labels)))

@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use candle_core::Tensor;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::Pieces;
-use crate::network::cpu::softmax;
+use crate::network::cpu::{log_sum_exp, softmax};
 use crate::network::record::Record;
 use crate::network::spec::Readout;
 use crate::view::{Table, View, Visualize};
@@ -28,17 +30,33 @@ impl Model {
     ///
     /// Fails where there is no mask, or several, and for models that tell no masked tokens.
     pub fn fill_mask(&self, text: &str) -> Result<MaskFilling> {
+        let probabilities = softmax(&self.masked_logits(text)?)?.squeeze(0)?.to_vec1::<f32>()?;
+        let mut order: Vec<u32> = (0..probabilities.len() as u32).collect();
+        let labels = self.labels(&order);
+        order.sort_by(|&a, &b| probabilities[b as usize].total_cmp(&probabilities[a as usize]));
+        Ok(MaskFilling { text: text.into(), labels, probabilities, order })
+    }
+
+    /// The logits of every token at the one mask `[1, d_vocab]`.
+    fn masked_logits(&self, text: &str) -> Result<Tensor> {
         let (tokens, position) = self.masked(text)?;
         let pieces: Pieces = [(self.spec().last_stack().stack, vec![tokens])].into_iter().collect();
         let mut logits = Record::logits().at_positions(Some(vec![position]));
         self.execute(self.batch(&pieces)?.into(), None, &mut logits)?;
         let logits = logits.only()?; // (1, T or 1, V)
         let at = if logits.dim(1)? == 1 { 0 } else { position };
-        let probabilities = softmax(&logits.narrow(1, at, 1)?.squeeze(1)?)?.squeeze(0)?.to_vec1::<f32>()?;
-        let mut order: Vec<u32> = (0..probabilities.len() as u32).collect();
-        let labels = self.labels(&order);
-        order.sort_by(|&a, &b| probabilities[b as usize].total_cmp(&probabilities[a as usize]));
-        Ok(MaskFilling { text: text.into(), labels, probabilities, order })
+        Ok(logits.narrow(1, at, 1)?.squeeze(1)?)
+    }
+
+    /// The loss, in nats, of a token where the one mask of a text stands: minus its log-probability. What of it a change of the model moves,
+    /// [`Metric::LogProb`](crate::analysis::Metric) measures.
+    ///
+    /// Fails as [`fill_mask`](Model::fill_mask) does, and where the answer is not one token.
+    pub fn masked_loss(&self, text: &str, answer: &str) -> Result<f32> {
+        let token = self.to_single_token(answer)?;
+        let logits = self.masked_logits(text)?; // (1, V)
+        let answer = logits.narrow(1, token as usize, 1)?;
+        Ok((log_sum_exp(&logits)? - answer)?.flatten_all()?.get(0)?.to_scalar()?)
     }
 
     /// The position of the one mask of a text: where a [`Metric`](crate::analysis::Metric) of what stands behind it reads, as

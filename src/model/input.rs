@@ -355,13 +355,15 @@ pub struct Tokens {
     has_bos: bool,
     /// Which of two texts each is of, where that is said.
     types: Option<Arc<[u32]>>,
+    /// Where the one mask stands, to a model that tells masked tokens.
+    mask: Option<usize>,
     /// Of a picture, its pixels patch by patch.
     pixels: Option<Arc<[f32]>>,
 }
 
 impl Tokens {
     pub(crate) fn new(ids: Vec<u32>, labels: Vec<String>, has_bos: bool) -> Self {
-        Tokens { ids, labels: labels.into(), has_bos, types: None, pixels: None }
+        Tokens { ids, labels: labels.into(), has_bos, types: None, mask: None, pixels: None }
     }
 
     /// The same with other ids, as many.
@@ -372,6 +374,20 @@ impl Tokens {
     /// The same with which of two texts each is of.
     pub(crate) fn with_types(self, types: Vec<u32>) -> Self {
         Tokens { types: Some(types.into()), ..self }
+    }
+
+    /// The same with where its one mask stands.
+    pub(crate) fn with_mask(self, mask: Option<usize>) -> Self {
+        Tokens { mask, ..self }
+    }
+
+    /// The position that is read where none is named: the one mask, or the last.
+    pub(crate) fn position_asked(&self) -> usize {
+        self.mask.unwrap_or(self.len() - 1)
+    }
+
+    pub(crate) fn has_mask(&self) -> bool {
+        self.mask.is_some()
     }
 
     /// Which of two texts each is of, 0 or 1, where two stand in one sequence.

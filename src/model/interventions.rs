@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{AxisKind, Head, Hook, IntoHook, Site, head as head_at};
@@ -186,28 +186,57 @@ impl Model {
     /// ```
     pub fn steer(&self, hook: impl IntoHook, direction: &NamedTensor, coefficient: f64) -> Result<Model> {
         let hook = self.hook(hook)?;
-        let values = direction.to_vec()?;
-        if direction.axes().len() != 1 || !coefficient.is_finite() || coefficient == 0.0 {
+        check_direction(direction, coefficient)?;
+        if coefficient == 0.0 {
             return Err(Error::new(
                 ErrorKind::Edit,
-                format!(
-                    "{coefficient} times `{}` of shape {:?} is no direction",
-                    direction.name(),
-                    direction.shape()
-                ),
+                format!("0 times `{}` changes nothing", direction.name()),
             )
-            .help(
-                "give a NamedTensor of one axis, as wide as the activation, and a coefficient that is not 0",
-            ));
-        }
-        if values.iter().any(|value| !value.is_finite()) || values.iter().all(|value| *value == 0.0) {
-            return Err(Error::new(ErrorKind::Edit, format!("`{}` is zero or not finite", direction.name()))
-                .help("a direction has a length"));
+            .help("give a coefficient that is not 0"));
         }
         let scaled = (direction.tensor().to_device(self.network.device())? * coefficient)?;
         let what = format!("{coefficient} x {} added at {hook}", direction.name());
         let change = move |activation: &Tensor, _: usize| Ok(activation.broadcast_add(&scaled)?);
         self.with_edit(Edit::new(what, vec![(hook, Arc::new(change))])).tried_at(hook)
+    }
+
+    /// The model with what an activation has of a direction set to a number at every position: 0 takes the direction away (Arditi et al.
+    /// 2024, "Refusal in Language Models Is Mediated by a Single Direction", 2.4). How long the direction is plays no part.
+    ///
+    /// ```
+    /// use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// let direction = model.run_with_cache("king")?.resid_pre(1)?.select("position", 1)?;
+    /// let without = model.ablate_direction(("resid_pre", 1), &direction, 0.0)?;
+    /// println!("{without:?}");
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn ablate_direction(&self, hook: impl IntoHook, direction: &NamedTensor, to: f64) -> Result<Model> {
+        let hook = self.hook(hook)?;
+        check_direction(direction, to)?;
+        let values = direction.tensor().to_device(self.network.device())?;
+        let unit = values.broadcast_div(&values.sqr()?.sum_all()?.sqrt()?)?;
+        let what = format!("what {hook} has of {} set to {to}", direction.name());
+        let change = move |activation: &Tensor, _: usize| {
+            let along = activation.broadcast_mul(&unit)?.sum_keepdim(D::Minus1)?;
+            Ok((activation - (along - to)?.broadcast_mul(&unit)?)?)
+        };
+        self.with_edit(Edit::new(what, vec![(hook, Arc::new(change))])).tried_at(hook)
+    }
+
+    /// The model with something taken away from what heads mix at one position: `[head, d_head]`.
+    pub(crate) fn without_message(&self, hook: Hook, position: usize, taken: Tensor) -> Model {
+        let change = move |z: &Tensor, start: usize| {
+            let Some(at) = position.checked_sub(start).filter(|&at| z.dim(1).is_ok_and(|len| at < len))
+            else {
+                return Ok(z.clone());
+            };
+            let own = (z.narrow(1, at, 1)?.broadcast_sub(&taken.unsqueeze(0)?.unsqueeze(0)?))?;
+            let after = z.dim(1)? - at - 1;
+            Ok(Tensor::cat(&[z.narrow(1, 0, at)?, own, z.narrow(1, at + 1, after)?], 1)?)
+        };
+        let what = format!("a message to {position} taken from {hook}");
+        self.with_edit(Edit::new(what, vec![(hook, Arc::new(change))]).starting_at(position))
     }
 
     /// The model with attention edges cut before the softmax: the query cannot look at the key, and what it paid there
@@ -370,6 +399,25 @@ fn rows(source: &Tensor, hook: Hook, dim: usize, start: usize, len: usize) -> Re
         return Err(other_length(hook, known, start + len));
     }
     Ok(source.narrow(dim, start, len)?)
+}
+
+/// Fails unless a tensor is a direction, and a number finite.
+fn check_direction(direction: &NamedTensor, number: f64) -> Result<()> {
+    let values = direction.to_vec()?;
+    if direction.axes().len() != 1 || !number.is_finite() {
+        let what = format!(
+            "{number} and `{}` of shape {:?} are no number and no direction",
+            direction.name(),
+            direction.shape()
+        );
+        return Err(Error::new(ErrorKind::Edit, what)
+            .help("give a NamedTensor of one axis, as wide as the activation, and a number that is finite"));
+    }
+    if values.iter().any(|value| !value.is_finite()) || values.iter().all(|value| *value == 0.0) {
+        return Err(Error::new(ErrorKind::Edit, format!("`{}` is zero or not finite", direction.name()))
+            .help("a direction has a length"));
+    }
+    Ok(())
 }
 
 fn no_key_left(query: usize, head: Head) -> Error {

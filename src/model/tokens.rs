@@ -7,7 +7,7 @@ use crate::model::input::{Input, Sequences, Tokens};
 use crate::model::model::Model;
 use crate::model::run::Pieces;
 use crate::network::dims::Dims;
-use crate::network::spec::{Reads, StackSpec};
+use crate::network::spec::{Readout, Reads, StackSpec};
 use crate::network::start::Batch;
 
 impl Model {
@@ -177,7 +177,16 @@ impl Model {
                 }
             }
         };
-        tokens.map_err(|error| input.with_input_index(error, index))
+        let tokens = tokens.map_err(|error| input.with_input_index(error, index))?;
+        Ok(match (self.spec().readout(), self.mask()) {
+            (Readout::Masked(_), Some(mask)) => {
+                let mut masked = (0..tokens.ids().len()).filter(|&position| tokens.ids()[position] == mask);
+                let first = masked.next();
+                let only = first.filter(|_| masked.next().is_none());
+                tokens.with_mask(only)
+            }
+            _ => tokens,
+        })
     }
 
     /// One text, or two in one sequence, as the tokenizer's template frames them.

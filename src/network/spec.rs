@@ -593,7 +593,13 @@ impl ArchSpec {
     /// The same where heads write to it as they are, and through no norm.
     pub(crate) fn sum_of_heads(&self, what: &str) -> Result<&StackSpec> {
         let stack = self.sum_of_parts(what)?;
-        if stack.norm_place == NormPlace::Both {
+        self.adds_heads(what)?;
+        Ok(stack)
+    }
+
+    /// Fails where a norm stands between what heads write and the stream that it is added to.
+    pub(crate) fn adds_heads(&self, what: &str) -> Result<()> {
+        if self.last_stack().norm_place == NormPlace::Both {
             return Err(Error::new(
                 ErrorKind::Model,
                 format!(
@@ -602,7 +608,7 @@ impl ArchSpec {
             )
             .help("what attention and MLPs add can be read: `decompose_resid`; heads can be changed: `ablation_effects`"));
         }
-        Ok(stack)
+        Ok(())
     }
 
     /// The stack that a hook is in; what is read out of a model is in the one that it is read out of.

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::hub;
 use crate::hub::Settings;
+use crate::open::built_in::{BUILT_IN, BuiltIn};
 use crate::progress::bytes;
 use crate::view::{Table, View, Visualize};
-
-/// The name of the model that is part of this crate.
-pub(crate) const BUILT_IN: &str = "built-in";
 
 /// The files that may hold a model's weights, or say which files do, in the order in which they are taken.
 pub(crate) const WEIGHTS: [&str; 4] = [
@@ -113,7 +111,7 @@ pub(crate) fn repositories(name: &str) -> Option<&'static [&'static str]> {
 
 /// Every name that opens a model.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
-    [BUILT_IN].into_iter().chain(TABLE.iter().flat_map(|(names, ..)| names.iter().copied()))
+    BUILT_IN.iter().map(|own| own.name).chain(TABLE.iter().flat_map(|(names, ..)| names.iter().copied()))
 }
 
 /// A model that [`Model::open`](crate::Model::open) knows by name, or that is in the hub's cache.
@@ -163,14 +161,15 @@ impl<'a> IntoIterator for &'a KnownModels {
 /// ```
 pub fn known_models() -> Result<KnownModels> {
     let settings = Settings::from_env()?;
-    let mut all = vec![KnownModel {
-        names: vec![BUILT_IN.to_string()],
+    let own = |own: &BuiltIn| KnownModel {
+        names: vec![own.name.to_string()],
         repository: None,
-        sizes: Some([2, 8, 160]),
-        millions: Some(0.99),
+        sizes: Some(own.sizes),
+        millions: Some(own.millions),
         cached: None,
         cached_bytes: 0,
-    }];
+    };
+    let mut all: Vec<KnownModel> = BUILT_IN.iter().map(own).collect();
     for (names, repositories, [layers, heads, width, millions]) in TABLE {
         let cached = repositories.iter().find_map(|repo| whole_snapshot(&settings, repo));
         all.push(KnownModel {

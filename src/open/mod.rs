@@ -1,7 +1,8 @@
 //! Opening models: by which source a name means, and the names that are known.
 
+mod built_in;
 pub(crate) mod known;
-mod source;
+pub(crate) mod source;
 
 #[cfg(test)]
 pub(crate) use source::TOYS;

@@ -1,5 +1,6 @@
 //! Opening a model: the built-in one, a folder as Hugging Face lays it out, a repository of the hub, a GGUF file.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
@@ -20,8 +21,9 @@ use crate::network::config::ConfigFile;
 use crate::network::weights::file::{CONFIG, Weights};
 use crate::network::weights::mapping::Mapping;
 use crate::network::weights::pickle;
+use crate::open::built_in::{BUILT_IN, BuiltIn};
 use crate::open::known;
-use crate::open::known::{BUILT_IN, WEIGHTS};
+use crate::open::known::WEIGHTS;
 use crate::tokenizer::{BpeFiles, Pipeline, SpecialToken, Tokenizer, WordPieceFiles};
 use crate::{gguf, hub, memory};
 
@@ -198,7 +200,8 @@ impl Source {
 impl Model {
     /// Opens a model by its name:
     ///
-    /// - `"built-in"`, which needs no file and no network
+    /// - `"built-in"`, a small GPT-2, and `"built-in-sentiment"`, a small BERT that tells whether a review of a film is positive: they need no
+    ///   file and no network
     /// - a folder: `config.json`, `model.safetensors` (or the shards of `model.safetensors.index.json`, or
     ///   `pytorch_model.bin`), and `tokenizer.json` or `vocab.json` with `merges.txt`
     /// - a GGUF file
@@ -240,8 +243,8 @@ pub(crate) static TOYS: std::sync::OnceLock<OpenByName> = std::sync::OnceLock::n
 type OpenByName = fn(&str) -> Option<Result<Model>>;
 
 fn open(name: &str, device: &Device) -> Result<Model> {
-    if name == BUILT_IN {
-        return built_in(device);
+    if let Some(own) = BUILT_IN.iter().find(|own| own.name == name) {
+        return built_in(own, device);
     }
     #[cfg(test)]
     if let Some(toy) = TOYS.get().and_then(|open| open(name)) {
@@ -295,26 +298,39 @@ fn one_file(path: &Path, device: &Device) -> Result<Model> {
 }
 
 /// A model by its files; `origin` is what errors call them.
-fn from_files(name: &str, origin: &str, mut source: Source, device: &Device) -> Result<Model> {
+fn from_files(name: &str, origin: &str, source: Source, device: &Device) -> Result<Model> {
+    with_weights(name, source, |source| weights(origin, source, device))
+}
+
+/// The model that a folder describes, of weights that it does not hold.
+pub(crate) fn untrained(folder: &Path, initial: &Weights) -> Result<Model> {
+    with_weights("in training", Source::Folder(folder.into()), |_| Ok(initial))
+}
+
+fn with_weights<W: Borrow<Weights>>(
+    name: &str,
+    mut source: Source,
+    weights: impl FnOnce(&mut Source) -> Result<W>,
+) -> Result<Model> {
     let config = source.require("config.json")?;
     let text = read_text(&config, "a model folder holds config.json and model.safetensors")?;
     let config = config.display().to_string();
     let header = parse(&config, &text)?;
-    let weights = weights(origin, &mut source, device)?;
+    let weights = weights(&mut source)?;
     let tokenizer = TokenizerFiles::find(&mut source)?;
     let beside = Beside::read(&mut source)?;
-    assemble(name, &config, &text, (&header, &beside), &weights, |family| tokenizer.unread(family))
+    assemble(name, &config, &text, (&header, &beside), weights.borrow(), |family| tokenizer.unread(family))
 }
 
-fn built_in(device: &Device) -> Result<Model> {
-    let weights = include_bytes!("../../assets/built-in/model.safetensors");
-    let config = include_str!("../../assets/built-in/config.json");
-    let tokenizer = include_bytes!("../../assets/built-in/tokenizer.json");
-    let weights = Weights::from_static("the built-in model", weights, device)?;
-    let path = "the built-in config.json";
-    let header = parse(path, config)?;
-    assemble(BUILT_IN, path, config, (&header, &Beside::default()), &weights, |_| {
-        Tokenizer::unread(|| Pipeline::from_bytes("the built-in tokenizer.json", tokenizer).map(Some))
+fn built_in(own: &'static BuiltIn, device: &Device) -> Result<Model> {
+    let BuiltIn { name, weights, config, tokenizer, .. } = own;
+    let weights = Weights::from_static(&format!("the model {name}"), weights, device)?;
+    let path = format!("the config.json of {name}");
+    let header = parse(&path, config)?;
+    assemble(name, &path, config, (&header, &Beside::default()), &weights, |_| {
+        Tokenizer::unread(move || {
+            Pipeline::from_bytes(&format!("the tokenizer.json of {name}"), tokenizer).map(Some)
+        })
     })
 }
 

@@ -92,8 +92,24 @@ pub(crate) fn masked_token(network: &Network, sequences: &[MaskedSequence]) -> R
     mean_loss(network, batch, &[len], predicted.collect())
 }
 
+/// The mean loss in nats of the classes of sequences, told by a network of one stack (Devlin et al. 2019, "BERT", 4.1). Lengths may differ.
+pub(crate) fn classes_of_sequences(network: &Network, sequences: &[(Vec<u32>, u32)]) -> Result<Tensor> {
+    let spec = network.spec().only_stack("telling classes")?;
+    if !matches!(network.readout, ReadoutLayer::Classes { .. }) {
+        return Err(Error::new(ErrorKind::Model, "the network tells no classes")
+            .help("say so in config.json: \"architectures\": [\"BertForSequenceClassification\"]"));
+    }
+    let ids: Vec<&[u32]> = sequences.iter().map(|(ids, _)| &ids[..]).collect();
+    let len = check(spec, &ids)?;
+    has_room(network, ids.len(), &[len], 1)?;
+    let batch = Batch::default().with_filled(network.spec(), spec.stack, &ids, FILLING, network.device())?;
+    let mut logits = Record::new([Site::ClassLogits.into()]);
+    network.run(batch.into(), None, &mut logits)?;
+    let wanted: Vec<u32> = sequences.iter().map(|(_, class)| *class).collect();
+    classes(&logits.only()?, &wanted)
+}
+
 /// The mean loss in nats of classes, one for each row of logits `[batch, class]`.
-#[allow(dead_code)] // No model that tells classes is trained yet.
 pub(crate) fn classes(logits: &Tensor, classes: &[u32]) -> Result<Tensor> {
     let (rows, known) = logits.dims2()?;
     let outside = classes.iter().find(|class| **class as usize >= known);

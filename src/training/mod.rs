@@ -1,6 +1,7 @@
 //! Training of small models, to watch what they learn: Olsson et al. 2022, "In-context Learning and Induction Heads",
 //! found that induction heads appear suddenly, and that in-context learning appears with them.
 
+mod classifier;
 pub(crate) mod curve;
 pub(crate) mod loss;
 mod optimizer;
@@ -9,6 +10,7 @@ pub(crate) mod trainer;
 #[allow(clippy::module_inception)]
 mod training;
 
+pub use classifier::{ClassifierOptions, ClassifierTraining};
 pub use curve::{TrainingCurve, TrainingPoint};
 pub use options::TrainingOptions;
 pub use training::Training;

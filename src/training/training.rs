@@ -190,8 +190,7 @@ impl Training {
     /// The weights as they are now, under Hugging Face's names: with
     /// [`config_json`](TrainingOptions::config_json), what a model's folder holds.
     pub fn weights(&self) -> Result<BTreeMap<String, Tensor>> {
-        let weights = self.trainer.weights()?;
-        Ok(weights.into_iter().map(|(name, tensor)| (format!("transformer.{name}"), tensor)).collect())
+        Ok(self.trainer.weights()?.into_iter().collect())
     }
 
     /// Writes all that the training goes on from to a file.

@@ -8,6 +8,7 @@ mod architectures;
 mod attribution;
 mod built_in;
 mod circuits;
+mod classes;
 mod cli;
 mod detection;
 mod documents;

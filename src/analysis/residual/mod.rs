@@ -1,5 +1,7 @@
 //! The residual stream: what was added to it, and what it says so far.
 
 pub(crate) mod attribution;
+pub(crate) mod class_attribution;
+pub(crate) mod class_lens;
 pub(crate) mod logit_lens;
 pub(crate) mod stream;

@@ -31,6 +31,12 @@ pub(crate) fn as_normed(model: &Model, x: &Tensor, dim: usize) -> Result<Tensor>
 impl<'a> Stream<'a> {
     pub(crate) fn new(model: &'a Model, run: &'a Run) -> Result<Self> {
         model.spec().sum_of_parts("this")?;
+        Stream::through_norms(model, run)
+    }
+
+    /// The same for models whose norms stand in the stream, so that what was written to it is no longer in it as it was.
+    pub(crate) fn through_norms(model: &'a Model, run: &'a Run) -> Result<Self> {
+        model.spec().only_stack("this")?;
         let tokens = run.single()?;
         // A folded model has the sizes of the one it was made from, but other activations: sizes alone do not tell.
         if run.model() != model.name() || run.n_layers() != model.dims().n_layers {
@@ -99,7 +105,7 @@ impl<'a> Stream<'a> {
     /// What each head of a layer wrote `[head, position, d_model]`, or that times a matrix `[d_model, width]`.
     pub(crate) fn heads(&self, layer: usize, through: Option<&Tensor>) -> Result<Tensor> {
         progress::check("taking the stream apart")?;
-        self.model.spec().sum_of_heads("what each head adds")?;
+        self.model.spec().adds_heads("what each head adds")?;
         if self.run.hooks().contains(&Site::Result.at(layer)) {
             let result = self.read(Site::Result.at(layer))?.transpose(0, 1)?.contiguous()?; // [head, position, d_model]
             return match through {

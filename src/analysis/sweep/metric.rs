@@ -7,13 +7,14 @@ use candle_core::{D, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{AxisKind, Head, Hook, Site};
-use crate::model::classify::{class_index, listed};
+use crate::model::classify::listed;
 use crate::model::edit::AttentionEdge;
 use crate::model::input::Tokens;
 use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor};
 use crate::network::cpu::{log_sum_exp, sum};
 use crate::network::dims::check_ids;
+use crate::network::spec::{Pooling, Readout};
 use crate::progress;
 
 /// What is measured of a prediction. Losses, log-probabilities and divergences are in nats.
@@ -33,7 +34,7 @@ pub enum Metric {
     Loss,
     /// The mean loss of the predictions from one position on: of the second half of a repeat, say.
     LossFrom(usize),
-    /// The logit of one token minus that of another, at a position or, without one, at the last.
+    /// The logit of one token minus that of another, at a position or, without one, at the last; of a masked language model at the one mask.
     LogitDiff {
         /// The token that is right.
         correct: u32,
@@ -42,7 +43,7 @@ pub enum Metric {
         /// The position that predicts.
         position: Option<usize>,
     },
-    /// The log-probability of a token, at a position or, without one, at the last.
+    /// The log-probability of a token, at a position or, without one, at the last; of a masked language model at the one mask.
     LogProb {
         /// The token.
         token: u32,
@@ -97,32 +98,26 @@ impl From<f32> for Mean {
     }
 }
 
-/// The class of a name. Fails if there is none.
-fn class_of(model: &Model, class: &str) -> Result<usize> {
-    model.spec().check(Site::ClassLogits.into())?;
-    class_index(model.spec().class_labels(), class)
-}
-
 impl Metric {
-    /// The logit of one token minus that of another at the last position, the tokens given as text.
+    /// The logit of one token minus that of another at the last position, or at the mask; the tokens given as text.
     pub fn logit_diff(model: &Model, correct: &str, incorrect: &str) -> Result<Metric> {
         let (correct, incorrect) = (model.to_single_token(correct)?, model.to_single_token(incorrect)?);
         Ok(Metric::LogitDiff { correct, incorrect, position: None })
     }
 
-    /// The log-probability of a token at the last position, the token given as text.
+    /// The log-probability of a token at the last position, or at the mask; the token given as text.
     pub fn log_prob(model: &Model, token: &str) -> Result<Metric> {
         Ok(Metric::LogProb { token: model.to_single_token(token)?, position: None })
     }
 
     /// The logit of a class by its name. Fails, naming those that there are, if the model tells no such class.
     pub fn class(model: &Model, class: &str) -> Result<Metric> {
-        Ok(Metric::Class { class: class_of(model, class)?, instead: None })
+        Ok(Metric::Class { class: model.class_index(class)?, instead: None })
     }
 
     /// The logit of one class minus that of another, by their names.
     pub fn class_diff(model: &Model, class: &str, instead: &str) -> Result<Metric> {
-        Ok(Metric::Class { class: class_of(model, class)?, instead: Some(class_of(model, instead)?) })
+        Ok(Metric::Class { class: model.class_index(class)?, instead: Some(model.class_index(instead)?) })
     }
 
     /// A number of one's own from the logits `[position, d_vocab]` of an input.
@@ -238,6 +233,14 @@ impl Metric {
             }
         }
         check_ids(&ids, dims.d_vocab)?;
+        let is_asked =
+            matches!(self, Metric::LogitDiff { .. } | Metric::LogProb { .. }) && position.is_none();
+        if is_asked && matches!(model.spec().readout(), Readout::Masked(_)) && !tokens.has_mask() {
+            return refused(
+                format!("the {} of {tokens}, which has not one mask", self.describe(model)),
+                "write one [MASK] where the word is to be told, or name the position",
+            );
+        }
         if let Some(position) = position.filter(|&position| position >= tokens.len()) {
             return refused(
                 format!("there is no position {position} in an input of {} tokens", tokens.len()),
@@ -254,7 +257,7 @@ impl Metric {
             Metric::Loss => Some((0..last).collect()),
             Metric::LossFrom(start) => Some((*start..last).collect()),
             Metric::LogitDiff { position, .. } | Metric::LogProb { position, .. } => {
-                Some(vec![position.unwrap_or(last)])
+                Some(vec![position.unwrap_or(tokens.position_asked())])
             }
             Metric::InductionScore(_)
             | Metric::Attention(_)
@@ -262,6 +265,18 @@ impl Metric {
             | Metric::Similarity
             | Metric::Kl
             | Metric::Custom(..) => None,
+        }
+    }
+
+    /// The one position that decides it, where there is one.
+    pub(crate) fn position_read(&self, model: &Model, tokens: &Tokens) -> Option<usize> {
+        match (self, model.spec().readout()) {
+            (Metric::Class { .. }, Readout::Classes { pooling: Pooling::First, .. }) => Some(0),
+            (Metric::Class { .. }, Readout::Classes { pooling: Pooling::Last, .. }) => Some(tokens.len() - 1),
+            (Metric::LogitDiff { .. } | Metric::LogProb { .. }, _) => {
+                self.positions(tokens)?.first().copied()
+            }
+            _ => None,
         }
     }
 

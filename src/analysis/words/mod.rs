@@ -3,3 +3,4 @@
 pub(crate) mod attention_targets;
 pub(crate) mod quadrature;
 pub(crate) mod token_attribution;
+pub(crate) mod value_flow;

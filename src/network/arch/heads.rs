@@ -187,10 +187,14 @@ impl HeadFile {
         })
     }
 
+    /// How many classes the config names.
+    fn n_classes(&self) -> Option<usize> {
+        self.labels.as_ref().map(Vec::len).or(self.n_labels)
+    }
+
     /// The names of as many classes as the weights have. Fails where the config names more or fewer.
     fn labels(&self, n_classes: usize) -> Result<Vec<String>> {
-        let said = self.labels.as_ref().map(Vec::len).or(self.n_labels);
-        match (&self.labels, said) {
+        match (&self.labels, self.n_classes()) {
             (_, Some(said)) if said != n_classes => Err(Error::new(
                 ErrorKind::Config,
                 format!(
@@ -237,7 +241,12 @@ impl HeadFile {
         pooling: Pooling,
         pooler: Option<(Linear, Activation)>,
     ) -> Result<ReadoutLayer> {
-        let n_classes = scope.rows(&format!("{name}.weight"))?;
+        let weight = format!("{name}.weight");
+        // Weights that are drawn anew are as many as the config says.
+        let n_classes = match self.n_classes() {
+            Some(said) if !scope.has(&weight) => said,
+            _ => scope.rows(&weight)?,
+        };
         let labels = self.labels(n_classes)?;
         // A single class holds or not, as transformers' pipelines read it.
         let verdict = self.verdict.unwrap_or(if n_classes == 1 { Verdict::Several } else { Verdict::One });

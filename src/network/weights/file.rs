@@ -193,6 +193,11 @@ impl Weights {
         self.notes.get(name).map(String::as_str)
     }
 
+    /// Whether weights are drawn as they are asked for.
+    pub(crate) fn is_initial(&self) -> bool {
+        self.initial.is_some()
+    }
+
     /// Whether there is a tensor of that name.
     pub fn has(&self, name: &str) -> bool {
         self.entries.contains_key(name)

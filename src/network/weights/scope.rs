@@ -19,9 +19,9 @@ impl<'a> Scope<'a> {
         Scope { weights, prefix: String::new() }
     }
 
-    /// Weights under `prefix` if there are any: some files leave it out.
+    /// Weights under `prefix` if there are any: some files leave it out. What is drawn anew has it, as most files.
     pub(crate) fn with_optional_prefix(weights: &'a Weights, prefix: &str, known: &str) -> Scope<'a> {
-        let has = weights.has(&format!("{prefix}{known}"));
+        let has = weights.is_initial() || weights.has(&format!("{prefix}{known}"));
         Scope { weights, prefix: if has { prefix.into() } else { String::new() } }
     }
 

@@ -1,0 +1,29 @@
+//! The models that are part of this crate.
+
+/// One of them: its files, as Hugging Face lays them out.
+pub(crate) struct BuiltIn {
+    pub(crate) name: &'static str,
+    pub(crate) weights: &'static [u8],
+    pub(crate) config: &'static str,
+    pub(crate) tokenizer: &'static [u8],
+    /// Layers, heads in each, and the width of the residual stream.
+    pub(crate) sizes: [usize; 3],
+    /// Millions of weights.
+    pub(crate) millions: f64,
+}
+
+macro_rules! built_in {
+    ($name:literal, $sizes:expr, $millions:expr) => {
+        BuiltIn {
+            name: $name,
+            weights: include_bytes!(concat!("../../assets/", $name, "/model.safetensors")),
+            config: include_str!(concat!("../../assets/", $name, "/config.json")),
+            tokenizer: include_bytes!(concat!("../../assets/", $name, "/tokenizer.json")),
+            sizes: $sizes,
+            millions: $millions,
+        }
+    };
+}
+
+pub(crate) static BUILT_IN: [BuiltIn; 2] =
+    [built_in!("built-in", [2, 8, 160], 0.99), built_in!("built-in-sentiment", [4, 4, 96], 0.34)];
