@@ -28,8 +28,6 @@ use tokenizers::{AddedToken, Tokenizer};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-const N_LAYER: usize = 4;
-const N_HEAD: usize = 4;
 const N_CTX: usize = 64;
 const CLASSES: [&str; 2] = ["negative", "positive"];
 const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
@@ -49,6 +47,10 @@ struct Args {
     seed: u64,
     #[arg(long, default_value_t = 3000)]
     steps: usize,
+    #[arg(long, default_value_t = 3)]
+    layers: usize,
+    #[arg(long, default_value_t = 4)]
+    heads: usize,
     #[arg(long, default_value_t = 96)]
     width: usize,
     /// Reviews in a batch
@@ -151,6 +153,8 @@ const NOUNS: Pair = [
 const PAST: Pair = ["hated disliked regretted loathed resented", "loved enjoyed liked admired adored"];
 const BASE: Pair = ["hate dislike regret loathe resent", "love enjoy like admire adore"];
 const INTENSIFIERS: &str = "very really truly so extremely utterly remarkably deeply";
+/// Words that stand where "not" could, and turn nothing.
+const ADVERBS: &str = "surely often perhaps simply";
 const ASPECTS: &str = "film movie plot story acting cast script dialogue music score ending direction pacing humour camera sound picture \
     drama comedy sequel hero villain scenery opening finale";
 const DETERMINERS: &str = "the this";
@@ -209,6 +213,7 @@ impl Grammar {
         let adjective = self.of(ADJECTIVES, positive);
         match intensified {
             true => format!("{} {adjective}", self.word(INTENSIFIERS)),
+            false if self.chance(0.15) => format!("{} {adjective}", self.word(ADVERBS)),
             false => adjective.into(),
         }
     }
@@ -381,8 +386,8 @@ fn describe(args: &Args) -> Outcome<()> {
         "model_type": "bert",
         "vocab_size": vocabulary.len(),
         "hidden_size": args.width,
-        "num_hidden_layers": N_LAYER,
-        "num_attention_heads": N_HEAD,
+        "num_hidden_layers": args.layers,
+        "num_attention_heads": args.heads,
         "intermediate_size": 2 * args.width,
         "hidden_act": "gelu",
         "max_position_embeddings": N_CTX,
@@ -466,7 +471,7 @@ fn ship(args: &Args, training: &ClassifierTraining) -> Outcome<()> {
     let weights: usize = halves.values().map(|weight| weight.elem_count()).sum();
     let card = format!(
         "# The built-in classifier of sentiment\n\n\
-         A BERT of {N_LAYER} layers with {N_HEAD} heads each, width {width}, context {N_CTX}, and a WordPiece vocabulary of {vocab} \
+         A BERT of {layers} layers with {heads} heads each, width {width}, context {N_CTX}, and a WordPiece vocabulary of {vocab} \
          words: {weights} weights, stored as f16. It tells whether a review of a film is positive or negative. \
          `examples/train_sentiment.rs` trained it on a CPU, with seed {seed}, for {steps} steps of {batch} reviews. Hugging Face's \
          transformers read it too.\n\n\
@@ -480,6 +485,8 @@ fn ship(args: &Args, training: &ClassifierTraining) -> Outcome<()> {
          | construction | % right |\n|---|---|\n{table}\n\
          `held_out.tsv` has {KEPT} of each. {mistakes}\
          It is made to be looked into, not to judge films.\n",
+        layers = args.layers,
+        heads = args.heads,
         width = args.width,
         vocab = model.dims().d_vocab,
         seed = args.seed,

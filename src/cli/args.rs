@@ -1,9 +1,9 @@
 //! What verbs share: the flags that say which model and which input, and how a verb ends.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use headlight::{Error, Input, Model, Result, no_bos};
+use headlight::{Error, Figure, Input, Model, Result, no_bos};
 
 /// What a verb prints.
 pub type Output = Result<String, Failure>;
@@ -18,6 +18,17 @@ pub enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Failure::Error(error)
+    }
+}
+
+/// Writes a figure to a file, or gives it as text where none is named.
+pub fn save_or_text(figure: &Figure, out: Option<&Path>) -> Output {
+    match out {
+        Some(out) => {
+            figure.save(out)?;
+            Ok(format!("wrote {}\n", out.display()))
+        }
+        None => Ok(figure.to_text()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use headlight::{Figure, Head, Result, Run, RunOptions, Site};
 
-use super::args::{InputArgs, Output, RequiredModel};
+use super::args::{InputArgs, Output, RequiredModel, save_or_text};
 
 /// Draw the attention patterns of a text
 #[derive(clap::Args)]
@@ -46,11 +46,5 @@ pub fn run(args: Args) -> Output {
         (Some(hook), None) => of(&|run| Figure::attention(&run.get(hook)?))?,
         (None, _) => run.figure()?,
     };
-    match out {
-        Some(out) => {
-            figure.save(&out)?;
-            Ok(format!("wrote {}\n", out.display()))
-        }
-        None => Ok(figure.to_text()),
-    }
+    save_or_text(&figure, out.as_deref())
 }

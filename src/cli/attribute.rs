@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use headlight::analysis::{AttributionMethod, Metric, token_attribution};
+use headlight::analysis::{AttributionMethod, Metric, token_attribution, value_flow};
 use headlight::network::Sees;
 use headlight::{Figure, Model, Result, Visualize};
 use serde_json::json;
 
-use super::args::{Failure, InputArgs, Output, RequiredModel};
+use super::args::{Failure, InputArgs, Output, RequiredModel, save_or_text};
 use super::json::line;
 
 /// Show how much each token of a text counts for a class, or for the answer that a language model gives
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
+    headlight attribute built-in-sentiment \"the plot was not bad\" --class positive --instead negative\n  \
     headlight attribute distilbert-base-uncased-finetuned-sst-2-english \"not bad at all\" --class POSITIVE -o words.html\n  \
     headlight attribute bert-base-uncased \"The capital of France is [MASK].\" --answer paris\n  \
     headlight attribute built-in \"the cat sat on the mat, the cat\" --answer \" sat\" --method occlusion\n\n\
@@ -57,6 +58,8 @@ enum Method {
     Gradient,
     /// What is lost where the token is masked
     Occlusion,
+    /// What is lost where heads do not pass on the token's values to the position that is read
+    ValueFlow,
 }
 
 pub fn run(args: Args) -> Output {
@@ -67,31 +70,35 @@ pub fn run(args: Args) -> Output {
     }
     let metric = args.metric(&model)?;
     let method = match args.method {
-        Method::Ig => AttributionMethod::IntegratedGradients { steps: args.steps, baseline: args.baseline },
-        Method::Gradient => AttributionMethod::GradientTimesInput,
-        Method::Occlusion => AttributionMethod::Occlusion { by: args.baseline },
+        Method::Ig => {
+            Some(AttributionMethod::IntegratedGradients { steps: args.steps, baseline: args.baseline })
+        }
+        Method::Gradient => Some(AttributionMethod::GradientTimesInput),
+        Method::Occlusion => Some(AttributionMethod::Occlusion { by: args.baseline }),
+        Method::ValueFlow => None,
     };
-    let found = token_attribution(&model, input, &metric, method)?;
+    let (views, scores, value, baseline) = match method {
+        Some(method) => {
+            let found = token_attribution(&model, input, &metric, method)?;
+            (found.views()?, found.scores().clone(), found.value(), found.baseline())
+        }
+        None => {
+            let found = value_flow(&model, input, &metric)?;
+            (found.views()?, found.scores()?, found.value(), None)
+        }
+    };
     if args.json {
-        let scores = found.scores();
         return Ok(line(&json!({
             "model": model.name(),
             "metric": format!("{metric:?}"),
             "method": args.method.to_possible_value().map(|method| method.get_name().to_string()),
-            "value": found.value(),
-            "baseline": found.baseline(),
+            "value": value,
+            "baseline": baseline,
             "tokens": scores.axes()[0].labels(),
             "scores": scores.to_vec()?,
         })));
     }
-    let figure = Figure::new(found.views()?)?;
-    match &args.out {
-        Some(out) => {
-            figure.save(out)?;
-            Ok(format!("wrote {}\n", out.display()))
-        }
-        None => Ok(figure.to_text()),
-    }
+    save_or_text(&Figure::new(views)?, args.out.as_deref())
 }
 
 impl Args {

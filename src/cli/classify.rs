@@ -1,15 +1,18 @@
 //! `headlight classify`: what a classifier says of texts.
 
+use std::path::PathBuf;
+
 use headlight::{Figure, Visualize};
 use serde_json::{Map, Value, json};
 
-use super::args::{InputArgs, Output, RequiredModel};
+use super::args::{InputArgs, Output, RequiredModel, save_or_text};
 use super::json::line;
 
 /// Print the classes of a text, or of several, with their probabilities
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  headlight classify distilbert-base-uncased-finetuned-sst-2-english \"not bad at all\"\n\n\
+    after_help = "Examples:\n  headlight classify built-in-sentiment \"the plot was not bad\" \"the plot was bad\"\n  \
+    headlight classify distilbert-base-uncased-finetuned-sst-2-english \"not bad at all\" -o classes.html\n\n\
     JSON: {\"model\": ..., \"texts\": [{\"text\": ..., \"classes\": {\"negative\": 0.1, \"positive\": 0.9}}]}"
 )]
 pub struct Args {
@@ -17,6 +20,9 @@ pub struct Args {
     model: RequiredModel,
     #[command(flatten)]
     input: InputArgs,
+    /// Where the figure goes: .html, .png, .svg, .json or .txt; without it, text on the screen
+    #[arg(short, long)]
+    out: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -26,7 +32,7 @@ pub fn run(args: Args) -> Output {
     let model = args.model.open()?;
     let found = model.classify(args.input.input(&model)?)?;
     if !args.json {
-        return Ok(Figure::new(found.views()?)?.to_text());
+        return save_or_text(&Figure::new(found.views()?)?, args.out.as_deref());
     }
     let (labels, values) = (found.labels(), found.values().to_vec()?);
     let texts = found.values().axes()[0].labels().unwrap_or_default();

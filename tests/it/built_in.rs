@@ -119,3 +119,70 @@ fn the_curve_shows_its_birth() {
         assert_eq!(numbers(&point["induction"]).count(), numbers(&point["previous_token"]).count());
     }
 }
+
+fn sentiment_golden() -> serde_json::Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/built-in-sentiment.json");
+    serde_json::from_slice(&std::fs::read(path).expect("built-in-sentiment.json")).expect("JSON")
+}
+
+#[test]
+fn of_sentiment_transformers_says_the_same() -> Result<()> {
+    let (model, golden) = (Model::open("built-in-sentiment")?, sentiment_golden());
+    let texts = golden["texts"].as_array().expect("texts");
+    let text = |index: usize| texts[index]["text"].as_str().expect("a text");
+    for (index, entry) in texts.iter().enumerate() {
+        let run = model.run_with_cache(text(index))?;
+        let ids: Vec<u32> = numbers(&entry["ids"]).map(|id| id as u32).collect();
+        assert_eq!(run.tokens()[0].ids(), ids, "{}", text(index));
+        // Logits of up to 4, of sums in other orders.
+        let expected: Vec<f64> = numbers(&entry["logits"]).collect();
+        assert!(max_abs_diff(&values(&run.get(Site::ClassLogits)?), &expected) < 2e-5, "{}", text(index));
+    }
+    let (first, second): (Vec<&str>, Vec<&str>) = (1..texts.len()).map(|i| (text(i - 1), text(i))).unzip();
+    let found = values(model.classify(Input::pair(first, second))?.values());
+    let logits: Vec<f64> = numbers(&golden["pairs"]).collect();
+    let expected: Vec<f64> = logits
+        .chunks(2)
+        .flat_map(|pair| [1.0 / (1.0 + (pair[1] - pair[0]).exp()), 1.0 / (1.0 + (pair[0] - pair[1]).exp())])
+        .collect();
+    assert!(max_abs_diff(&found, &expected) < 2e-6);
+    Ok(())
+}
+
+/// 97 of 100 reviews that it was not trained on, of each construction.
+#[test]
+fn of_sentiment_it_has_held_out_reviews_right() -> Result<()> {
+    let model = Model::open("built-in-sentiment")?;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/built-in-sentiment/held_out.tsv");
+    let lines = std::fs::read_to_string(path).expect("held_out.tsv");
+    let rows: Vec<Vec<&str>> = lines.lines().map(|line| line.split('\t').collect()).collect();
+    for construction in ["plain", "intensifier", "negation", "double negation", "concession"] {
+        let own: Vec<&Vec<&str>> = rows.iter().filter(|row| row[1] == construction).collect();
+        assert_eq!(own.len(), 40, "{construction}");
+        let classes = model.classify(own.iter().map(|row| row[2]).collect::<Vec<_>>())?;
+        let right = classes.best()?.iter().zip(&own).filter(|(found, row)| **found == row[0]).count();
+        assert!(right >= 39, "{construction}: {right} of 40");
+    }
+    Ok(())
+}
+
+/// What the notebook says of it: "not" is read by the adjective, and what [CLS] looks at in the last layer decides nothing.
+#[test]
+fn of_sentiment_the_adjective_reads_the_negation() -> Result<()> {
+    let model = Model::open("built-in-sentiment")?;
+    let (text, other) = ("the plot was not bad.", "the plot was so bad.");
+    let (not, bad) = (4, 5);
+    let verdict = |model: &Model| model.classify(text)?.of("positive").map(|values| values[0]);
+    let edges = |layers: std::ops::Range<usize>, query: usize, key: usize| -> Vec<AttentionEdge> {
+        let heads = layers.flat_map(|layer| (0..4).map(move |index| head(layer, index)));
+        heads.map(|head| AttentionEdge { head, query, key }).collect()
+    };
+    let pattern = model.run_with_cache(text)?.pattern(3)?;
+    assert!(pattern.value(&[0, 0, not])? > 0.9, "the last layer looks at \"not\"");
+    assert!(verdict(&model.knock_out(&edges(3..4, 0, not))?)? > 0.99, "and need not");
+    assert!(verdict(&model.knock_out(&edges(0..2, bad, not))?)? < 0.1, "the adjective must");
+    let metric = Metric::class_diff(&model, "positive", "negative")?;
+    let patched = activation_patching(&model, text, other, Site::ResidPre, &metric)?;
+    assert!(patched.value(&[0, not])? > 5.0 && patched.value(&[2, bad])? > 5.0 && patched.value(&[2, not])? < -5.0);
+    Ok(())
+}

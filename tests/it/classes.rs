@@ -15,14 +15,14 @@ const CLASSIFIERS: [&str; 5] =
 const IDS: [u32; 9] = [2, 7, 11, 5, 19, 23, 8, 13, 3];
 
 fn labels(model: &Model) -> Result<Vec<String>> {
-    Ok(model.classify(&IDS)?.labels().to_vec())
+    Ok(model.classify(IDS)?.labels().to_vec())
 }
 
 #[test]
 fn parts_sum_to_the_logit() -> Result<()> {
     for name in CLASSIFIERS {
         let model = Model::open(&folder(name))?;
-        let (labels, run) = (labels(&model)?, model.run_with_cache(&IDS)?);
+        let (labels, run) = (labels(&model)?, model.run_with_cache(IDS)?);
         let logits = run.get(Site::ClassLogits)?.to_vec()?;
         let found = class_attribution(&model, &run, &labels[0], None)?;
         let sum: f32 = found.components().to_vec()?.iter().sum();
@@ -44,7 +44,7 @@ fn parts_sum_to_the_logit() -> Result<()> {
 #[test]
 fn of_a_decoder_it_is_what_a_part_adds() -> Result<()> {
     let model = Model::open(&folder("gpt2-classes"))?;
-    let (labels, run) = (labels(&model)?, model.run_with_cache(&IDS)?);
+    let (labels, run) = (labels(&model)?, model.run_with_cache(IDS)?);
     let found = class_attribution(&model, &run, &labels[0], None)?;
     let axis = &found.components().axes()[0];
     let last = model.dims().n_layers - 1;
@@ -67,7 +67,7 @@ fn of_a_decoder_it_is_what_a_part_adds() -> Result<()> {
 fn the_lens_ends_with_the_verdict() -> Result<()> {
     for name in CLASSIFIERS {
         let model = Model::open(&folder(name))?;
-        let run = model.run_with_cache(&IDS)?;
+        let run = model.run_with_cache(IDS)?;
         let lens = class_lens(&model, &run)?;
         let logits = run.get(Site::ClassLogits)?.to_vec()?;
         let layers = model.dims().n_layers;
@@ -77,7 +77,7 @@ fn the_lens_ends_with_the_verdict() -> Result<()> {
             assert!((found - wanted).abs() < 1e-6, "{name}: {found}, not {wanted}");
         }
         let said = lens.values().select("layer", layers)?.to_vec()?;
-        for (found, wanted) in said.iter().zip(model.classify(&IDS)?.values().to_vec()?) {
+        for (found, wanted) in said.iter().zip(model.classify(IDS)?.values().to_vec()?) {
             assert!((found - wanted).abs() < 1e-6, "{name}");
         }
         // A stack that is cut off below says what the lens says there: no later layer is in it.
@@ -94,10 +94,10 @@ fn value_flow_is_what_a_message_does() -> Result<()> {
         let model = Model::open(&folder(name))?;
         let labels = labels(&model)?;
         let metric = Metric::class_diff(&model, &labels[0], &labels[1])?;
-        let flow = value_flow(&model, &IDS, &metric)?;
-        let run = model.run_with_cache(&IDS)?;
+        let flow = value_flow(&model, IDS, &metric)?;
+        let run = model.run_with_cache(IDS)?;
         let measured = |model: &Model| -> Result<f32> {
-            let logits = model.run_with_cache(&IDS)?.get(Site::ClassLogits)?.to_vec()?;
+            let logits = model.run_with_cache(IDS)?.get(Site::ClassLogits)?.to_vec()?;
             Ok(logits[0] - logits[1])
         };
         let query = if name.contains("gpt2") || name.contains("llama") { IDS.len() - 1 } else { 0 };
@@ -141,7 +141,7 @@ fn a_concept_is_found_and_chance_is_not() -> Result<()> {
     for method in [ConceptMethod::DifferenceOfMeans, ConceptMethod::LogisticProbe] {
         let at = ConceptPosition::At(2);
         let found = concept_direction(&model, has.clone(), lacks.clone(), ("resid_post", 0), at, method)?;
-        assert!(found.held_out_accuracy() > 0.95, "{found:?}");
+        assert!(found.held_out_accuracy() > 0.9, "{found:?}");
         assert!((0.2..0.8).contains(&found.shuffled_accuracy()), "{found:?}");
         let along = found.project(&model.run_with_cache(has[0].clone())?)?.to_vec()?;
         let other = found.project(&model.run_with_cache(lacks[0].clone())?)?.to_vec()?;
@@ -217,7 +217,7 @@ fn a_direction_is_what_its_method_says() -> Result<()> {
 fn what_cannot_be_asked_says_why() -> Result<()> {
     let (model, decoder) = (Model::open(&folder("bert-classes"))?, Model::open("built-in")?);
     let labels = labels(&model)?;
-    let run = model.run_with_cache(&IDS)?;
+    let run = model.run_with_cache(IDS)?;
     let own = decoder.run_with_cache("the cat")?;
     let means = ConceptMethod::DifferenceOfMeans;
     let of = |has: Vec<&str>, hook: (&str, usize), at| {
