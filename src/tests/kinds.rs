@@ -23,6 +23,8 @@ pub(super) enum Need {
     /// The same of heads.
     SumOfHeads,
     Classes,
+    /// What is told is read at one position, or can be.
+    OnePosition,
     Similarity,
 }
 
@@ -58,7 +60,7 @@ pub(super) fn open_toy(name: &str) -> Option<Result<Model>> {
 }
 
 pub(super) fn kinds() -> Result<Vec<Kind>> {
-    use Need::{Classes, Logits, NextToken, OneStack, Similarity, SumOfHeads, SumOfParts, Text};
+    use Need::{Classes, Logits, NextToken, OnePosition, OneStack, Similarity, SumOfHeads, SumOfParts, Text};
     let kind = |name, model: Model, [input, other]: [Input; 2], has: &'static [Need]| {
         let stack = model.spec().stacks()[0].stack;
         let (head, hook) = (head(1, 0).of(stack), Site::ResidPre.at(1).of(stack));
@@ -77,19 +79,24 @@ pub(super) fn kinds() -> Result<Vec<Kind>> {
     let two = || one().map(|ids| Input::pair(ids, vec![2u32, 7, 1, 8]));
     let pictures = || [toys::picture(1), toys::picture(2)].map(Input::from);
     let captioned = || pictures().map(|picture| Input::pair(picture, vec![2u32, 7, 1, 8]));
-    let decoder: &[Need] = &[Logits, NextToken, OneStack, Text, SumOfParts, SumOfHeads];
+    let decoder: &[Need] = &[Logits, NextToken, OnePosition, OneStack, Text, SumOfParts, SumOfHeads];
     Ok(vec![
         kind("decoder", Model::open("built-in")?, one(), decoder),
-        kind("sandwich", toys::sandwich()?, one(), &[Logits, NextToken, OneStack, Text, SumOfParts]),
-        kind("encoder", toys::encoder()?, one(), &[Logits, OneStack, Text]),
-        kind("masked", toys::masked()?, one(), &[Logits, OneStack, Text]),
+        kind(
+            "sandwich",
+            toys::sandwich()?,
+            one(),
+            &[Logits, NextToken, OnePosition, OneStack, Text, SumOfParts],
+        ),
+        kind("encoder", toys::encoder()?, one(), &[Logits, OnePosition, OneStack, Text]),
+        kind("masked", toys::masked()?, one(), &[Logits, OnePosition, OneStack, Text]),
         kind("pooled", toys::pooled()?, one(), &[OneStack, Text]),
-        kind("classifier", toys::classifier()?, one(), &[OneStack, Text, Classes]),
+        kind("classifier", toys::classifier()?, one(), &[OnePosition, OneStack, Text, Classes]),
         kind(
             "causal classifier",
             toys::causal_classifier()?,
             one(),
-            &[OneStack, Text, SumOfParts, SumOfHeads, Classes],
+            &[OnePosition, OneStack, Text, SumOfParts, SumOfHeads, Classes],
         ),
         kind("tower", toys::tower()?, one(), &[OneStack, Text, SumOfParts, SumOfHeads]),
         kind("translator", toys::translator()?, two(), &[Logits, NextToken]),
@@ -98,7 +105,7 @@ pub(super) fn kinds() -> Result<Vec<Kind>> {
             "pictures",
             toys::picture_classifier()?,
             pictures(),
-            &[OneStack, SumOfParts, SumOfHeads, Classes],
+            &[OnePosition, OneStack, SumOfParts, SumOfHeads, Classes],
         ),
         kind("pair", toys::pair()?, captioned(), &[Similarity]),
     ])

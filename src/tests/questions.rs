@@ -5,12 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::analysis::course_project::{as_published, qk_as_published};
 use crate::analysis::{
-    AttributionMethod, Composition, HeadKind, Metric, PathReceiver, RepeatedTokens, ablation_effects,
-    accumulated_resid, activation_patching, activation_patching_by_position, attention_targets,
-    attn_score_spread, attribution_patching, causal_truth, composition_scores, copying_accuracy,
+    AttributionMethod, Composition, ConceptMethod, ConceptPosition, HeadKind, Metric, PathReceiver,
+    RepeatedTokens, ablation_effects, accumulated_resid, activation_patching,
+    activation_patching_by_position, attention_targets, attn_score_spread, attribution_patching,
+    causal_truth, class_attribution, class_lens, composition_scores, concept_direction, copying_accuracy,
     decompose_attn_scores, decompose_resid, detect_head, full_resid_decomposition, head_logit_attribution,
     head_logit_attribution_by_position, head_scores, induction_scores, logit_attrs, logit_bias, logit_lens,
     loss_on_repeats, ov_circuit, path_patching, qk_circuit, stack_head_results, token_attribution,
+    value_flow,
 };
 use crate::error::{ErrorKind, Result};
 use crate::hook::{Hook, Site};
@@ -19,7 +21,9 @@ use crate::model::generate::Sampling;
 use crate::model::run::Run;
 use crate::tests::kinds::{
     Kind,
-    Need::{self, Classes, Logits, NextToken, OneStack, Similarity, SumOfHeads, SumOfParts, Text},
+    Need::{
+        self, Classes, Logits, NextToken, OnePosition, OneStack, Similarity, SumOfHeads, SumOfParts, Text,
+    },
     kinds,
 };
 use crate::view::Visualize;
@@ -142,6 +146,45 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
         &[],
     ),
     ("classify", |kind| finite(kind.model.classify(&kind.input)?.values().to_vec()?), &[Classes]),
+    (
+        "class_lens",
+        |kind| finite(class_lens(&kind.model, &run(kind)?)?.logits().to_vec()?),
+        &[Classes, OneStack],
+    ),
+    (
+        "class_attribution",
+        |kind| {
+            let found = class_attribution(&kind.model, &run(kind)?, class, None)?;
+            let sum: f32 = found.components().to_vec()?.iter().sum();
+            let logit = run(kind)?.get(Site::ClassLogits)?.value(&[0])?;
+            assert!((sum - logit).abs() < 1e-4, "{}: {sum}, not {logit}", kind.name);
+            finite([sum])
+        },
+        &[Classes, OneStack],
+    ),
+    (
+        "value_flow",
+        |kind| {
+            let metric = match kind.model.spec().class_labels() {
+                [] => Metric::LogProb { token: 1, position: Some(1) },
+                _ => Metric::Class { class: 0, instead: None },
+            };
+            finite(value_flow(&kind.model, &kind.input, &metric)?.by_head().to_vec()?)
+        },
+        &[OnePosition, OneStack],
+    ),
+    (
+        "concept_direction",
+        |kind| {
+            let at = ConceptPosition::Mean;
+            let (has, lacks) = (vec![vec![1, 3, 2], vec![1, 3, 4]], vec![vec![1, 5, 2], vec![1, 6, 4]]);
+            let hook = Site::ResidPre.at(0);
+            let method = ConceptMethod::LogisticProbe;
+            let found = concept_direction(&kind.model, has, lacks, hook, at, method)?;
+            finite(found.vector().to_vec()?)
+        },
+        &[OneStack, Text],
+    ),
     (
         "attention_targets",
         |kind| finite(attention_targets(&kind.model, &kind.input)?.values().to_vec()?),

@@ -183,6 +183,10 @@ fn of_sentiment_the_adjective_reads_the_negation() -> Result<()> {
     assert!(verdict(&model.knock_out(&edges(0..2, bad, not))?)? < 0.1, "the adjective must");
     let metric = Metric::class_diff(&model, "positive", "negative")?;
     let patched = activation_patching(&model, text, other, Site::ResidPre, &metric)?;
-    assert!(patched.value(&[0, not])? > 5.0 && patched.value(&[2, bad])? > 5.0 && patched.value(&[2, not])? < -5.0);
+    assert!(
+        patched.value(&[0, not])? > 5.0
+            && patched.value(&[2, bad])? > 5.0
+            && patched.value(&[2, not])? < -5.0
+    );
     Ok(())
 }

@@ -235,7 +235,8 @@ impl Metric {
         check_ids(&ids, dims.d_vocab)?;
         let is_asked =
             matches!(self, Metric::LogitDiff { .. } | Metric::LogProb { .. }) && position.is_none();
-        if is_asked && matches!(model.spec().readout(), Readout::Masked(_)) && !tokens.has_mask() {
+        let can_mask = matches!(model.spec().readout(), Readout::Masked(_)) && model.mask().is_some();
+        if is_asked && can_mask && !tokens.has_mask() {
             return refused(
                 format!("the {} of {tokens}, which has not one mask", self.describe(model)),
                 "write one [MASK] where the word is to be told, or name the position",

@@ -68,7 +68,7 @@ pub fn value_flow(model: &Model, input: impl Into<Input>, metric: &Metric) -> Re
     memory::check(model.device(), floats([variants, heads, dims.d_head + 256]), || {
         (format!("what {heads} heads of {layers} layers send of {len} tokens"), "ask about a shorter text")
     })?;
-    let run = model.run_with_options(&tokens, &RunOptions::only([Site::Pattern, Site::V]))?;
+    let run = model.run_with_options(&input, &RunOptions::only([Site::Pattern, Site::V]))?;
     let (mut by_head, mut by_layer) = (Vec::new(), Vec::new());
     for layer in 0..layers {
         let sent = messages(model, &run.pattern(layer)?, &run.v(layer)?, query)?; // [key, head, d_head]
@@ -85,7 +85,7 @@ pub fn value_flow(model: &Model, input: impl Into<Input>, metric: &Metric) -> Re
     }
     let of_layers = by_layer.len();
     by_layer.append(&mut by_head);
-    let swept = sweep("value flow", model, &by_layer, &Input::from(&tokens), metric)?;
+    let swept = sweep("value flow", model, &by_layer, &input, metric)?;
     let values: Vec<f32> = swept.variants.iter().map(|without| (swept.clean - without) as f32).collect();
     let metric = metric.describe(model);
     let positions = Axis::labelled("position", tokens.shared_labels());
