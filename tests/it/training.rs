@@ -1,7 +1,11 @@
 //! Training in a notebook: it learns, repeats itself exactly, goes on where it was, and says what is wrong.
 
 use headlight::prelude::*;
+use headlight::training::{ClassifierOptions, ClassifierTraining};
 use headlight::{ErrorKind, Result};
+
+use crate::common::folder::Folder;
+use crate::common::refused;
 
 fn small() -> TrainingOptions {
     TrainingOptions {
@@ -248,5 +252,100 @@ fn random_weights_are_gpt_2s_beginning() -> Result<()> {
     assert_eq!((from_folded.name(), from_folded.loss(text)?), (untrained.name(), untrained.loss(text)?));
     let error = trained.ablate(head(1, 0), Ablation::Zero)?.with_random_weights(0).unwrap_err().to_string();
     assert!(error.contains("L1H0") && error.contains("then edit"), "{error}");
+    Ok(())
+}
+
+/// The built-in classifier's config and tokenizer, narrower, without weights.
+fn classifier_folder() -> Folder {
+    let folder = Folder::new();
+    let from = |file: &str| format!("{}/assets/built-in-sentiment/{file}", env!("CARGO_MANIFEST_DIR"));
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        std::fs::copy(from(file), folder.path(file)).expect("a copy");
+    }
+    let text = std::fs::read(from("config.json")).expect("config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    for (entry, size) in [("hidden_size", 16), ("intermediate_size", 16), ("num_hidden_layers", 1)] {
+        config[entry] = size.into();
+    }
+    std::fs::write(folder.path("config.json"), config.to_string()).expect("config.json");
+    folder
+}
+
+const REVIEWS: [(&str, &str); 4] = [
+    ("the film was good", "positive"),
+    ("the plot was superb, and i loved it", "positive"),
+    ("the film was bad", "negative"),
+    ("i hated the dull plot", "negative"),
+];
+
+#[test]
+fn a_classifier_learns_and_goes_on_where_it_was() -> Result<()> {
+    let folder = classifier_folder();
+    let options = ClassifierOptions {
+        steps: 60,
+        warm_up: 5,
+        learning_rate: 1e-2,
+        deviation: 0.1,
+        ..ClassifierOptions::default()
+    };
+    let mut training = ClassifierTraining::new(folder.name(), &options)?;
+    let first = training.step_on(&REVIEWS)?;
+    // Drawn anew, it knows nothing: ln 2.
+    assert!((first - std::f32::consts::LN_2).abs() < 0.3, "{first}");
+    for _ in 1..30 {
+        training.step_on(&REVIEWS)?;
+    }
+    let state = folder.path("state.safetensors");
+    training.save(&state)?;
+    let rest = |training: &mut ClassifierTraining| -> Result<Vec<f32>> {
+        (30..60).map(|_| training.step_on(&REVIEWS)).collect()
+    };
+    let losses = rest(&mut training)?;
+    assert!(losses[29] < 0.1, "{losses:?}");
+    let mut resumed = ClassifierTraining::new(folder.name(), &options)?;
+    resumed.resume(&state)?;
+    assert_eq!(resumed.steps(), 30);
+    assert_eq!(rest(&mut resumed)?, losses);
+    // What it writes is the folder of a model.
+    let texts = REVIEWS.map(|(text, _)| text);
+    let own = training.model()?.classify(texts)?;
+    assert_eq!(own.best()?, REVIEWS.map(|(_, class)| class));
+    let weights = training.weights()?;
+    assert!(weights.contains_key("bert.encoder.layer.0.attention.self.query.weight"));
+    let weights: std::collections::HashMap<_, _> = weights.into_iter().collect();
+    candle_core::safetensors::save(&weights, folder.path("model.safetensors"))?;
+    let opened = Model::open(folder.name())?.classify(texts)?;
+    assert_eq!(opened.values().to_vec()?, own.values().to_vec()?);
+    Ok(())
+}
+
+#[test]
+fn what_trains_no_classifier_says_why() -> Result<()> {
+    let folder = classifier_folder();
+    let options = ClassifierOptions::default();
+    let mut training = ClassifierTraining::new(folder.name(), &options)?;
+    let none = ClassifierOptions { steps: 0, ..options };
+    let decoder = Folder::copy_of("tiny-gpt2-random");
+    let no_text: [(&str, &str); 0] = [];
+    let of = |outcome: Result<ClassifierTraining>| outcome.map(drop);
+    refused(vec![
+        ("no steps", of(ClassifierTraining::new(folder.name(), &none)), ErrorKind::Config, &["steps: 0"]),
+        ("a decoder", of(ClassifierTraining::new(decoder.name(), &options)), ErrorKind::Address, &["class"]),
+        (
+            "no class",
+            training.step_on(&[("a film", "joyful")]).map(drop),
+            ErrorKind::Input,
+            &["\"negative\""],
+        ),
+        ("no texts", training.step_on(&no_text).map(drop), ErrorKind::Input, &["0 sequences"]),
+        (
+            "no token",
+            training.step_on_tokens(&[(vec![7000], "negative")]).map(drop),
+            ErrorKind::Input,
+            &["7000"],
+        ),
+    ]);
+    // It is as it was.
+    assert_eq!(training.steps(), 0);
     Ok(())
 }

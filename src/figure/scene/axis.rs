@@ -39,9 +39,11 @@ pub(super) fn entries(axis: &Axis, room: f64, down: bool, margin: f64) -> AxisSc
     let n = axis.len();
     // Among so many, a label does not say where it is.
     let far = n > FAR;
+    // Whole texts often differ in their last words alone.
+    let most = if axis.name() == "text" { 40 } else { 18 };
     let label = |i: usize| match axis.labels() {
         Some(labels) if far => format!("{} {i}", cut(&make_visible(&labels[i]), 12)),
-        Some(labels) => cut(&make_visible(&labels[i]), 18),
+        Some(labels) => cut(&make_visible(&labels[i]), most),
         None => i.to_string(),
     };
     let widest = (0..n).map(|i| width(&label(i))).max().unwrap_or(0) as f64 * MONO * TICK;
