@@ -47,16 +47,16 @@ struct Args {
     seed: u64,
     #[arg(long, default_value_t = 3000)]
     steps: usize,
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 2)]
     layers: usize,
     #[arg(long, default_value_t = 4)]
     heads: usize,
-    #[arg(long, default_value_t = 96)]
+    #[arg(long, default_value_t = 64)]
     width: usize,
     /// Reviews in a batch
     #[arg(long, default_value_t = 64)]
     batch: usize,
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 2e-3)]
     learning_rate: f64,
 }
 

@@ -26,4 +26,4 @@ macro_rules! built_in {
 }
 
 pub(crate) static BUILT_IN: [BuiltIn; 2] =
-    [built_in!("built-in", [2, 8, 160], 0.99), built_in!("built-in-sentiment", [4, 4, 96], 0.34)];
+    [built_in!("built-in", [2, 8, 160], 0.99), built_in!("built-in-sentiment", [2, 4, 64], 0.09)];

@@ -65,7 +65,7 @@ pub(super) const SEED: u64 = 0;
 /// let model = Model::open("built-in-sentiment")?;
 /// let praise = ["a good film", "the plot is superb", "i loved the cast", "the score was fresh"];
 /// let blame = ["a dull film", "the plot is awful", "i hated the cast", "the score was weak"];
-/// let hook = ("resid_pre", 2);
+/// let hook = ("resid_pre", 1);
 /// let sentiment =
 ///     concept_direction(&model, praise, blame, hook, ConceptPosition::First, ConceptMethod::DifferenceOfMeans)?;
 /// println!("{sentiment:?}");

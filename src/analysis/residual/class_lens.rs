@@ -34,7 +34,7 @@ pub struct ClassLens {
 /// use headlight::prelude::*;
 /// let model = Model::open("built-in-sentiment")?;
 /// let lens = class_lens(&model, &model.run_with_cache("the plot was not bad")?)?;
-/// assert_eq!(lens.logits().shape(), [5, 2]);
+/// assert_eq!(lens.logits().shape(), [3, 2]);
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn class_lens(model: &Model, run: &Run) -> Result<ClassLens> {
