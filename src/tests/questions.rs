@@ -154,6 +154,7 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
     (
         "class_attribution",
         |kind| {
+            let class = kind.model.spec().class_labels().first().map_or("joy", String::as_str);
             let found = class_attribution(&kind.model, &run(kind)?, class, None)?;
             let sum: f32 = found.components().to_vec()?.iter().sum();
             let logit = run(kind)?.get(Site::ClassLogits)?.value(&[0])?;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use candle_core::Tensor;
 
+use crate::analysis::concepts::direction::{ConceptMethod, Direction};
 use crate::analysis::concepts::examples::{ConceptPosition, Examples};
-use crate::analysis::concepts::logistic::{dot, fit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, IntoHook};
 use crate::model::input::Input;
@@ -13,25 +13,6 @@ use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::view::{Table, View, Visualize};
-
-/// How a concept's direction is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ConceptMethod {
-    /// From the mean of what lacks the concept to the mean of what has it.
-    DifferenceOfMeans,
-    /// A logistic regression that tells the two apart, of activations divided by their deviation, with a penalty of half the square of its
-    /// weights (scikit-learn's `C = 1`).
-    LogisticProbe,
-}
-
-impl fmt::Display for ConceptMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ConceptMethod::DifferenceOfMeans => "difference of means",
-            ConceptMethod::LogisticProbe => "logistic probe",
-        })
-    }
-}
 
 /// What [`concept_direction`] found.
 #[derive(Clone)]
@@ -46,9 +27,6 @@ pub struct ConceptDirection {
     shuffled: f64,
     texts: usize,
 }
-
-/// The seed of folds and shuffles.
-pub(super) const SEED: u64 = 0;
 
 /// The direction in an activation along which texts that have a concept lie apart from texts that lack it. With it come two numbers, for
 /// in so many dimensions some direction parts anything: how many texts are told rightly that were held out, a fifth at a time, and how many
@@ -84,16 +62,16 @@ pub fn concept_direction(
     let hook = model.hook(hook)?;
     let examples = Examples::new(model, &has.into(), &lacks.into())?;
     let rows = examples.read(model, &[hook], &[position])?.remove(0).remove(0);
-    let found = Found::of(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &examples.is_of, method)?;
-    let (accuracy, shuffled) = examples.held_out(&rows, method, SEED)?;
+    let found = Direction::of(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &examples.is_of, method)?;
+    let (accuracy, shuffled) = examples.held_out(&rows, method)?;
     let apart =
         found.mean_along(&rows, &examples.is_of, true) - found.mean_along(&rows, &examples.is_of, false);
-    let values = found.direction.iter().map(|x| (x * apart) as f32).collect();
+    let values = found.unit.iter().map(|x| (x * apart) as f32).collect();
     let width = hook.site().axes()[1];
     let vector = NamedTensor::from_vec(
         format!("direction at {hook}, {position}"),
         values,
-        vec![Axis::unlabelled(width.name(), found.direction.len())],
+        vec![Axis::unlabelled(width.name(), found.unit.len())],
     )?;
     Ok(ConceptDirection {
         hook,
@@ -105,77 +83,6 @@ pub fn concept_direction(
         shuffled,
         texts: rows.len(),
     })
-}
-
-/// A direction of length 1, and where along it what has the concept begins.
-pub(super) struct Found {
-    direction: Vec<f64>,
-    threshold: f64,
-}
-
-impl Found {
-    pub(super) fn of(rows: &[&[f64]], is_of: &[bool], method: ConceptMethod) -> Result<Found> {
-        let [has, lacks] = [true, false].map(|kind| mean(rows, is_of, kind));
-        let (direction, threshold) = match method {
-            ConceptMethod::DifferenceOfMeans => {
-                let direction: Vec<f64> = has.iter().zip(&lacks).map(|(a, b)| a - b).collect();
-                let middle: Vec<f64> = has.iter().zip(&lacks).map(|(a, b)| (a + b) / 2.0).collect();
-                let threshold = dot(&direction, &middle);
-                (direction, threshold)
-            }
-            ConceptMethod::LogisticProbe => {
-                let all = mean_of(rows.iter().copied(), has.len());
-                let spread: f64 = rows.iter().map(|row| apart(row, &all)).sum();
-                let deviation =
-                    (spread / (rows.len() * has.len()).max(1) as f64).sqrt().max(f64::MIN_POSITIVE);
-                let scaled: Vec<Vec<f64>> = rows
-                    .iter()
-                    .map(|row| row.iter().zip(&all).map(|(x, mean)| (x - mean) / deviation).collect())
-                    .collect();
-                let scaled: Vec<&[f64]> = scaled.iter().map(Vec::as_slice).collect();
-                let fit = fit(&scaled, is_of)?;
-                let threshold = dot(&fit.weights, &all) - fit.bias * deviation;
-                (fit.weights, threshold)
-            }
-        };
-        let length = dot(&direction, &direction).sqrt();
-        if !(length.is_finite() && length > 0.0) {
-            return Err(Error::new(ErrorKind::Input, "texts that have the concept and texts that lack it are alike here")
-                .help("in the embeddings of a token that all texts have nothing differs: look in a later layer, or at another position"));
-        }
-        Ok(Found { direction: direction.iter().map(|x| x / length).collect(), threshold: threshold / length })
-    }
-
-    /// Whether a text has the concept.
-    pub(super) fn tells(&self, row: &[f64]) -> bool {
-        dot(&self.direction, row) > self.threshold
-    }
-
-    fn mean_along(&self, rows: &[Vec<f64>], is_of: &[bool], kind: bool) -> f64 {
-        let own = rows.iter().zip(is_of).filter(|(_, is_of)| **is_of == kind);
-        let (sum, count) =
-            own.fold((0.0, 0), |(sum, count), (row, _)| (sum + dot(&self.direction, row), count + 1));
-        sum / f64::from(count.max(1))
-    }
-}
-
-fn mean(rows: &[&[f64]], is_of: &[bool], kind: bool) -> Vec<f64> {
-    let own = rows.iter().zip(is_of).filter(|(_, is_of)| **is_of == kind).map(|(row, _)| *row);
-    mean_of(own, rows.first().map_or(0, |row| row.len()))
-}
-
-fn mean_of<'a>(rows: impl Iterator<Item = &'a [f64]>, width: usize) -> Vec<f64> {
-    let (mut mean, mut count) = (vec![0.0; width], 0usize);
-    for row in rows {
-        mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += x);
-        count += 1;
-    }
-    mean.iter_mut().for_each(|mean| *mean /= count.max(1) as f64);
-    mean
-}
-
-fn apart(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
 impl ConceptDirection {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::analysis::concepts::concept_direction::{ConceptMethod, SEED};
+use crate::analysis::concepts::direction::ConceptMethod;
 use crate::analysis::concepts::examples::{ConceptPosition, Examples};
 use crate::error::Result;
 use crate::hook::Hook;
@@ -54,7 +54,7 @@ pub fn concept_map(
     for rows in all.iter().flatten() {
         // Where all texts are the same, as `[CLS]` is before the first layer, nothing is told.
         let is_alike = rows.iter().all(|row| row == &rows[0]);
-        let (own, control) = if is_alike { (0.5, 0.5) } else { examples.held_out(rows, method, SEED)? };
+        let (own, control) = if is_alike { (0.5, 0.5) } else { examples.held_out(rows, method)? };
         accuracy.push(own as f32);
         shuffled.push(control as f32);
         progress.advance(1)?;

@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::analysis::concepts::concept_direction::{ConceptMethod, Found};
+use crate::analysis::concepts::direction::{ConceptMethod, Direction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{AxisKind, Hook};
 use crate::model::input::{Input, Tokens};
@@ -77,6 +77,8 @@ pub(super) struct Examples {
 
 /// The least of each kind.
 const LEAST: usize = 2;
+/// The seed of folds and shuffles.
+const SEED: u64 = 0;
 const FOLDS: usize = 5;
 const SHUFFLES: usize = 5;
 
@@ -138,8 +140,8 @@ impl Examples {
 
     /// How many of the texts a direction tells that was found without them, each fifth in turn; and the same where which text has the concept
     /// is shuffled, the mean of five times: what it would tell if there were nothing to tell.
-    pub(super) fn held_out(&self, rows: &[Vec<f64>], method: ConceptMethod, seed: u64) -> Result<(f64, f64)> {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    pub(super) fn held_out(&self, rows: &[Vec<f64>], method: ConceptMethod) -> Result<(f64, f64)> {
+        let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         let own = self.share_told(rows, &self.is_of, method, &mut rng)?;
         let mut shuffled = 0.0;
         for _ in 0..SHUFFLES {
@@ -169,7 +171,7 @@ impl Examples {
             let kept: Vec<usize> = (0..rows.len()).filter(|&index| fold[index] != held_out).collect();
             let train: Vec<&[f64]> = kept.iter().map(|&index| rows[index].as_slice()).collect();
             let labels: Vec<bool> = kept.iter().map(|&index| is_of[index]).collect();
-            let found = Found::of(&train, &labels, method)?;
+            let found = Direction::of(&train, &labels, method)?;
             told += (0..rows.len())
                 .filter(|&index| fold[index] == held_out && found.tells(&rows[index]) == is_of[index])
                 .count();

@@ -2,5 +2,6 @@
 
 pub(crate) mod concept_direction;
 pub(crate) mod concept_map;
+pub(crate) mod direction;
 pub(crate) mod examples;
 mod logistic;
