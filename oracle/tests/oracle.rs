@@ -4,24 +4,14 @@
 //! A row of `ROWS` is a model that both have. Where candle-transformers departs from transformers, the row says how, and gives it
 //! the config that means to it what the file means to transformers.
 
+mod common;
+
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, mistral, qwen2, qwen3};
 use headlight::Model;
 use serde_json::{Value, json};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-/// Below 32, which is the smallest vocabulary; 32 of them, which is the shortest context, and longer than any window.
-const IDS: [u32; 32] = [
-    0, 17, 5, 29, 11, 3, 23, 8, 30, 14, 2, 26, 19, 7, 17, 5, 29, 11, 3, 23, 8, 30, 1, 31, 9, 9, 20, 4, 13,
-    27, 6, 22,
-];
-
-/// Of the largest number. f32 rounds at 6e-8; sums in another order have come to 1.4e-6 through two layers (tiny-llama-random,
-/// by prefixes), and another processor orders them otherwise. What is not rounding is far above: a window wider by one
-/// position is 0.9.
-const TOLERANCE: f32 = 5e-6;
+use crate::common::{Files, IDS, Result, TOLERANCE, apart};
 
 struct Row {
     /// Under `tests/golden`.
@@ -67,11 +57,7 @@ impl Row {
     /// The largest difference, of the largest number.
     fn apart(&self, files: &Files) -> Result<f32> {
         let (ours, theirs) = ((self.ours)(&Model::open(&self.path())?)?, (self.theirs)(files)?);
-        assert_eq!(ours.len(), theirs.len(), "{}: how many numbers", self.folder);
-        let largest = ours.iter().fold(0.0, |largest: f32, number| largest.max(number.abs()));
-        let apart = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs());
-        // `max` would pass over NaN.
-        Ok(apart.fold(0.0, |most: f32, d| if d.is_nan() { f32::INFINITY } else { most.max(d) }) / largest)
+        Ok(apart(self.folder, &ours, &theirs))
     }
 }
 
@@ -100,28 +86,6 @@ fn departures_are_still_there() -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// What candle-transformers loads a model from.
-struct Files {
-    config: Value,
-    weights: VarBuilder<'static>,
-}
-
-impl Files {
-    fn open(folder: &str) -> Result<Files> {
-        let mut config: Value = serde_json::from_slice(&std::fs::read(format!("{folder}/config.json"))?)?;
-        // As transformers 4 wrote it: candle-transformers passes over `rope_parameters`.
-        if let Some(rope) = config.get("rope_parameters").cloned() {
-            config["rope_theta"] = rope["rope_theta"].clone();
-            if rope["rope_type"] != "default" {
-                config["rope_scaling"] = rope;
-            }
-        }
-        let weights = std::fs::read(format!("{folder}/model.safetensors"))?;
-        let weights = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu)?;
-        Ok(Files { config, weights })
-    }
 }
 
 fn logits(model: &Model) -> Result<Vec<f32>> {
