@@ -23,6 +23,7 @@ mod interventions;
 mod notebook;
 mod opening;
 mod parts;
+mod published_encoders;
 mod published_gpt2;
 mod sampling;
 mod sentiment;
