@@ -321,6 +321,7 @@ inputs! {
     [] &String, text => texts([text]);
     [] Vec<String>, many => texts(many);
     [] &[String], many => texts(many);
+    [] &Vec<String>, many => texts(many);
     [] Vec<&str>, many => texts(many);
     [] &[&str], many => texts(many.iter().copied());
     [const N: usize] [&str; N], many => texts(many);
