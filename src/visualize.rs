@@ -4,6 +4,8 @@ use crate::analysis::causal::ablation::AblationEffects;
 use crate::analysis::circuits::circuit::Circuit;
 use crate::analysis::circuits::composition::CompositionScores;
 use crate::analysis::circuits::tokens::{SingularDirections, TokenPairs};
+use crate::analysis::concepts::concept_direction::ConceptDirection;
+use crate::analysis::concepts::concept_map::ConceptMap;
 use crate::analysis::course_project::detection::PublishedDetection;
 use crate::analysis::course_project::qk::QkAsPublished;
 use crate::analysis::head_grid::HeadGrid;
@@ -12,11 +14,18 @@ use crate::analysis::heads::evaluation::Evaluation;
 use crate::analysis::heads::ground_truth::GroundTruth;
 use crate::analysis::heads::repeat_loss::LossOnRepeats;
 use crate::analysis::heads::scores::HeadScores;
+use crate::analysis::residual::class_attribution::ClassAttribution;
+use crate::analysis::residual::class_lens::ClassLens;
 use crate::analysis::residual::logit_lens::LogitLens;
 use crate::analysis::sweep::merge::SweepResult;
+use crate::analysis::words::attention_targets::AttentionTargets;
+use crate::analysis::words::token_attribution::TokenAttribution;
+use crate::analysis::words::value_flow::ValueFlow;
 use crate::error::Result;
 use crate::figure::display::show_result;
 use crate::figure::figure::Figure;
+use crate::model::classify::Classes;
+use crate::model::fill_mask::MaskFilling;
 use crate::model::generate::Generation;
 use crate::model::input::Tokens;
 use crate::model::predict::PromptTest;
@@ -45,7 +54,13 @@ macro_rules! impl_visualize {
 
 impl_visualize! {
     AblationEffects,
+    AttentionTargets,
     Circuit,
+    ClassAttribution,
+    ClassLens,
+    Classes,
+    ConceptDirection,
+    ConceptMap,
     CompositionScores,
     Detection,
     SingularDirections,
@@ -56,14 +71,17 @@ impl_visualize! {
     KnownModels,
     LogitLens,
     LossOnRepeats,
+    MaskFilling,
     SweepResult,
     NamedTensor,
     PromptTest,
     PublishedDetection,
     QkAsPublished,
     Run,
+    TokenAttribution,
     TokenPairs,
     Tokens,
     TrainingCurve,
     GroundTruth,
+    ValueFlow,
 }

@@ -438,3 +438,31 @@ fn one_of_many_patterns_is_drawn() {
     assert!(chosen.to_text().contains("(head 3)"), "{}", chosen.to_text());
     assert!(Figure::attention_of(&patterns, 8).is_err());
 }
+
+/// A type that says what of it is to be seen is one that a cell can end with.
+#[test]
+fn what_draws_itself_does_so_in_a_cell() {
+    let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let list = std::fs::read_to_string(src.join("visualize.rs")).expect("visualize.rs");
+    let (_, list) = list.split_once("impl_visualize! {").expect("the list");
+    let listed: Vec<&str> = list.split([',', '}', '\n']).map(str::trim).collect();
+    let (mut folders, mut seen) = (vec![src], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("a source");
+            let named = text.lines().filter_map(|line| line.strip_prefix("impl Visualize for "));
+            for name in
+                named.map(|rest| rest.trim_end_matches([' ', '{', '}'])).filter(|name| *name != "Figure")
+            {
+                assert!(listed.contains(&name), "{name} of {} is not in visualize.rs", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
