@@ -28,7 +28,7 @@ def solutions_of(notebook):
 
 
 def test_there_are_five():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
 
 
 @each
