@@ -27,7 +27,7 @@ def solutions_of(notebook):
     return [code for cell in cells_of(notebook, "markdown") for code in SOLUTION.findall(cell.source)]
 
 
-def test_there_are_five():
+def test_there_are_six():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
 
 
