@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::open::TOYS;
 use crate::tests::kinds::{
     Kind,
-    Need::{self, Classes, Logits, NextToken, OneStack, SumOfHeads, SumOfParts},
+    Need::{self, Classes, Logits, NextToken, OneStack, SumOfHeads, SumOfParts, Text},
     kinds, open_toy,
 };
 use crate::tests::toys;
@@ -52,6 +52,11 @@ const VERBS: &[(&str, &str, &[Need])] = &[
     ("patch", "--ids --clean 3,1,4 --corrupted 3,2,4 --correct 5 --incorrect 6", &[Logits, OneStack]),
     ("classify", "INPUT", &[Classes]),
     ("classify", "INPUT --json", &[Classes]),
+    ("classify", "INPUT -o OUT.svg", &[Classes]),
+    ("attribute", "INPUT --class CLASS --baseline 0 --steps 4 --json", &[Classes, OneStack, Text]),
+    ("attribute", "INPUT --class CLASS --method gradient", &[Classes, OneStack, Text]),
+    ("attribute", "INPUT --class CLASS --method occlusion --baseline 0", &[Classes, OneStack, Text]),
+    ("attribute", "INPUT --class CLASS --method value-flow -o OUT.html", &[Classes, OneStack]),
     ("qk", "HEAD INPUT", &[SumOfParts]),
     ("composition", "", &[SumOfHeads]),
     ("detect", "", &[SumOfHeads, NextToken]),
@@ -65,6 +70,9 @@ fn ask(verb: &str, rest: &str, kind: &Kind, folder: &Path) -> std::result::Resul
         match word {
             "INPUT" => words.extend(input(kind, folder)),
             "HEAD" => words.push(kind.head.to_string()),
+            "CLASS" => {
+                words.push(kind.model.spec().class_labels().first().map_or("joy".into(), String::clone));
+            }
             word => words.push(word.replace("OUT", &folder.join("out").display().to_string())),
         }
     }

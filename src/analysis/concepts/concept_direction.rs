@@ -63,6 +63,11 @@ pub fn concept_direction(
     let examples = Examples::new(model, &has.into(), &lacks.into())?;
     let rows = examples.read(model, &[hook], &[position])?.remove(0).remove(0);
     let found = Direction::of(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), &examples.is_of, method)?;
+    let found = found.ok_or_else(|| {
+        let what = "texts that have the concept and texts that lack it are alike here";
+        Error::new(ErrorKind::Input, what)
+            .help("in the embeddings of a token that all texts have nothing differs: look in a later layer, or at another position")
+    })?;
     let (accuracy, shuffled) = examples.held_out(&rows, method)?;
     let apart =
         found.mean_along(&rows, &examples.is_of, true) - found.mean_along(&rows, &examples.is_of, false);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::analysis::concepts::logistic::{dot, fit};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// How a concept's direction is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +31,8 @@ pub(super) struct Direction {
 }
 
 impl Direction {
-    pub(super) fn of(rows: &[&[f64]], is_of: &[bool], method: ConceptMethod) -> Result<Direction> {
+    /// Nothing where both kinds are alike.
+    pub(super) fn of(rows: &[&[f64]], is_of: &[bool], method: ConceptMethod) -> Result<Option<Direction>> {
         let [has, lacks] = [true, false].map(|kind| mean(rows, is_of, kind));
         let (direction, threshold) = match method {
             ConceptMethod::DifferenceOfMeans => {
@@ -57,10 +58,12 @@ impl Direction {
         };
         let length = dot(&direction, &direction).sqrt();
         if !(length.is_finite() && length > 0.0) {
-            return Err(Error::new(ErrorKind::Input, "texts that have the concept and texts that lack it are alike here")
-                .help("in the embeddings of a token that all texts have nothing differs: look in a later layer, or at another position"));
+            return Ok(None);
         }
-        Ok(Direction { unit: direction.iter().map(|x| x / length).collect(), threshold: threshold / length })
+        Ok(Some(Direction {
+            unit: direction.iter().map(|x| x / length).collect(),
+            threshold: threshold / length,
+        }))
     }
 
     /// Whether a text has the concept.

@@ -166,16 +166,20 @@ impl Examples {
             own.shuffle(rng);
             own.into_iter().enumerate().for_each(|(place, index)| fold[index] = place % FOLDS);
         }
-        let mut told = 0;
+        let mut told = 0.0;
         for held_out in 0..FOLDS {
             let kept: Vec<usize> = (0..rows.len()).filter(|&index| fold[index] != held_out).collect();
             let train: Vec<&[f64]> = kept.iter().map(|&index| rows[index].as_slice()).collect();
             let labels: Vec<bool> = kept.iter().map(|&index| is_of[index]).collect();
-            let found = Direction::of(&train, &labels, method)?;
-            told += (0..rows.len())
-                .filter(|&index| fold[index] == held_out && found.tells(&rows[index]) == is_of[index])
-                .count();
+            let asked = (0..rows.len()).filter(|&index| fold[index] == held_out);
+            told += match Direction::of(&train, &labels, method)? {
+                Some(found) => {
+                    asked.filter(|&index| found.tells(&rows[index]) == is_of[index]).count() as f64
+                }
+                // What is alike is guessed.
+                None => asked.count() as f64 / 2.0,
+            };
         }
-        Ok(told as f64 / rows.len() as f64)
+        Ok(told / rows.len() as f64)
     }
 }
