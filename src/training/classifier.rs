@@ -100,7 +100,7 @@ impl ClassifierTraining {
 
     /// The model as it is now, to be looked into like any other; training on does not change it.
     pub fn model(&self) -> Result<Model> {
-        let name = format!("trained, step {}", self.steps()).into();
+        let name = format!("trained, step {}", self.steps());
         Ok(Model { name, network: Arc::new(self.trainer.network()?), ..self.model.clone() })
     }
 

@@ -19,7 +19,7 @@ pub struct ConceptMap {
     shuffled: NamedTensor,
 }
 
-/// How well a concept can be told at each layer and at each of some positions, as [`concept_direction`](super::concept_direction) tells it: the
+/// How well a concept can be told at each layer and at each of some positions, as [`concept_direction`](crate::analysis::concept_direction) tells it: the
 /// share of held-out texts, and the same where which text has the concept is shuffled. `hook` is a site of blocks, as `"resid_post"`.
 ///
 /// That a direction tells a concept does not say that the model uses it: steer along it, or ablate it, and look (Tigges et al. 2023 find

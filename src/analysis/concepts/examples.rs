@@ -50,7 +50,7 @@ impl ConceptPosition {
         let own = || (0..tokens.len()).filter(|&position| !special.contains(&tokens.ids()[position]));
         let all: Vec<usize> = match self {
             ConceptPosition::First => vec![0],
-            ConceptPosition::Last => own().last().into_iter().collect(),
+            ConceptPosition::Last => own().next_back().into_iter().collect(),
             ConceptPosition::At(position) => (0..tokens.len()).filter(|&own| own == position).collect(),
             ConceptPosition::Mean => own().collect(),
             ConceptPosition::Delimiters => own()
