@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use candle_core::Device;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -9,6 +10,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::analysis::concepts::direction::{ConceptMethod, Direction};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{AxisKind, Hook};
+use crate::memory;
+use crate::memory::floats;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run_options::RunOptions;
@@ -114,6 +117,18 @@ impl Examples {
                 .help("a direction is of what each position has: resid_pre, resid_post, mlp_out, attn_out, mlp.hook_post, ..."));
             }
         }
+        let dims = model.dims();
+        let numbers = hooks.iter().map(|hook| dims.axis_len(hook.site().axes()[1], 1, 1)).sum::<usize>();
+        // As f64.
+        memory::check(&Device::Cpu, floats([2, numbers, places.len(), self.tokens.len()]), || {
+            let what = format!(
+                "activations of {} hooks, of {} texts at {} places,",
+                hooks.len(),
+                self.tokens.len(),
+                places.len()
+            );
+            (what, "look at fewer places, or give fewer texts")
+        })?;
         let mut sites: Vec<_> = hooks.iter().map(|hook| hook.site()).collect();
         sites.dedup();
         let options = RunOptions::only(sites);
