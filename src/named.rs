@@ -176,6 +176,20 @@ impl NamedTensor {
         Ok(&self.axes[self.dim(name)?])
     }
 
+    /// Writes two axes as lines, each entry under its label.
+    pub(crate) fn write_rows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [rows, columns] = self.axes() else { return Err(fmt::Error) };
+        let values = self.to_vec().map_err(|_| fmt::Error)?;
+        for (row, values) in values.chunks(columns.len().max(1)).enumerate() {
+            let each = values
+                .iter()
+                .enumerate()
+                .map(|(column, value)| format!("{} {value:.3}", columns.label(column)));
+            writeln!(f, "{}: {}", rows.label(row), each.collect::<Vec<_>>().join(", "))?;
+        }
+        Ok(())
+    }
+
     /// One entry of an axis: the axis goes, the others stay.
     ///
     /// ```

@@ -82,9 +82,7 @@ impl Model {
                 .help("take the tokenizer that came with the weights"));
         };
         let said = self.labels(&[mask]).concat();
-        let positions: Vec<usize> =
-            (0..tokens.len()).filter(|&position| tokens.ids()[position] == mask).collect();
-        match positions.as_slice() {
+        match tokens.positions_of(mask).as_slice() {
             [position] => Ok((tokens, *position)),
             [] => Err(Error::new(ErrorKind::Input, format!("there is no {said} in {text:?}"))
                 .help(format!("write {said} where a word is to be told"))),

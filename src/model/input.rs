@@ -457,6 +457,17 @@ impl Tokens {
         (0..self.len()).filter(|&position| self.labels[position] == token).collect()
     }
 
+    /// Every position of a token id.
+    pub(crate) fn positions_of(&self, id: u32) -> Vec<usize> {
+        (0..self.ids.len()).filter(|&position| self.ids[position] == id).collect()
+    }
+
+    /// Whether what a position says is punctuation alone.
+    pub(crate) fn is_punctuation(&self, position: usize) -> bool {
+        let text = self.labels[position].trim();
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_punctuation())
+    }
+
     /// The length of the block that the sequence (after its BOS) consists of two or more copies of, if any;
     /// the last copy may be cut short.
     pub fn period(&self) -> Option<usize> {

@@ -178,11 +178,13 @@ impl Model {
             }
         };
         let tokens = tokens.map_err(|error| input.with_input_index(error, index))?;
-        Ok(match (self.spec().readout(), self.mask()) {
-            (Readout::Masked(_), Some(mask)) => {
-                let mut masked = (0..tokens.ids().len()).filter(|&position| tokens.ids()[position] == mask);
-                let first = masked.next();
-                let only = first.filter(|_| masked.next().is_none());
+        // The tokenizer is asked where there can be a mask, and is not read for it elsewhere.
+        Ok(match self.spec().readout() {
+            Readout::Masked(_) => {
+                let only = match self.mask().map(|mask| tokens.positions_of(mask)).as_deref() {
+                    Some([only]) => Some(*only),
+                    _ => None,
+                };
                 tokens.with_mask(only)
             }
             _ => tokens,

@@ -164,15 +164,12 @@ impl ReadoutLayer {
 /// The stream at the one position of each input that is read `[batch, d_model]`.
 fn pool(x: &Tensor, pooling: Pooling, present: Option<&[Vec<bool>]>) -> Result<Tensor> {
     let (batch, len, _) = x.dims3()?;
-    let last = |row: usize| {
+    let own = |row: usize| {
         let of_row =
             present.and_then(|rows| rows.get(row)).and_then(|row| row.iter().rposition(|&there| there));
-        of_row.unwrap_or(len - 1)
+        of_row.map_or(len, |last| last + 1)
     };
-    let at = |row: usize| match pooling {
-        Pooling::First => 0,
-        Pooling::Last => last(row),
-    };
+    let at = |row: usize| pooling.position(own(row));
     let rows: Vec<u32> = (0..batch).map(|row| (row * len + at(row)) as u32).collect();
     Ok(x.flatten(0, 1)?.index_select(&Tensor::new(rows, x.device())?, 0)?)
 }

@@ -217,6 +217,16 @@ pub enum Pooling {
     Last,
 }
 
+impl Pooling {
+    /// That position of so many that are no filling.
+    pub(crate) fn position(self, len: usize) -> usize {
+        match self {
+            Pooling::First => 0,
+            Pooling::Last => len - 1,
+        }
+    }
+}
+
 impl Readout {
     /// What its activations are, in the order in which a run meets them.
     pub(crate) fn hooks(&self) -> Vec<Hook> {

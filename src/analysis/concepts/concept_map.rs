@@ -82,14 +82,7 @@ impl ConceptMap {
 
 impl fmt::Debug for ConceptMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [layers, positions] = self.accuracy.axes() else { return Err(fmt::Error) };
-        let values = self.accuracy.to_vec().map_err(|_| fmt::Error)?;
-        for (layer, row) in values.chunks(positions.len().max(1)).enumerate() {
-            let each =
-                row.iter().enumerate().map(|(place, value)| format!("{} {value:.3}", positions.label(place)));
-            writeln!(f, "{}: {}", layers.label(layer), each.collect::<Vec<_>>().join(", "))?;
-        }
-        Ok(())
+        self.accuracy.write_rows(f)
     }
 }
 

@@ -56,12 +56,9 @@ impl ConceptPosition {
             ConceptPosition::Last => own().next_back().into_iter().collect(),
             ConceptPosition::At(position) => (0..tokens.len()).filter(|&own| own == position).collect(),
             ConceptPosition::Mean => own().collect(),
-            ConceptPosition::Delimiters => own()
-                .filter(|&position| {
-                    let label = tokens.labels()[position].trim();
-                    !label.is_empty() && label.chars().all(|c| c.is_ascii_punctuation())
-                })
-                .collect(),
+            ConceptPosition::Delimiters => {
+                own().filter(|&position| tokens.is_punctuation(position)).collect()
+            }
         };
         if all.is_empty() {
             let what = format!("{tokens} has no position that is {self}");

@@ -4,10 +4,11 @@
 
 use std::fmt;
 
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 
 use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::residual::stream::{Stream, as_normed};
+use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::model::model::Model;
@@ -17,7 +18,7 @@ use crate::network::param::{NormParam, Param};
 use crate::network::parts::linear::Linear;
 use crate::network::parts::mlp::Activation;
 use crate::network::readout::ReadoutLayer;
-use crate::network::spec::{NormPlace, Pooling};
+use crate::network::spec::NormPlace;
 use crate::view::{View, Visualize};
 
 /// What [`class_attribution`] found.
@@ -55,20 +56,16 @@ pub fn class_attribution<'a>(
     class: &str,
     instead: impl Into<Option<&'a str>>,
 ) -> Result<ClassAttribution> {
-    let classes = [Some(class), instead.into()];
     let stream = Stream::through_norms(model, run)?;
     model.spec().adds_heads("direct attribution to a class")?;
-    let (of, other) =
-        (model.class_index(class)?, classes[1].map(|class| model.class_index(class)).transpose()?);
+    let of = model.class_index(class)?;
+    let other = instead.into().map(|class| model.class_index(class)).transpose()?;
     let ReadoutLayer::Classes { pooling, pooler, classify, .. } = &model.network.readout else {
         return Err(
             Error::new(ErrorKind::Model, "this model tells no classes").help("`logit_attrs` is of tokens")
         );
     };
-    let at = match pooling {
-        Pooling::First => 0,
-        Pooling::Last => stream.len() - 1,
-    };
+    let at = pooling.position(stream.len());
     let dims = *model.dims();
     let is_after = model.spec().last_stack().norm_place == NormPlace::After;
     let mut way =
@@ -78,13 +75,9 @@ pub fn class_attribution<'a>(
         way.begin(other, -1.0, classify)?;
     }
     let last = dims.n_layers.saturating_sub(1);
-    let end = match is_after {
-        true => Site::NormalizedResidPost.at(last),
-        false => Site::ResidPost.at(last),
-    };
     if let Some((pooler, activation)) = pooler {
         let x = match is_after {
-            true => way.row(end)?,
+            true => way.row(Site::NormalizedResidPost.at(last))?,
             false => way.row(Site::LnFinalNormalized)?,
         };
         let a = pooler.forward(&x.unsqueeze(0)?)?.squeeze(0)?; // (M)
@@ -122,16 +115,11 @@ pub fn class_attribution<'a>(
     of_heads.reverse();
     of_words.reverse();
     of_mlps.reverse();
-    let name = match classes {
-        [_, Some(instead)] => format!("logit of class {class:?} - {instead:?}"),
-        _ => format!("logit of class {class:?}"),
-    };
+    let name = Metric::Class { class: of, instead: other }.describe(model);
     let mut parts: Vec<(String, f32)> =
         model.heads().map(|head| head.to_string()).zip(of_heads.iter().flatten().copied()).collect();
     parts.extend(of_mlps);
-    let embeddings =
-        [("embed", Site::Embed), ("pos_embed", Site::PosEmbed), ("token_type_embed", Site::TokenTypeEmbed)];
-    for (label, site) in embeddings.into_iter().filter(|(_, site)| model.spec().has(*site)) {
+    for (label, site) in Stream::embeddings(model) {
         parts.push((label.into(), way.of(site)?));
     }
     parts.push(("bias".into(), way.bias));
@@ -215,19 +203,12 @@ impl Way<'_> {
 
     /// What each head of a layer says of what it reads at each word, as it attends to it.
     fn words(&self, layer: usize) -> Result<Tensor> {
-        let dims = self.stream.model.dims();
+        let sent = self.stream.messages(layer, self.at)?; // (T, H, D)
         let w_o = self.stream.param(Param::Output, layer)?; // (H, D, M)
         let (heads, width, m) = w_o.dims3()?;
         let said = w_o.reshape((heads * width, m))?.matmul(&self.read.unsqueeze(1)?)?; // (HD, 1)
-        let said = said.reshape((heads, width, 1))?; // (H, D, 1)
-        let sharing = dims.queries_per_kv_head();
-        let owner: Vec<u32> = (0..heads).map(|head| (head / sharing) as u32).collect();
-        let v = self.stream.read(Site::V.at(layer))?.transpose(0, 1)?.contiguous()?; // (of keys, T, D)
-        let v = v.index_select(&Tensor::new(owner, v.device())?, 0)?; // (H, T, D)
-        let of_values = v.matmul(&said)?.squeeze(2)?; // (H, T)
-        let pattern = self.stream.read(Site::Pattern.at(layer))?; // (H, T, T)
-        let row = pattern.narrow(1, self.at, 1)?.squeeze(1)?; // (H, T)
-        Ok((row * of_values)?)
+        let said = sent.broadcast_mul(&said.reshape((1, heads, width))?)?.sum(D::Minus1)?; // (T, H)
+        Ok(said.t()?.contiguous()?)
     }
 }
 

@@ -80,14 +80,7 @@ impl ClassLens {
 
 impl fmt::Debug for ClassLens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [layers, classes] = self.probability.axes() else { return Err(fmt::Error) };
-        let values = self.probability.to_vec().map_err(|_| fmt::Error)?;
-        for (layer, row) in values.chunks(classes.len().max(1)).enumerate() {
-            let each =
-                row.iter().enumerate().map(|(class, value)| format!("{} {value:.3}", classes.label(class)));
-            writeln!(f, "{}: {}", layers.label(layer), each.collect::<Vec<_>>().join(", "))?;
-        }
-        Ok(())
+        self.probability.write_rows(f)
     }
 }
 

@@ -98,8 +98,12 @@ impl<'a> Stream<'a> {
 
     /// The embeddings that the stream begins with, by TransformerLens's names.
     pub(crate) fn embeddings(model: &Model) -> Vec<(&'static str, Site)> {
-        let both = [("embed", Site::Embed), ("pos_embed", Site::PosEmbed)];
-        both.into_iter().filter(|(_, site)| model.spec().has(*site)).collect()
+        let all = [
+            ("embed", Site::Embed),
+            ("pos_embed", Site::PosEmbed),
+            ("token_type_embed", Site::TokenTypeEmbed),
+        ];
+        all.into_iter().filter(|(_, site)| model.spec().has(*site)).collect()
     }
 
     /// What each head of a layer wrote `[head, position, d_model]`, or that times a matrix `[d_model, width]`.
@@ -121,6 +125,17 @@ impl<'a> Stream<'a> {
             None => w_o,
         };
         Ok(z.matmul(&w_o)?)
+    }
+
+    /// What each key sends to a query through each head of a layer, its attention times its value `[key, head, d_head]`.
+    pub(crate) fn messages(&self, layer: usize, query: usize) -> Result<Tensor> {
+        let pattern = self.read(Site::Pattern.at(layer))?; // [head, query, key]
+        let paid = pattern.narrow(1, query, 1)?.squeeze(1)?.t()?.contiguous()?; // [key, head]
+        let sharing = self.model.dims().queries_per_kv_head();
+        let owner: Vec<u32> = (0..paid.dim(1)?).map(|head| (head / sharing) as u32).collect();
+        let owner = Tensor::new(owner, paid.device())?;
+        let values = self.read(Site::V.at(layer))?.index_select(&owner, 1)?; // [key, head, d_head]
+        Ok(values.broadcast_mul(&paid.unsqueeze(2)?)?)
     }
 
     /// The sum of the output biases of attention below a layer `[d_model]`.

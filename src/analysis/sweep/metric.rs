@@ -14,7 +14,7 @@ use crate::model::model::Model;
 use crate::named::{Axis, NamedTensor};
 use crate::network::cpu::{log_sum_exp, sum};
 use crate::network::dims::check_ids;
-use crate::network::spec::{Pooling, Readout};
+use crate::network::spec::Readout;
 use crate::progress;
 
 /// What is measured of a prediction. Losses, log-probabilities and divergences are in nats.
@@ -272,8 +272,7 @@ impl Metric {
     /// The one position that decides it, where there is one.
     pub(crate) fn position_read(&self, model: &Model, tokens: &Tokens) -> Option<usize> {
         match (self, model.spec().readout()) {
-            (Metric::Class { .. }, Readout::Classes { pooling: Pooling::First, .. }) => Some(0),
-            (Metric::Class { .. }, Readout::Classes { pooling: Pooling::Last, .. }) => Some(tokens.len() - 1),
+            (Metric::Class { .. }, Readout::Classes { pooling, .. }) => Some(pooling.position(tokens.len())),
             (Metric::LogitDiff { .. } | Metric::LogProb { .. }, _) => {
                 self.positions(tokens)?.first().copied()
             }

@@ -61,18 +61,14 @@ impl AttentionTarget {
 
     /// Whether a key is one for a query.
     fn is_at(self, tokens: &Tokens, query: usize, key: usize) -> bool {
-        let label = || tokens.labels()[key].trim();
         match self {
             AttentionTarget::Previous => key + 1 == query,
             AttentionTarget::Next => key == query + 1,
             AttentionTarget::Own => key == query,
             AttentionTarget::SameToken => key != query && tokens.ids()[key] == tokens.ids()[query],
             AttentionTarget::First => key == 0,
-            AttentionTarget::Separator => matches!(label(), "[SEP]" | "</s>"),
-            AttentionTarget::Delimiter => {
-                let text = label();
-                !text.is_empty() && text.chars().all(|c| c.is_ascii_punctuation())
-            }
+            AttentionTarget::Separator => matches!(tokens.labels()[key].trim(), "[SEP]" | "</s>"),
+            AttentionTarget::Delimiter => tokens.is_punctuation(key),
         }
     }
 }

@@ -2,18 +2,17 @@
 
 use std::fmt;
 
-use candle_core::Tensor;
-
+use crate::analysis::residual::stream::Stream;
 use crate::analysis::sweep::engine::sweep;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Site};
+use crate::hook::{Head, Site, head};
 use crate::memory;
 use crate::memory::floats;
 use crate::model::input::Input;
 use crate::model::model::Model;
 use crate::model::run_options::RunOptions;
-use crate::named::{Axis, NamedTensor, ValueKind};
+use crate::named::{Axis, NamedTensor, ValueKind, layer_axis};
 use crate::view::{View, Visualize};
 
 /// What [`value_flow`] found.
@@ -69,9 +68,10 @@ pub fn value_flow(model: &Model, input: impl Into<Input>, metric: &Metric) -> Re
         (format!("what {heads} heads of {layers} layers send of {len} tokens"), "ask about a shorter text")
     })?;
     let run = model.run_with_options(&input, &RunOptions::only([Site::Pattern, Site::V]))?;
+    let stream = Stream::through_norms(model, &run)?;
     let (mut by_head, mut by_layer) = (Vec::new(), Vec::new());
     for layer in 0..layers {
-        let sent = messages(model, &run.pattern(layer)?, &run.v(layer)?, query)?; // [key, head, d_head]
+        let sent = stream.messages(layer, query)?; // [key, head, d_head]
         for key in 0..len {
             by_layer.push(model.without_message(Site::Z.at(layer), query, sent.get(key)?));
         }
@@ -89,16 +89,16 @@ pub fn value_flow(model: &Model, input: impl Into<Input>, metric: &Metric) -> Re
     let values: Vec<f32> = swept.variants.iter().map(|without| (swept.clean - without) as f32).collect();
     let metric = metric.describe(model);
     let positions = Axis::labelled("position", tokens.shared_labels());
-    let layer_axis = crate::named::layer_axis(stack, layers);
+    let rows = layer_axis(stack, layers);
     let by_layer = NamedTensor::from_vec(
         format!("{metric}: what each layer's heads pass on of each word"),
         values[..of_layers].to_vec(),
-        vec![layer_axis.clone(), positions.clone()],
+        vec![rows.clone(), positions.clone()],
     )?;
     let by_head = NamedTensor::from_vec(
         format!("{metric}: what each head passes on of each word"),
         values[of_layers..].to_vec(),
-        vec![layer_axis, model.head_axis(), positions],
+        vec![rows, model.head_axis(), positions],
     )?;
     Ok(ValueFlow {
         metric,
@@ -106,18 +106,6 @@ pub fn value_flow(model: &Model, input: impl Into<Input>, metric: &Metric) -> Re
         by_layer: by_layer.with_value_kind(ValueKind::Signed),
         by_head: by_head.with_value_kind(ValueKind::Signed),
     })
-}
-
-/// What each key sends to a query through each head `[key, head, d_head]`, from a pattern `[head, query, key]` and values
-/// `[position, head of keys, d_head]`.
-fn messages(model: &Model, pattern: &NamedTensor, values: &NamedTensor, query: usize) -> Result<Tensor> {
-    let sharing = model.dims().queries_per_kv_head();
-    let row = pattern.tensor().narrow(1, query, 1)?.squeeze(1)?.t()?.contiguous()?; // [key, head]
-    let heads = row.dim(1)?;
-    let owner: Vec<u32> = (0..heads).map(|head| (head / sharing) as u32).collect();
-    let owner = Tensor::new(owner, row.device())?;
-    let values = values.tensor().contiguous()?.index_select(&owner, 1)?; // [key, head, d_head]
-    Ok(values.broadcast_mul(&row.unsqueeze(2)?)?.to_device(model.device())?)
 }
 
 impl ValueFlow {
@@ -150,7 +138,7 @@ impl ValueFlow {
         order.sort_by(|&a, &b| values[b].abs().total_cmp(&values[a].abs()));
         let words = &self.by_head.axes()[2];
         let each = order.into_iter().map(|at| {
-            let head = crate::hook::head(at / positions / heads, at / positions % heads);
+            let head = head(at / positions / heads, at / positions % heads);
             (head, words.label(at % positions), values[at])
         });
         Ok(each.collect())
