@@ -316,6 +316,14 @@ fn texts_stand_between_cls_and_sep() -> Result<()> {
     }
     let measured = metric.measure(&masked, text)?.exp();
     assert!((measured - f64::from(filled.probability("good")?)).abs() < 1e-5);
+    let loss = masked.masked_loss(text, "good")?;
+    assert!(((-loss).exp() - filled.probability("good")?).abs() < 1e-5, "{loss}");
+    // Where no position is named it is that of the mask, and no other.
+    let unnamed = Metric::log_prob(&masked, "good")?;
+    assert_eq!(unnamed.measure(&masked, text)?, metric.measure(&masked, text)?);
+    let patched =
+        |metric| activation_patching(&masked, text, "a film was [MASK] .", Site::Z, metric)?.to_vec();
+    assert_eq!(patched(&unnamed)?, patched(&metric)?);
     Ok(())
 }
 
@@ -391,6 +399,13 @@ fn what_encoders_refuse() -> Result<()> {
             input,
             &["2 [MASK]", "one word at a time"],
         ),
+        (
+            "a metric without a mask",
+            Metric::log_prob(&masked, "good")?.measure(&masked, "the film").map(drop),
+            input,
+            &["not one mask", "write one [MASK]"],
+        ),
+        ("a loss without a mask", masked.masked_loss("the film", "good").map(drop), input, &["no [MASK]"]),
         ("no masked tokens", classes.fill_mask("[MASK]").map(drop), model, &["masked", "bert-base-uncased"]),
         ("no such class", Metric::class(&classes, "fine").map(drop), input, &["\"fine\"", "\"so-so\""]),
         ("no such class", classes.classify("a")?.of("fine").map(drop), input, &["\"fine\"", "\"so-so\""]),
