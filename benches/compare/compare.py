@@ -5,15 +5,17 @@ import re
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import report
 from models import CHECKOUT, MODELS, TARGET, Model
 from safetensors import safe_open
 from worker import Failed, Used, Worker, run_whole
-from works import HF, LENS, SAID, WORKS, Measured, Request, Tolerance, Work, tokens
+from works import LENS, SAID, WORKS, Measured, Request, Tolerance, Work, tokens
 
 HERE = Path(__file__).resolve().parent
 DRIVER = CHECKOUT / "target" / "release" / "examples" / "compare"
@@ -24,12 +26,31 @@ class Differ(Exception):
     """Two sides found different things, so their times say nothing."""
 
 
+@dataclass(frozen=True)
+class Suite:
+    """What is measured together, in one environment of Python."""
+
+    models: dict[str, Callable[[], Model]]
+    works: list[Work]
+    script: str
+    """Python's side."""
+    packages: tuple[str, ...]
+    """Whose versions are said."""
+    result: str
+    documents: Callable[[list[Measured], list[Model], dict[str, report.Limit], dict[str, Any]], None]
+    """Puts what was found into the project's documents."""
+
+
+SUITE = Suite(MODELS, WORKS, "theirs.py", report.PACKAGES, "result.json", report.into_documents)
+
+
 @dataclass
 class Sides:
     """The processes of one model, started when they are first needed."""
 
     model: Model
     threads: int
+    script: str
 
     def __post_init__(self) -> None:
         self.workers: dict[str, Worker] = {}
@@ -38,7 +59,7 @@ class Sides:
         if side not in self.workers:
             path = str(self.model.path)
             served = [str(DRIVER), "serve", path]
-            command = served if side == OURS else [sys.executable, str(HERE / "theirs.py"), side, path]
+            command = served if side == OURS else [sys.executable, str(HERE / self.script), side, path]
             said = SAID.get(side, side)
             self.workers[side] = Worker(said, command, self.model.path.parent, self.threads)
         return self.workers[side]
@@ -48,13 +69,13 @@ class Sides:
             worker.close()
 
 
-def measure(arguments: argparse.Namespace) -> int:
-    names = [name for name in arguments.model.split(",") if name]
-    unknown = [name for name in names if name not in MODELS]
+def measure(arguments: argparse.Namespace, suite: Suite) -> int:
+    names = [name for name in arguments.model.split(",") if name] if arguments.model else list(suite.models)
+    unknown = [name for name in names if name not in suite.models]
     if unknown:
-        print(f"there is no model {', '.join(unknown)}: take of {', '.join(MODELS)}", file=sys.stderr)
+        print(f"there is no model {', '.join(unknown)}: take of {', '.join(suite.models)}", file=sys.stderr)
         return 2
-    chosen = [work for work in WORKS if re.search(arguments.only or "", work.name)]
+    chosen = [work for work in suite.works if re.search(arguments.only or "", work.name)]
     if arguments.list:
         for work in chosen:
             print(f"{work.name}  [{', '.join(name for name in work.models if name in names)}]")
@@ -62,9 +83,9 @@ def measure(arguments: argparse.Namespace) -> int:
     found: list[Measured] = []
     limits: dict[str, report.Limit] = {}
     refused = []
-    models = [MODELS[name]() for name in names]
+    models = [suite.models[name]() for name in names]
     for model in models:
-        sides = Sides(model, arguments.threads)
+        sides = Sides(model, arguments.threads, suite.script)
         try:
             for work in chosen:
                 if model.name not in work.models:
@@ -73,6 +94,8 @@ def measure(arguments: argparse.Namespace) -> int:
                 if request is None:
                     continue
                 for peer in work.peers:
+                    if peer in model.unknown_to:
+                        continue
                     try:
                         found.append(compared(sides, work, peer, request, arguments))
                     except Differ as error:
@@ -85,12 +108,12 @@ def measure(arguments: argparse.Namespace) -> int:
     if arguments.check:
         print(report.differences(found))
     else:
-        about = report.about(arguments, models)
+        about = report.about(arguments, models, suite.packages)
         tables = report.tables(found, limits, about)
         print(tables)
-        report.write_json(arguments.json or TARGET / "result.json", found, limits, about)
+        report.write_json(arguments.json or TARGET / suite.result, found, limits, about)
         if arguments.documents and not refused:
-            report.into_documents(found, limits, about)
+            suite.documents(found, models, limits, about)
     for error in refused:
         print(f"error: not compared: {error}", file=sys.stderr)
     return 1 if refused else 0
@@ -163,10 +186,10 @@ def whole(sides: Sides, side: str, request: Request, arrays: Path | None) -> Use
 
 
 def differences(measured: Measured, theirs: Path, ours: Path, said: str) -> None:
-    """Compares array by array. transformers has fewer weights to show, TransformerLens and headlight have the same."""
+    """Compares array by array. HookedTransformer and headlight have the same, others some of it."""
     with safe_open(theirs, "np") as a, safe_open(ours, "np") as b:
         names, our_names = set(a.keys()), set(b.keys())
-        if measured.peer == HF:
+        if measured.peer != LENS:
             our_names &= names
         if not names or names != our_names:
             raise Differ(f"{said}: only one side has {', '.join(sorted(names ^ our_names)) or 'nothing'}")

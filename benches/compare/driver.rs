@@ -144,6 +144,19 @@ fn work(name: &str, model: &Model, request: &Value) -> Fallible<Found> {
                 ])
             })
         }
+        "classify" => {
+            let classes = model.classify(sequences(request, "ids")?)?;
+            Box::new(move || Ok(vec![named("probabilities", classes.values())]))
+        }
+        "integrated_gradients" => {
+            let baseline = Some(u32::try_from(size(request, "baseline")?)?);
+            let method = AttributionMethod::IntegratedGradients { steps: size(request, "steps")?, baseline };
+            let found = token_attribution(model, sequences(request, "ids")?, &metric(request)?, method)?;
+            Box::new(move || {
+                let value = Tensor::new(&[found.value() as f32], &Device::Cpu)?;
+                Ok(vec![("value".to_string(), value), named("scores", found.scores())])
+            })
+        }
         "patching" => {
             let (clean, corrupted) = (sequences(request, "clean")?, sequences(request, "ids")?);
             let patched = activation_patching(model, clean, corrupted, Site::ResidPre, &metric(request)?)?;
@@ -203,6 +216,9 @@ fn repeated(request: &Value) -> Fallible<RepeatedTokens> {
 fn metric(request: &Value) -> Fallible<Metric> {
     Ok(match text(request, "metric")? {
         "loss" => Metric::Loss,
+        "class_diff" => {
+            Metric::Class { class: size(request, "class")?, instead: Some(size(request, "instead")?) }
+        }
         _ => Metric::LogitDiff {
             correct: u32::try_from(size(request, "correct")?)?,
             incorrect: u32::try_from(size(request, "incorrect")?)?,

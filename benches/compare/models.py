@@ -30,6 +30,8 @@ class Model:
     layers: int
     vocabulary: int
     context: int
+    unknown_to: tuple[str, ...] = ()
+    """Who cannot open it."""
 
     @property
     def is_gguf(self) -> bool:

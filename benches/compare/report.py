@@ -15,7 +15,7 @@ from typing import Any
 from models import CHECKOUT, Model, sha256
 from works import LENS, MB, SAID, Measured
 
-START, END = "<!-- compare: start -->", "<!-- compare: end -->"
+PACKAGES = ("transformer-lens", "torch", "transformers", "plotly")
 LIMIT_AIM = 0.75
 # What README.md shows of it, beside TransformerLens.
 IN_README = (
@@ -54,11 +54,10 @@ class Limit:
         )
 
 
-def about(arguments: argparse.Namespace, models: list[Model]) -> dict[str, Any]:
+def about(arguments: argparse.Namespace, models: list[Model], packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
     def git(*command: str) -> str:
         return subprocess.run(["git", *command], cwd=CHECKOUT, capture_output=True, text=True).stdout.strip()
 
-    packages = ("transformer-lens", "torch", "transformers", "plotly")
     rustc = subprocess.run(["rustc", "--version"], cwd=CHECKOUT, capture_output=True, text=True).stdout.strip()
     return {
         "date": datetime.date.today().isoformat(),
@@ -199,7 +198,7 @@ def write_json(path: Path, found: list[Measured], limits: dict[str, Limit], abou
     path.write_text(json.dumps({"about": about, "works": works, "limits": limited}, indent=1) + "\n")
 
 
-def into_documents(found: list[Measured], limits: dict[str, Limit], about: dict[str, Any]) -> None:
+def into_documents(found: list[Measured], _: list[Model], limits: dict[str, Limit], about: dict[str, Any]) -> None:
     """Puts GPT-2 small's rows between the marks in docs/speed.md, and a few of them in README.md."""
     of_model = [measured for measured in found if measured.model == "gpt2-small"]
     if not of_model:
@@ -212,13 +211,18 @@ def into_documents(found: list[Measured], limits: dict[str, Limit], about: dict[
         ("docs/speed.md", of_model, [0, 1, 2, 3, 4, 5, 7, 8], below),
         ("README.md", few, [0, 1, 2, 3, 4, 7], []),
     ]:
-        path = CHECKOUT / name
-        text = path.read_text(encoding="utf-8")
-        if text.count(START) != 1 or text.count(END) != 1:
-            raise SystemExit(f"error: {name} must have {START} and {END} once each")
         cells = [row(measured) for measured in rows]
         table = markdown([HEADER[c] for c in columns], [[of_row[c] for c in columns] for of_row in cells])
-        before, rest = text.split(START)
-        after = rest.split(END)[1]
-        parts = "\n\n".join([table, *more])
-        path.write_text(f"{before}{START}\n{parts}\n{END}{after}", encoding="utf-8")
+        put(name, "compare", [table, *more])
+
+
+def put(name: str, mark: str, parts: list[str]) -> None:
+    """Puts paragraphs between two marks of a document."""
+    path, start, end = CHECKOUT / name, f"<!-- {mark}: start -->", f"<!-- {mark}: end -->"
+    text = path.read_text(encoding="utf-8")
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise SystemExit(f"error: {name} must have {start} and {end} once each")
+    before, rest = text.split(start)
+    after = rest.split(end)[1]
+    between = "\n\n".join(parts)
+    path.write_text(f"{before}{start}\n{between}\n{end}{after}", encoding="utf-8")

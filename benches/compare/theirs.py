@@ -321,13 +321,13 @@ def answer(library, request, loaded):
 
 
 @torch.inference_mode()
-def main():
+def main(libraries):
     from transformers.utils.logging import disable_progress_bar
 
     name, path = sys.argv[1:]
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     disable_progress_bar()
-    library = LIBRARIES[name](Path(path))
+    library = libraries[name](Path(path))
     trim()
     loaded = memory("VmRSS:")
     layers, vocabulary = library.sizes()
@@ -342,4 +342,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(LIBRARIES)

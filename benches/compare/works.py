@@ -8,7 +8,9 @@ from typing import Any
 from models import Model
 
 LENS, HF = "transformer_lens", "transformers"
-SAID = {LENS: "TransformerLens", HF: "transformers"}
+# TransformerLens from 4 on, which wraps transformers' modules.
+BRIDGE = "transformer_bridge"
+SAID = {LENS: "TransformerLens", HF: "transformers", BRIDGE: "TransformerLens"}
 
 Request = dict[str, Any]
 MB = 1_000_000

@@ -87,8 +87,7 @@ class Seen:
 
     def __init__(self, model):
         self.of = {}
-        for name, module in model.named_modules():
-            module.register_forward_hook(self.keep(name))
+        self.handles = [module.register_forward_hook(self.keep(name)) for name, module in model.named_modules()]
 
     def keep(self, name):
         def hook(module, given, made):
@@ -136,7 +135,7 @@ def hooks(model, seen, attentions):
     embeddings = stack + names["embeddings"]
     put = all_hooks.__setitem__
     put("hook_embed", seen.out(f"{embeddings}.word_embeddings"))
-    put("hook_pos_embed", seen.out(f"{embeddings}.position_embeddings").expand(LENGTHS[0], -1))
+    put("hook_pos_embed", seen.out(f"{embeddings}.position_embeddings").expand_as(all_hooks["hook_embed"]))
     if family != "distilbert":
         put("hook_token_type_embed", seen.out(f"{embeddings}.token_type_embeddings"))
     scale, normalized = normed(seen.into(f"{embeddings}.LayerNorm"), eps)
