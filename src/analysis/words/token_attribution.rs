@@ -70,7 +70,7 @@ pub struct TokenAttribution {
 }
 
 /// How many rows run at once.
-const AT_ONCE: usize = 10;
+const AT_ONCE: usize = 25;
 
 /// How much each token of an input counts for a metric: for a class, say, or for one class rather than another
 /// ([`Metric::class_diff`]). Of one input and a model of one stack. Draws itself as running text, each token on its colour.

@@ -14,7 +14,7 @@ mod rows;
 mod softmax;
 mod sum;
 
-pub(crate) use activation::{gelu, gelu_inplace};
+pub(crate) use activation::{Gelu, gelu, gelu_inplace};
 pub(crate) use broadcast::{plus_bias, times_gain};
 pub(crate) use finite::{are_finite, tensor_is_finite};
 pub(crate) use linear::{MatrixSource, WeightLayout, affine, affine_from, affine_of};
@@ -48,9 +48,10 @@ mod tests {
         let candle_cross_entropy = |x: &Tensor| -> Result<Tensor> {
             Ok((candle_log_sum_exp(x)? - x.gather(&next.unsqueeze(1)?, 1)?)?)
         };
-        let pairs: [(Op, Op); 4] = [
+        let pairs: [(Op, Op); 5] = [
             (&softmax, &candle_softmax),
-            (&gelu, &|x| Ok(x.gelu()?)),
+            (&|x| gelu(x, Gelu::Tanh), &|x| Ok(x.gelu()?)),
+            (&|x| gelu(x, Gelu::Erf), &|x| Ok(x.gelu_erf()?)),
             (&log_sum_exp, &candle_log_sum_exp),
             (&|x| Ok(cross_entropy(x, &next)?.unsqueeze(1)?), &candle_cross_entropy),
         ];

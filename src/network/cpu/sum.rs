@@ -95,7 +95,7 @@ pub(crate) fn vectorized<R>(compute: impl FnOnce() -> R) -> R {
 
 /// e^x within 2 units in the last place, in operations that compilers vectorise; 0 below -87, where f32 has only
 /// subnormal numbers left.
-#[inline]
+#[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::hook::Site;
-use crate::network::cpu::{gelu, gelu_inplace};
+use crate::network::cpu::{Gelu, gelu, gelu_inplace};
 use crate::network::parts::layer::LayerCtx;
 use crate::network::parts::linear::Linear;
 
@@ -23,9 +23,9 @@ impl Mlp {
         let post = match &self.gate {
             None => {
                 let pre = self.input.forward(x)?; // (B, T, N)
-                match self.activation {
-                    Activation::GeluTanh if !layer.wants(Site::MlpPre) => gelu_inplace(pre)?, // (B, T, N)
-                    activation => activation.apply(&layer.at(Site::MlpPre, pre)?)?,           // (B, T, N)
+                match self.activation.gelu() {
+                    Some(by) if !layer.wants(Site::MlpPre) => gelu_inplace(pre, by)?, // (B, T, N)
+                    _ => self.activation.apply(&layer.at(Site::MlpPre, pre)?)?,       // (B, T, N)
                 }
             }
             Some(gate) => {
@@ -58,10 +58,18 @@ pub(crate) enum Activation {
 }
 
 impl Activation {
+    fn gelu(self) -> Option<Gelu> {
+        match self {
+            Activation::GeluTanh => Some(Gelu::Tanh),
+            Activation::GeluErf => Some(Gelu::Erf),
+            _ => None,
+        }
+    }
+
     pub(crate) fn apply(self, x: &Tensor) -> Result<Tensor> {
         Ok(match self {
-            Activation::GeluTanh => gelu(x)?,
-            Activation::GeluErf => x.gelu_erf()?,
+            Activation::GeluTanh => gelu(x, Gelu::Tanh)?,
+            Activation::GeluErf => gelu(x, Gelu::Erf)?,
             Activation::Relu => x.relu()?,
             Activation::Silu => x.silu()?,
             Activation::Tanh => x.tanh()?,
