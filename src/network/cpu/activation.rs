@@ -1,10 +1,11 @@
 //! GELU (Hendrycks and Gimpel 2016, section 2): each number times the share of a normal distribution that lies below it.
 
-use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, InplaceOp1, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::network::cpu::pages;
+use crate::network::cpu::pages::PagePolicy;
 use crate::network::cpu::rows::{CHUNK, by_rows, can_fuse, values};
 use crate::network::cpu::sum::{exp, vectorized};
 
@@ -75,17 +76,19 @@ impl Gelu {
         )
     }
 
-    fn slope(self, x: &mut [f32]) {
+    /// Gradients, where there were numbers.
+    fn slope(self, x: &mut [f32], gradient: &[f32]) {
         vectorized(
             #[inline(always)]
             || match self {
-                Gelu::Tanh => x.iter_mut().for_each(|x| {
+                Gelu::Tanh => x.iter_mut().zip(gradient).for_each(|(x, gradient)| {
                     let share = tanh_share(*x);
-                    *x = share + *x * share * (1.0 - share) * 2.0 * TANH.0 * (1.0 + 3.0 * TANH.1 * *x * *x);
+                    let inner = 2.0 * TANH.0 * (1.0 + 3.0 * TANH.1 * *x * *x);
+                    *x = gradient * (share + *x * share * (1.0 - share) * inner);
                 }),
-                Gelu::Erf => x.iter_mut().for_each(|x| {
+                Gelu::Erf => x.iter_mut().zip(gradient).for_each(|(x, gradient)| {
                     let (share, bell) = erf_share(*x);
-                    *x = share + *x * bell * DENSITY;
+                    *x = gradient * (share + *x * bell * DENSITY);
                 }),
             },
         )
@@ -102,7 +105,7 @@ impl CustomOp1 for Gelu {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some((x.contiguous()?.apply_op1_no_bwd(&Slope(*self))? * gradient)?))
+        Ok(Some(x.contiguous()?.apply_op2_no_bwd(&gradient.contiguous()?, &GeluGradient(*self))?))
     }
 }
 
@@ -123,15 +126,24 @@ impl InplaceOp1 for Gelu {
     }
 }
 
-struct Slope(Gelu);
+struct GeluGradient(Gelu);
 
-impl CustomOp1 for Slope {
+impl CustomOp2 for GeluGradient {
     fn name(&self) -> &'static str {
-        "gelu slope"
+        "gelu gradient"
     }
 
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_rows(layout, CHUNK, values(storage, layout)?, |x| self.0.slope(x))
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (x, gradient) = (values(x, layout)?, values(gradient, gradient_layout)?);
+        let change = |place: usize, x: &mut [f32]| self.0.slope(x, &gradient[place * CHUNK..]);
+        let (out, _) = pages::par_map_alloc(PagePolicy::Short, x, CHUNK, |x| *x, change);
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 }
 

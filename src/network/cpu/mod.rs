@@ -19,7 +19,7 @@ pub(crate) use broadcast::{plus_bias, times_gain};
 pub(crate) use finite::{are_finite, tensor_is_finite};
 pub(crate) use linear::{MatrixSource, WeightLayout, affine, affine_from, affine_of};
 pub(crate) use matrix::Matrix;
-pub(crate) use norm::{center, gain_and_bias, norm_scale, normalize};
+pub(crate) use norm::{center, gain_and_bias, norm_scale, normalize, standardize};
 pub(crate) use pages::{PagePolicy, par_map_alloc, par_rows_alloc};
 pub(crate) use rows::can_fuse;
 pub(crate) use softmax::{cross_entropy, log_sum_exp, softmax};
@@ -44,15 +44,21 @@ mod tests {
         };
         type Op<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
         let candle_log_sum_exp = |x: &Tensor| -> Result<Tensor> { Ok(x.exp()?.sum_keepdim(1)?.log()?) };
+        let candle_norm = |x: &Tensor| -> Result<Tensor> {
+            Ok(x.broadcast_div(&(x.sqr()?.mean_keepdim(1)? + 0.1)?.sqrt()?)?)
+        };
         let next = Tensor::from_iter((0..20u32).map(|row| row * 7 % 30), &Device::Cpu)?;
         let candle_cross_entropy = |x: &Tensor| -> Result<Tensor> {
             Ok((candle_log_sum_exp(x)? - x.gather(&next.unsqueeze(1)?, 1)?)?)
         };
-        let pairs: [(Op, Op); 5] = [
+        let pairs: [(Op, Op); 8] = [
             (&softmax, &candle_softmax),
             (&|x| gelu(x, Gelu::Tanh), &|x| Ok(x.gelu()?)),
             (&|x| gelu(x, Gelu::Erf), &|x| Ok(x.gelu_erf()?)),
             (&log_sum_exp, &candle_log_sum_exp),
+            (&|x| standardize(x, true, 0.1), &|x| candle_norm(&x.broadcast_sub(&x.mean_keepdim(1)?)?)),
+            (&|x| standardize(x, false, 0.1), &candle_norm),
+            (&|x| add(x, &x.sqr()?), &|x| Ok((x + x.sqr()?)?)),
             (&|x| Ok(cross_entropy(x, &next)?.unsqueeze(1)?), &candle_cross_entropy),
         ];
         for (ours, theirs) in pairs {

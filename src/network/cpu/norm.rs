@@ -1,13 +1,13 @@
 //! Norms over the last axis, and means taken away.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::network::cpu::pages;
 use crate::network::cpu::pages::PagePolicy;
 use crate::network::cpu::rows::{by_rows, last, rows_a_task, values};
-use crate::network::cpu::sum::sum;
+use crate::network::cpu::sum::{sum, sum_of_products};
 
 /// What a norm divides each row by `[.., 1]`, with no gradient.
 pub(crate) fn norm_scale(x: &Tensor, centres: bool, eps: f64) -> Result<Tensor> {
@@ -28,6 +28,73 @@ pub(crate) fn normalize(
 /// Times a gain and plus a bias, where there are such, with no gradient.
 pub(crate) fn gain_and_bias(x: &Tensor, gain: Option<&Tensor>, bias: Option<&Tensor>) -> Result<Tensor> {
     Ok(x.contiguous()?.apply_op1_no_bwd(&Normalize { norm: None, gain, bias })?)
+}
+
+/// A norm over the last axis, with its gradient.
+pub(crate) fn standardize(x: &Tensor, centres: bool, eps: f64) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op1(Standardize { centres, eps })?)
+}
+
+struct Standardize {
+    centres: bool,
+    eps: f64,
+}
+
+impl CustomOp1 for Standardize {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (centres, eps) = (self.centres, self.eps);
+        by_rows(layout, last(layout), values(storage, layout)?, |row| {
+            standardize_row(row, centres, eps);
+        })
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let slope = StandardizeGradient { centres: self.centres, eps: self.eps };
+        Ok(Some(x.contiguous()?.apply_op2_no_bwd(&gradient.contiguous()?, &slope)?))
+    }
+}
+
+/// Returns what it divided by.
+fn standardize_row(row: &mut [f32], centres: bool, eps: f64) -> f32 {
+    let (mean, scale) = mean_and_scale(row, centres, eps);
+    row.iter_mut().for_each(|x| *x = (*x - mean) / scale);
+    scale
+}
+
+/// dx = (dy - mean dy - y mean(y dy)) / scale; the mean of dy only where the norm centres.
+struct StandardizeGradient {
+    centres: bool,
+    eps: f64,
+}
+
+impl CustomOp2 for StandardizeGradient {
+    fn name(&self) -> &'static str {
+        "norm gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        gradient: &CpuStorage,
+        gradient_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (width, gradient) = (last(layout), values(gradient, gradient_layout)?);
+        let change = |row: usize, out: &mut [f32]| {
+            let gradient = &gradient[row * width..][..out.len()];
+            let scale = standardize_row(out, self.centres, self.eps);
+            let n = width as f32;
+            let of_mean = if self.centres { sum(gradient) / n } else { 0.0 };
+            let along = sum_of_products(out, gradient) / n;
+            out.iter_mut().zip(gradient).for_each(|(y, dy)| *y = (dy - of_mean - *y * along) / scale);
+        };
+        let (out, _) = pages::par_map_alloc(PagePolicy::Short, values(x, layout)?, width, |x| *x, change);
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
 }
 
 struct NormScale {
@@ -85,8 +152,7 @@ impl CustomOp1 for Normalize<'_> {
         let (gain, bias) = (row_of(self.gain)?, row_of(self.bias)?);
         by_rows(layout, width, values(storage, layout)?, |row| {
             if let Some((centres, eps)) = self.norm {
-                let (mean, scale) = mean_and_scale(row, centres, eps);
-                row.iter_mut().for_each(|x| *x = (*x - mean) / scale);
+                standardize_row(row, centres, eps);
             }
             if let Some(gain) = &gain {
                 row.iter_mut().zip(gain).for_each(|(x, gain)| *x *= gain);

@@ -5,12 +5,12 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor};
 use crate::error::Result;
 use crate::network::cpu::pages;
 use crate::network::cpu::pages::PagePolicy;
-use crate::network::cpu::rows::{CHUNK, can_fuse, values};
+use crate::network::cpu::rows::{CHUNK, values};
 
 /// The sum of two of the same shape: candle's own uses threads of its own, which wait by turning in circles.
 pub(crate) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if can_fuse([a, b]) && a.dims() == b.dims() && a.is_contiguous() && b.is_contiguous() {
-        return Ok(a.apply_op2_no_bwd(b, &Added)?);
+    if a.device().is_cpu() && a.dims() == b.dims() {
+        return Ok(a.contiguous()?.apply_op2(&b.contiguous()?, Added)?);
     }
     Ok((a + b)?)
 }
@@ -35,6 +35,16 @@ impl CustomOp2 for Added {
         };
         let (out, _) = pages::par_map_alloc(PagePolicy::Short, a, CHUNK, |a| *a, add);
         Ok((CpuStorage::F32(out), a_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((a.track_op().then(|| gradient.clone()), b.track_op().then(|| gradient.clone())))
     }
 }
 

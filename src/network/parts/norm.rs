@@ -4,7 +4,9 @@ use candle_core::{D, Tensor};
 
 use crate::error::Result;
 use crate::hook::{Hook, Site};
-use crate::network::cpu::{can_fuse, gain_and_bias, norm_scale, normalize, plus_bias, times_gain};
+use crate::network::cpu::{
+    can_fuse, gain_and_bias, norm_scale, normalize, plus_bias, standardize, times_gain,
+};
 use crate::network::spec::NormKind;
 use crate::network::tap::TapCtx;
 
@@ -92,7 +94,11 @@ impl Norm {
                 false => self.gain_and_bias(given),        // (B, T, M)
             };
         }
-        let Some((x, scale)) = self.stats(&x)? else { return Ok(x) };
+        if !tap.wants(scale_hook) {
+            let normalized = tap.at(hook, self.standardized(&x)?)?; // (B, T, M)
+            return self.gain_and_bias(normalized);
+        }
+        let (x, scale) = self.stats(&x)?;
         let scale = tap.at(scale_hook, scale)?; // (B, T, 1)
         let normalized = tap.at(hook, x.broadcast_div(&scale)?)?; // (B, T, M)
         self.gain_and_bias(normalized)
@@ -100,24 +106,30 @@ impl Norm {
 
     /// Normalises the last axis of what TransformerLens does not show.
     pub(crate) fn forward_untapped(&self, x: Tensor) -> Result<Tensor> {
-        if self.kind != NormKind::None && self.can_fuse(&x) {
+        if self.kind == NormKind::None {
+            return Ok(x);
+        }
+        if self.can_fuse(&x) {
             let (gain, bias) = (self.gain.as_ref(), self.bias.as_ref());
             return normalize(&x, self.kind == NormKind::Layer, self.eps, gain, bias);
         }
-        match self.stats(&x)? {
-            Some((x, scale)) => self.gain_and_bias(x.broadcast_div(&scale)?),
-            None => Ok(x),
-        }
+        self.gain_and_bias(self.standardized(&x)?)
     }
 
-    /// What is to be divided, and by what; nothing where there is no norm.
-    fn stats(&self, x: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
-        if self.kind == NormKind::None {
-            return Ok(None);
+    /// Before gain and bias, with gradients.
+    fn standardized(&self, x: &Tensor) -> Result<Tensor> {
+        if x.device().is_cpu() {
+            return standardize(x, self.kind == NormKind::Layer, self.eps);
         }
+        let (x, scale) = self.stats(x)?;
+        Ok(x.broadcast_div(&scale)?)
+    }
+
+    /// What is to be divided, and by what, with gradients.
+    fn stats(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let x = self.centred(x)?;
         let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
-        Ok(Some((x, scale)))
+        Ok((x, scale))
     }
 
     fn can_fuse(&self, x: &Tensor) -> bool {
