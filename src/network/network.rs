@@ -50,6 +50,8 @@ pub struct StackNetwork {
     pub(crate) crosses: Option<Stack>,
     pub(crate) block_kind: BlockKind,
     pub(crate) embedding: Embedding,
+    /// What embeddings of tokens are multiplied by before anything is added to them.
+    pub(crate) embed_scale: f64,
     pub(crate) w_pos: Option<Tensor>, // (n_ctx, M)
     /// Embeddings of which text a token is of, where several stand in one sequence.
     pub(crate) token_types: Option<Tensor>, // (types, M)
@@ -86,6 +88,7 @@ impl From<Decoder> for Network {
             crosses: None,
             block_kind,
             embedding: Embedding::Tokens(w_e),
+            embed_scale: 1.0,
             w_pos,
             token_types: None,
             ln_embed: Norm::none(),
@@ -119,6 +122,7 @@ impl Encoder {
             crosses: None,
             block_kind: BlockKind::PostNorm,
             embedding: Embedding::Tokens(w_e),
+            embed_scale: 1.0,
             w_pos: Some(w_pos),
             token_types,
             ln_embed,
@@ -330,7 +334,10 @@ impl StackNetwork {
 
     fn embed(&self, batch: &Batch, past: Option<&Past>, tap: &mut TapCtx) -> Result<Tensor> {
         let read = batch.reads(self.stack)?; // (B, T)
-        let embed = tap.at(self.hook(Site::Embed), self.embedding.forward(read)?)?; // (B, T, M)
+        let mut embed = tap.at(self.hook(Site::Embed), self.embedding.forward(read)?)?; // (B, T, M)
+        if self.embed_scale != 1.0 {
+            embed = (embed * self.embed_scale)?; // (B, T, M)
+        }
         let mut sum = self.add_positions(embed, past, tap)?; // (B, T, M)
         if let Some(table) = &self.token_types {
             let types = match batch.types(self.stack) {

@@ -115,6 +115,7 @@ pub(super) fn stack(
         crosses,
         block_kind,
         embedding: Embedding::Tokens(get(&format!("{stack}.embed.weight"), &[d_vocab, d_model])?.into()),
+        embed_scale: 1.0,
         w_pos: Some(get(&format!("{stack}.positions.weight"), &[n_ctx, d_model])?),
         token_types: None,
         ln_embed: Norm::none(),

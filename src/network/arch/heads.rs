@@ -77,11 +77,13 @@ impl ConfigFile {
 }
 
 fn of_class(class: &str) -> Result<Head> {
-    const KNOWN: [(&str, Head); 7] = [
+    const KNOWN: [(&str, Head); 9] = [
         ("ForMaskedLM", Head::Tokens),
         ("ForPreTraining", Head::Tokens),
         ("ForCausalLM", Head::Tokens),
         ("LMHeadModel", Head::Tokens),
+        ("ForConditionalGeneration", Head::Tokens),
+        ("MTModel", Head::Tokens),
         ("ForNextSentencePrediction", Head::NextSentence),
         ("ForSequenceClassification", Head::Classes),
         ("Model", Head::None),
@@ -137,6 +139,17 @@ impl HeadNames {
 }
 
 impl HeadFile {
+    /// Fails unless an encoder and a decoder are there, and the next token is told.
+    pub(crate) fn check_is_encoder_decoder(&self) -> Result<()> {
+        match self.head {
+            None | Some(Head::Tokens) => Ok(()),
+            Some(_) => invalid_config(
+                "config.json names a class that does not write text with encoder and decoder".into(),
+                "models that do are known: T5ForConditionalGeneration, BartForConditionalGeneration, MarianMTModel",
+            ),
+        }
+    }
+
     /// What an encoder is read out by.
     pub(crate) fn of_encoder(
         &self,

@@ -1,6 +1,7 @@
 //! Architectures, a file each, and the table that finds them.
 
 mod attention_only;
+mod bart;
 mod bert;
 mod distilbert;
 mod gpt2;
@@ -9,9 +10,11 @@ mod gpt_neox;
 mod gptj;
 mod heads;
 mod llama;
+mod marian;
 mod mistral;
 mod qwen;
 mod roberta;
+mod t5;
 mod table;
 
 pub(crate) use table::bos_and_eos;

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::network::arch::{
-    attention_only, bert, distilbert, gpt_neo, gpt_neox, gpt2, gptj, llama, mistral, qwen, roberta,
+    attention_only, bart, bert, distilbert, gpt_neo, gpt_neox, gpt2, gptj, llama, marian, mistral, qwen,
+    roberta, t5,
 };
 use crate::network::config::ConfigFile;
 use crate::network::network::Network;
@@ -20,7 +21,7 @@ struct Architecture {
 }
 
 /// Every architecture that can be opened.
-const ARCHITECTURES: [Architecture; 12] = [
+const ARCHITECTURES: [Architecture; 16] = [
     Architecture {
         name: "gpt2",
         class: "GPT2",
@@ -120,6 +121,40 @@ const ARCHITECTURES: [Architecture; 12] = [
         },
     },
     Architecture {
+        name: "t5",
+        class: "T5",
+        bos_and_eos: None,
+        load: |file, weights| {
+            file.load(t5::Config::default(), &t5::NAMES, |config| t5::load(config, &file.head()?, weights))
+        },
+    },
+    Architecture {
+        name: "mt5",
+        class: "MT5",
+        bos_and_eos: None,
+        load: |file, weights| {
+            file.load(t5::mt5(), &t5::NAMES, |config| t5::load_mt5(config, &file.head()?, weights))
+        },
+    },
+    Architecture {
+        name: "bart",
+        class: "Bart",
+        bos_and_eos: Some((0, 2)),
+        load: |file, weights| {
+            file.load(bart::Config::default(), &bart::NAMES, |config| {
+                bart::load(config, &file.head()?, weights)
+            })
+        },
+    },
+    Architecture {
+        name: "marian",
+        class: "Marian",
+        bos_and_eos: None,
+        load: |file, weights| {
+            file.load(marian::config(), &bart::NAMES, |config| marian::load(config, &file.head()?, weights))
+        },
+    },
+    Architecture {
         name: "attn-only",
         class: "AttentionOnly",
         bos_and_eos: None,
@@ -131,7 +166,7 @@ const ARCHITECTURES: [Architecture; 12] = [
 ];
 
 /// What is near to one of these, and different: by its `model_type`, with what is different.
-const DIFFERENT: [(&str, &str); 9] = [
+const DIFFERENT: [(&str, &str); 18] = [
     ("xlm-roberta", "its tokenizer is SentencePiece's, with ids of its own"),
     ("camembert", "its tokenizer is SentencePiece's, with ids of its own"),
     ("modernbert", "its positions are rotary, its norms come first and its MLPs are gated"),
@@ -141,6 +176,15 @@ const DIFFERENT: [(&str, &str); 9] = [
     ("albert", "its layers share their weights, and its embeddings are narrower than its stream"),
     ("xlm", "its languages have embeddings"),
     ("longformer", "its attention is local, with some global positions"),
+    ("mbart", "its norms come first, and its languages are tokens that texts begin with"),
+    ("m2m_100", "its norms come first, and its languages are tokens that texts begin with"),
+    ("nllb-moe", "its MLPs are mixtures of experts"),
+    ("pegasus", "its norms come first"),
+    ("blenderbot", "its norms come first"),
+    ("blenderbot-small", "its vocabulary and its tokenizer are of its own kind"),
+    ("umt5", "each of its layers has a bias by distance of its own"),
+    ("longt5", "its encoder's attention is local"),
+    ("switch_transformers", "its MLPs are mixtures of experts"),
 ];
 
 /// The architecture that a `model_type` or a class names.
@@ -163,7 +207,7 @@ impl ConfigFile {
                     let what =
                         format!("{} is of architecture `{name}`, which is not known: {why}", self.path);
                     return Err(Error::new(ErrorKind::Config, what)
-                        .help("BERT, RoBERTa and DistilBERT are known of encoders"));
+                        .help("BERT, RoBERTa and DistilBERT are known of encoders; T5, mT5, BART and Marian of what reads with an encoder and writes with a decoder"));
                 }
                 let known: Vec<&str> = ARCHITECTURES.iter().map(|known| known.name).collect();
                 Err(Error::new(

@@ -6,7 +6,6 @@ use crate::error::Result;
 
 /// What is added at each position `[n_ctx, d_model]`: the sines of all wavelengths, then their cosines, as tensor2tensor and
 /// Marian have them. The paper's formula lets them alternate.
-#[allow(dead_code)] // No model that is opened so far has such positions.
 pub(crate) fn sinusoids(n_ctx: usize, d_model: usize, device: &Device) -> Result<Tensor> {
     let sines = d_model.div_ceil(2);
     let value = |position: usize, dim: usize| {
