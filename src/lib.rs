@@ -36,7 +36,8 @@ pub use hook::{Attn, AxisKind, Head, Hook, IntoHook, Site, Stack, head};
 pub use memory::memory_asked_for;
 pub use model::{
     Ablation, AttentionEdge, Classes, Component, Components, Generation, Input, MaskFilling, Mlp, Model,
-    Picture, PromptTest, Run, RunOptions, Sampling, Tokens, mlp, no_bos, with_bos,
+    Picture, PromptTest, Run, RunOptions, Sampling, Search, Tokens, Translation, Translations, mlp, no_bos,
+    with_bos,
 };
 pub use named::{Axis, NamedTensor, ValueKind};
 pub use network::{ArchSpec, Dims, StackSpec, Tap};

@@ -18,7 +18,8 @@ use crate::progress;
 use crate::progress::bytes;
 
 impl Model {
-    /// Runs an input and keeps what TransformerLens keeps by default: every activation but the opt-in ones.
+    /// Runs an input and keeps what TransformerLens keeps by default: every activation but the opt-in ones. Where a decoder reads an
+    /// encoder, and a source is given without a target, the target is what the model writes itself, greedily: the run's tokens show it.
     pub fn run_with_cache(&self, input: impl Into<Input>) -> Result<Run> {
         self.run(&input.into(), &RunOptions::new())
     }
@@ -58,7 +59,7 @@ impl Model {
 
     fn run(&self, input: &Input, options: &RunOptions) -> Result<Run> {
         let wanted = options.hooks(self.spec())?;
-        let pieces = self.pieces(input)?;
+        let pieces = self.pieces(&self.with_targets(input)?)?;
         let mut record = Record::new(wanted);
         self.execute(self.batch(&pieces)?.into(), None, &mut record)?;
         let spec = self.network.spec().clone();

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::predict::last_logits;
+use crate::model::writer::Writer;
 use crate::network::record::Record;
 use crate::network::start::{Past, Start};
 use crate::progress::Progress;
@@ -97,6 +98,9 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn generate(&self, prompt: impl Into<Input>, sampling: &Sampling) -> Result<Generation> {
+        if self.spec().is_encoder_decoder() {
+            return self.generate_of_source(&prompt.into(), sampling);
+        }
         self.spec().decoder("generation")?;
         let prompt = self.to_tokens(prompt)?;
         sampling.check()?;
@@ -136,6 +140,40 @@ impl Model {
             false => self.tokenizer.decode_continuation(added),
         };
         Ok(Generation { tokens: self.checked(self.dims(), ids)?, prompt_len: prompt.len(), text })
+    }
+
+    /// What a decoder writes of a source, token by token.
+    fn generate_of_source(&self, source: &Input, sampling: &Sampling) -> Result<Generation> {
+        sampling.check()?;
+        let (decoding, start, n_ctx) = (self.decoding()?, self.decoder_start()?, self.dims().n_ctx);
+        if source.len() != 1 || source.second.is_some() {
+            return Err(Error::new(ErrorKind::Input, "one source is taken at a time").help("give one text"));
+        }
+        let most = sampling.max_new_tokens;
+        if most > n_ctx {
+            let what = format!("{most} tokens are to be written, but the model reads at most {n_ctx}");
+            return Err(
+                Error::new(ErrorKind::Input, what).help(format!("set max_new_tokens to {n_ctx} at most"))
+            );
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(sampling.seed);
+        let mut writer = Writer::new(self, &self.source_of(source, 0)?)?;
+        let mut ids = vec![start];
+        let progress = Progress::new("generating", most);
+        while ids.len() <= most {
+            let last = ids[ids.len() - 1];
+            let Some(mut logits) = writer.read(&[last])?.pop() else { break };
+            decoding.constrain(&ids, most + 1, &mut logits);
+            let next = sampling.choose(&logits, &mut rng);
+            ids.push(next);
+            progress.advance(1)?;
+            if self.eos.contains(&next) {
+                break;
+            }
+        }
+        let text = self.text_written(&ids[1..]);
+        let (labels, has_bos) = (self.labels(&ids), true);
+        Ok(Generation { tokens: Tokens::new(ids, labels, has_bos), prompt_len: 1, text })
     }
 }
 

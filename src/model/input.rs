@@ -332,7 +332,11 @@ inputs! {
     [const N: usize] [u32; N], one => ids(vec![one.to_vec()]);
     [] Vec<Vec<u32>>, many => ids(many);
     [] &Vec<Vec<u32>>, many => ids(many.clone());
-    [] Tokens, tokens => Input { types: tokens.types, ..ids(vec![tokens.ids]) };
+    [] Tokens, tokens => {
+        // Of a target, what is to be written.
+        let target = tokens.then.is_some().then(|| tokens.next_ids());
+        Input { types: tokens.types, ..ids(vec![target.unwrap_or(tokens.ids)]) }
+    };
     [] &Tokens, tokens => tokens.clone().into();
     [] Picture, picture => pictures(vec![PictureSource::Picture(picture)]);
     [] &Picture, picture => pictures(vec![PictureSource::Picture(picture.clone())]);
@@ -356,6 +360,8 @@ pub struct Tokens {
     has_bos: bool,
     /// Which of two texts each is of, where that is said.
     types: Option<Arc<[u32]>>,
+    /// What comes behind the last, where a decoder reads a target: the target's last token, which it writes and does not read.
+    then: Option<(u32, Arc<str>)>,
     /// Where the one mask stands, to a model that tells masked tokens.
     mask: Option<usize>,
     /// Of a picture, its pixels patch by patch.
@@ -364,7 +370,7 @@ pub struct Tokens {
 
 impl Tokens {
     pub(crate) fn new(ids: Vec<u32>, labels: Vec<String>, has_bos: bool) -> Self {
-        Tokens { ids, labels: labels.into(), has_bos, types: None, mask: None, pixels: None }
+        Tokens { ids, labels: labels.into(), has_bos, types: None, then: None, mask: None, pixels: None }
     }
 
     /// The same with other ids, as many.
@@ -375,6 +381,33 @@ impl Tokens {
     /// The same with which of two texts each is of.
     pub(crate) fn with_types(self, types: Vec<u32>) -> Self {
         Tokens { types: Some(types.into()), ..self }
+    }
+
+    /// The same with what comes behind the last.
+    pub(crate) fn with_then(self, id: u32, label: String) -> Self {
+        Tokens { then: Some((id, label.into())), ..self }
+    }
+
+    /// What comes behind the last, and what it says, where a decoder reads a target.
+    pub(crate) fn then(&self) -> Option<(u32, &str)> {
+        self.then.as_ref().map(|(id, label)| (*id, &**label))
+    }
+
+    /// The tokens that are told, from position 0 on: each is the next of what is read, and for a target the last too.
+    pub(crate) fn next_ids(&self) -> Vec<u32> {
+        let next = self.ids.iter().skip(1).copied();
+        next.chain(self.then.as_ref().map(|(id, _)| *id)).collect()
+    }
+
+    /// What they say.
+    pub(crate) fn next_labels(&self) -> Vec<String> {
+        let next = self.labels.iter().skip(1).cloned();
+        next.chain(self.then.as_ref().map(|(_, label)| label.to_string())).collect()
+    }
+
+    /// How many they are.
+    pub(crate) fn predictions(&self) -> usize {
+        self.len() - 1 + usize::from(self.then.is_some())
     }
 
     /// The same with where its one mask stands.
@@ -411,6 +444,7 @@ impl Tokens {
     pub(crate) fn add_to(&self, digest: &mut InputDigest) {
         digest.add(&self.ids);
         self.types.iter().for_each(|types| digest.add(types));
+        self.then.iter().for_each(|(id, _)| digest.add(&[*id]));
         self.pixels.iter().for_each(|pixels| digest.add_pixels(pixels));
     }
 

@@ -1,6 +1,7 @@
 //! Models: a network with its tokenizer, and what can be asked of them.
 
 pub(crate) mod classify;
+pub(crate) mod decoding;
 pub(crate) mod digest;
 pub(crate) mod edit;
 pub(crate) mod execute;
@@ -16,7 +17,9 @@ pub(crate) mod run;
 mod run_file;
 pub(crate) mod run_options;
 mod tokens;
+pub(crate) mod translate;
 mod weights;
+pub(crate) mod writer;
 
 pub use classify::Classes;
 pub use edit::{Ablation, AttentionEdge, Component, Components, Mlp, mlp};
@@ -28,3 +31,4 @@ pub use picture::Picture;
 pub use predict::PromptTest;
 pub use run::Run;
 pub use run_options::RunOptions;
+pub use translate::{Search, Translation, Translations};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use candle_core::Device;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Head, Hook, IntoHook, Stack};
+use crate::model::decoding::Decoding;
 use crate::model::edit::Edit;
 use crate::named::{Axis, layer_axis, numbered};
 use crate::network::config::ConfigFile;
@@ -36,6 +37,8 @@ pub struct Model {
     /// The token that begins a text, or why there is none.
     pub(crate) bos: std::result::Result<u32, Arc<str>>,
     pub(crate) eos: Vec<u32>,
+    /// How a decoder that reads an encoder writes, where there is one.
+    pub(crate) decoding: Option<Arc<Decoding>>,
     pub(crate) edits: Vec<Edit>,
 }
 
@@ -56,6 +59,7 @@ impl Model {
             tokenizer,
             bos: Ok(bos),
             eos: Vec::new(),
+            decoding: None,
             edits: Vec::new(),
         })
     }
@@ -136,6 +140,23 @@ impl Model {
     /// `default_prepend_bos`, true but for families that were trained without one (GPT-NeoX, and so Pythia, and Qwen).
     pub fn prepends_bos(&self) -> bool {
         self.network.prepends_bos()
+    }
+
+    /// How its decoder writes.
+    pub(crate) fn decoding(&self) -> Result<&Decoding> {
+        self.spec().encoder_and_decoder("a translation")?;
+        self.decoding.as_deref().ok_or_else(|| {
+            Error::new(ErrorKind::Model, "nothing is known of how this model writes")
+                .help("open it from its folder, with config.json")
+        })
+    }
+
+    /// The token that a decoder begins with: what `bos` is of such a model.
+    pub(crate) fn decoder_start(&self) -> Result<u32> {
+        self.bos.clone().map_err(|why| {
+            Error::new(ErrorKind::Config, format!("the decoder has no token to begin with: {why}"))
+                .help("name one of the vocabulary in config.json, as decoder_start_token_id")
+        })
     }
 
     pub(crate) fn scoring(&self, layer: usize) -> Result<&ScoreSpec> {

@@ -30,12 +30,12 @@ impl Run {
     }
 
     /// The loss of each prediction, in nats, labelled by the token that was to be predicted: one fewer than there
-    /// are tokens. Fails for several inputs: take one with [`item`](Run::item).
+    /// are tokens; of a target that a decoder writes, all of its tokens. Fails for several inputs: take one with [`item`](Run::item).
     pub fn loss_per_token(&self) -> Result<NamedTensor> {
         self.spec().predicts_next("the loss")?;
         let tokens = self.single()?;
         let losses = losses(self.logits()?.tensor(), tokens)?;
-        let labels: Vec<String> = tokens.labels()[1..].to_vec();
+        let labels = tokens.next_labels();
         let named = NamedTensor::from_vec(
             "loss per token (nats)",
             losses,
@@ -60,13 +60,13 @@ impl Run {
 }
 
 fn losses(logits: &Tensor, tokens: &Tokens) -> Result<Vec<f32>> {
-    let predictions = tokens.len() - 1;
+    let predictions = tokens.predictions();
     if predictions == 0 {
         return Err(Error::new(ErrorKind::Input, "one token alone predicts nothing that could be checked")
             .help("a loss takes at least two tokens, BOS included"));
     }
     let logits = logits.narrow(0, 0, predictions)?;
-    let next = Tensor::new(&tokens.ids()[1..], logits.device())?.unsqueeze(1)?;
+    let next = Tensor::new(tokens.next_ids(), logits.device())?.unsqueeze(1)?;
     let chosen = logits.contiguous()?.gather(&next, 1)?;
     Ok((log_sum_exp(&logits)? - chosen)?.squeeze(1)?.to_vec1()?)
 }
@@ -81,14 +81,21 @@ impl Model {
         self.predictions(input)?.logits()
     }
 
-    /// The mean loss of an input, in nats.
+    /// The mean loss of an input, in nats; of a pair, that of its target.
     pub fn loss(&self, input: impl Into<Input>) -> Result<f32> {
-        self.predictions(input)?.loss()
+        self.told(input)?.loss()
     }
 
-    /// The loss of each token of an input after the first, in nats.
+    /// The loss of each token of an input after the first, in nats; of a pair, of each token of its target.
     pub fn loss_per_token(&self, input: impl Into<Input>) -> Result<NamedTensor> {
-        self.predictions(input)?.loss_per_token()
+        self.told(input)?.loss_per_token()
+    }
+
+    /// Predictions of what is given, and not of what the model would write itself.
+    fn told(&self, input: impl Into<Input>) -> Result<Run> {
+        let input = input.into();
+        self.inputs_of_stacks(&input)?;
+        self.predictions(input)
     }
 
     /// How well a prompt calls forth an answer: the rank and probability of the answer's tokens, one after another,

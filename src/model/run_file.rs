@@ -21,7 +21,8 @@ use crate::network::spec::{ArchSpec, Reads};
 impl Run {
     /// Writes the activations as safetensors under TransformerLens's names, for Python; masked scores are -inf.
     /// The metadata `tokens` is the ids as JSON, `[1, 2]` for one input and `[[1, 2], [3, 4]]` for several; of a model of several
-    /// stacks that for each, as `{"encoder": [1, 2], "decoder": [3]}`.
+    /// stacks that for each, as `{"encoder": [1, 2], "decoder": [3]}`. `then` is what a decoder writes behind the last token that it
+    /// reads of a target, with what that says.
     ///
     /// ```
     /// # use headlight::prelude::*;
@@ -54,6 +55,7 @@ impl Run {
             ("tokens".to_string(), of_inputs(&|tokens| json!(tokens.ids()))),
             ("str_tokens".to_string(), of_inputs(&|tokens| json!(tokens.labels()))),
             ("starts_with_bos".to_string(), of_inputs(&|tokens| json!(tokens.starts_with_bos()))),
+            ("then".to_string(), of_inputs(&|tokens| json!(tokens.then()))),
             ("model".to_string(), self.model.clone()),
             ("spec".to_string(), json!(*self.spec).to_string()),
         ]);
@@ -108,7 +110,9 @@ impl Run {
         let spec: ArchSpec = serde_json::from_str(text("spec")?).map_err(|error| {
             failed("has metadata that does not say what the model is built of (`spec`)").caused_by(error)
         })?;
-        let pieces = read_pieces(&spec, text("tokens")?, text("str_tokens")?, text("starts_with_bos")?)
+        let then = metadata.and_then(|all| all.get("then")).map_or("null", String::as_str);
+        let said = [text("tokens")?, text("str_tokens")?, text("starts_with_bos")?, then];
+        let pieces = read_pieces(&spec, said)
             .map_err(|what| failed(&format!("has metadata that {what}")))?;
         let batch = pieces.values().next().map_or(0, Vec::len);
         let mut activations = Vec::new();
@@ -142,7 +146,7 @@ impl Run {
 const FORMAT: &str = "2";
 
 /// The tokens of each stack, or what is wrong with what is said of them.
-fn read_pieces(spec: &ArchSpec, ids: &str, labels: &str, bos: &str) -> std::result::Result<Pieces, String> {
+fn read_pieces(spec: &ArchSpec, [ids, labels, bos, then]: [&str; 4]) -> std::result::Result<Pieces, String> {
     let of = |text: &str, stack: Stack| -> Option<Value> {
         let all: Value = serde_json::from_str(text).ok()?;
         if spec.stacks().len() == 1 { Some(all) } else { all.get(stack.name()).cloned() }
@@ -158,6 +162,8 @@ fn read_pieces(spec: &ArchSpec, ids: &str, labels: &str, bos: &str) -> std::resu
         let ids: Vec<Vec<u32>> = list(of(ids, own.stack))?;
         let labels: Vec<Vec<String>> = list(of(labels, own.stack))?;
         let bos: Vec<bool> = list(of(bos, own.stack))?;
+        let mut then: Vec<Option<(u32, String)>> = list(of(then, own.stack))?;
+        then.resize(ids.len(), None);
         let (count, len) = (labels.len(), labels.first().map_or(0, Vec::len));
         // Patches have no ids.
         let ids_of_each = if own.reads == Reads::Tokens { len } else { 0 };
@@ -171,7 +177,8 @@ fn read_pieces(spec: &ArchSpec, ids: &str, labels: &str, bos: &str) -> std::resu
                 "contradicts itself: {count} inputs of {len} tokens with {labels} lists of labels"
             ));
         }
-        let largest = ids.iter().flatten().max().copied().unwrap_or(0) as usize;
+        let told = then.iter().flatten().map(|(id, _)| id);
+        let largest = ids.iter().flatten().chain(told).max().copied().unwrap_or(0) as usize;
         if len > own.dims.n_ctx || ids_of_each > 0 && largest >= own.dims.d_vocab {
             let Dims { n_ctx, d_vocab, .. } = own.dims;
             return Err(format!(
@@ -181,8 +188,14 @@ fn read_pieces(spec: &ArchSpec, ids: &str, labels: &str, bos: &str) -> std::resu
         if let Some(other) = pieces.values().map(Vec::len).find(|&other| other != count) {
             return Err(format!("contradicts itself: {other} inputs of one stack, and {count} of another"));
         }
-        let tokens = ids.into_iter().zip(labels).zip(bos);
-        let tokens = tokens.map(|((ids, labels), has_bos)| Tokens::new(ids, labels, has_bos)).collect();
+        let tokens = ids.into_iter().zip(labels).zip(bos).zip(then).map(|(((ids, labels), has_bos), then)| {
+            let tokens = Tokens::new(ids, labels, has_bos);
+            match then {
+                Some((id, label)) => tokens.with_then(id, label),
+                None => tokens,
+            }
+        });
+        let tokens = tokens.collect();
         pieces.insert(own.stack, tokens);
     }
     Ok(pieces)

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::input::{Input, Sequences, Tokens};
 use crate::model::model::Model;
 use crate::model::run::Pieces;
+use crate::model::translate::Search;
 use crate::network::dims::Dims;
 use crate::network::spec::{Readout, Reads, StackSpec};
 use crate::network::start::Batch;
@@ -108,6 +109,23 @@ impl Model {
         Ok(all)
     }
 
+    /// What an encoder reads of one of an input's sources.
+    pub(crate) fn source_of(&self, input: &Input, index: usize) -> Result<Tokens> {
+        let [encoder, _] = self.spec().encoder_and_decoder("a source")?;
+        self.sequence(encoder, input, index)
+    }
+
+    /// The same input where it has targets; sources alone with what the model writes of each, greedily.
+    pub(crate) fn with_targets(&self, input: &Input) -> Result<Input> {
+        if input.second.is_some() || !self.spec().is_encoder_decoder() {
+            return Ok(input.clone());
+        }
+        some(input)?;
+        let written = self.translate(input, &Search::default())?;
+        let targets: Vec<Vec<u32>> = written.iter().map(|translation| translation.ids().to_vec()).collect();
+        Ok(Input::pair(input, targets))
+    }
+
     /// Those of one sequence of each. Of thousands, all need not be tokens at once.
     pub(crate) fn pieces_of_one(&self, input: &Input, index: usize) -> Result<Pieces> {
         let stacks = self.inputs_of_stacks(input)?.into_iter();
@@ -115,7 +133,7 @@ impl Model {
     }
 
     /// What each stack reads of an input.
-    fn inputs_of_stacks<'a>(&'a self, input: &'a Input) -> Result<Vec<(&'a StackSpec, &'a Input)>> {
+    pub(super) fn inputs_of_stacks<'a>(&'a self, input: &'a Input) -> Result<Vec<(&'a StackSpec, &'a Input)>> {
         match (self.spec().stacks(), &input.second) {
             ([stack], None) => Ok(vec![(stack, input)]),
             ([stack], Some(second)) if self.spec().is_framed(stack) && stack.reads == Reads::Tokens => {
@@ -132,6 +150,14 @@ impl Model {
                 as_many((input, &of_first), (target, &of_second))?;
                 Ok(vec![(first, input), (second, target)])
             }
+            ([_, _], None) if self.spec().is_encoder_decoder() => Err(Error::new(
+                ErrorKind::Input,
+                "a source is given without its target, which the decoder is to write",
+            )
+            .help(
+                "give a pair, as `Input::pair(\"The cat sat.\", \"Le chat s'est assis.\")`; what the model writes itself is seen by \
+                 `translate`, and by a run",
+            )),
             (stacks, _) => {
                 let names: Vec<&str> = stacks.iter().map(|spec| spec.stack.name()).collect();
                 let first = match stacks.first().map(|spec| spec.reads) {
@@ -148,6 +174,9 @@ impl Model {
     }
 
     fn sequence(&self, stack: &StackSpec, input: &Input, index: usize) -> Result<Tokens> {
+        if stack.crosses.is_some() && stack.sees.is_causal() {
+            return self.target(stack, input, index).map_err(|error| input.with_input_index(error, index));
+        }
         let tokens = match (&input.sequences, stack.reads) {
             (Sequences::Pictures(pictures), reads) => {
                 pictures[index].open().and_then(|picture| Tokens::of_picture(&picture, reads))
@@ -189,6 +218,35 @@ impl Model {
             }
             _ => tokens,
         })
+    }
+
+    /// A target as a decoder reads it: the start, and all of the target but its last token, the end. It writes all.
+    fn target(&self, stack: &StackSpec, input: &Input, index: usize) -> Result<Tokens> {
+        let mut ids = match &input.sequences {
+            Sequences::Ids(ids) => ids[index].clone(),
+            Sequences::Texts(texts) if texts[index].is_empty() => {
+                return Err(Error::new(ErrorKind::Input, "the target is empty: there is nothing to write")
+                    .help(
+                        "give what the source says; or leave targets out, and what the model writes is taken",
+                    ));
+            }
+            Sequences::Texts(texts) => {
+                let (mut ids, _) = self.tokenizer.encode_framed(&texts[index], None, true)?;
+                if !ids.last().is_some_and(|last| self.eos.contains(last)) {
+                    ids.extend(self.eos.first());
+                }
+                ids
+            }
+            Sequences::Pictures(_) => {
+                return Err(Error::new(ErrorKind::Input, "a decoder writes text, and is given a picture")
+                    .help("give the target as text, or as token ids"));
+            }
+        };
+        let checked = self.checked(&stack.dims, ids.clone())?;
+        let Some(last) = ids.pop() else { return Ok(checked) };
+        ids.insert(0, self.decoder_start()?);
+        let label = checked.labels().last().cloned().unwrap_or_default();
+        Ok(self.checked(&stack.dims, ids)?.with_then(last, label))
     }
 
     /// One text, or two in one sequence, as the tokenizer's template frames them.

@@ -584,6 +584,24 @@ impl ArchSpec {
         self.predicts_next(what)
     }
 
+    /// The stack that reads a source, and the one that attends to it and writes. Fails where a model is not made of these two.
+    pub(crate) fn encoder_and_decoder(&self, what: &str) -> Result<[&StackSpec; 2]> {
+        if let ([encoder, decoder], Readout::Vocabulary(_)) = (self.stacks(), &self.readout)
+            && decoder.crosses == Some(encoder.stack)
+            && decoder.sees.is_causal()
+        {
+            return Ok([encoder, decoder]);
+        }
+        let (why, help) = self.readout.instead();
+        let what = format!("{what} is of a model whose decoder reads an encoder, and this is none: {why}");
+        Err(Error::new(ErrorKind::Model, what).help(help))
+    }
+
+    /// Whether it is an encoder with a decoder that reads it.
+    pub(crate) fn is_encoder_decoder(&self) -> bool {
+        self.encoder_and_decoder("").is_ok()
+    }
+
     /// The one stack of a model whose residual stream is the sum of what was written to it: norms stand before what reads it.
     pub(crate) fn sum_of_parts(&self, what: &str) -> Result<&StackSpec> {
         let stack = self.only_stack(what)?;

@@ -179,6 +179,8 @@ impl Known {
 #[derive(Clone, Debug, Default)]
 pub struct Past {
     layers: BTreeMap<(Stack, usize), (Tensor, Tensor)>,
+    /// Keys and values of what another stack left, which stay as they are.
+    crossed: BTreeMap<(Stack, usize), (Tensor, Tensor)>,
 }
 
 impl Past {
@@ -213,6 +215,33 @@ impl Past {
         Ok(joined)
     }
 
+    /// A layer's keys and values of another stack, if they were made before.
+    pub(crate) fn crossed(&self, stack: Stack, layer: usize) -> Option<(Tensor, Tensor)> {
+        self.crossed.get(&(stack, layer)).cloned()
+    }
+
+    /// Keeps them.
+    pub(crate) fn keep_crossed(&mut self, stack: Stack, layer: usize, k: &Tensor, v: &Tensor) {
+        self.crossed.insert((stack, layer), (k.clone(), v.clone()));
+    }
+
+    /// The same of some rows, each as often as it is named. What another stack left is one for all of them.
+    pub(crate) fn select(&self, rows: &[u32], device: &Device) -> Result<Past> {
+        let rows = Tensor::new(rows, device)?;
+        let mut past = Past::default();
+        for (&at, (k, v)) in &self.layers {
+            past.layers.insert(at, (k.index_select(&rows, 0)?, v.index_select(&rows, 0)?));
+        }
+        for (&at, (k, v)) in &self.crossed {
+            let of_all = |tensor: &Tensor| match tensor.dim(0)? == rows.dim(0)? {
+                true => Ok(tensor.clone()),
+                false => tensor.narrow(0, 0, 1)?.repeat((rows.dim(0)?, 1, 1, 1)),
+            };
+            past.crossed.insert(at, (of_all(k)?, of_all(v)?));
+        }
+        Ok(past)
+    }
+
     /// What a batch of so many runs has behind it, each like the one run here, that resumes at a layer and a position.
     pub(crate) fn before(&self, stack: Stack, layer: usize, position: usize, runs: usize) -> Result<Past> {
         let mut layers = BTreeMap::new();
@@ -222,7 +251,7 @@ impl Past {
                 layers.insert(at, (cut(k)?, cut(v)?));
             }
         }
-        Ok(Past { layers })
+        Ok(Past { layers, crossed: BTreeMap::new() })
     }
 }
 

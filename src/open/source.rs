@@ -10,13 +10,15 @@ use std::sync::Arc;
 use candle_core::Device;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::files::{TextFile, read_text};
 use crate::hub::Hub;
 use crate::json::parse;
+use crate::model::decoding::Decoding;
 use crate::model::model::Model;
-use crate::network::arch::bos_and_eos;
+use crate::network::arch::{bos_and_eos, start_and_end};
 use crate::network::config::ConfigFile;
 use crate::network::weights::file::{CONFIG, Weights};
 use crate::network::weights::mapping::Mapping;
@@ -37,6 +39,8 @@ struct Header {
     bos_token_id: Option<Option<i64>>,
     #[serde(default, deserialize_with = "said")]
     eos_token_id: Option<Option<OneOrMany>>,
+    decoder_start_token_id: Option<i64>,
+    pad_token_id: Option<i64>,
 }
 
 fn said<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> std::result::Result<Option<T>, D::Error> {
@@ -64,6 +68,7 @@ impl OneOrMany {
 struct Generation {
     bos_token_id: Option<i64>,
     eos_token_id: Option<OneOrMany>,
+    decoder_start_token_id: Option<i64>,
 }
 
 /// What of `tokenizer_config.json` and `special_tokens_map.json` begins and ends a text.
@@ -77,19 +82,29 @@ struct SpecialTokens {
 #[derive(Default)]
 struct Beside {
     generation: Generation,
+    /// All of `generation_config.json`.
+    all: Option<Value>,
     tokens: SpecialTokens,
 }
 
 impl Beside {
     fn read(source: &mut Source) -> Result<Beside> {
-        let generation = source.beside("generation_config.json")?.unwrap_or_default();
+        let all: Option<Value> = source.beside("generation_config.json")?;
+        let generation = match &all {
+            Some(all) => Generation::deserialize(all).map_err(|error| {
+                Error::new(ErrorKind::Config, "generation_config.json is not what it should be")
+                    .caused_by(error)
+                    .help("it says which tokens begin and end a text: mend it, or take it away")
+            })?,
+            None => Generation::default(),
+        };
         let first: SpecialTokens = source.beside("tokenizer_config.json")?.unwrap_or_default();
         let then: SpecialTokens = source.beside("special_tokens_map.json")?.unwrap_or_default();
         let tokens = SpecialTokens {
             bos_token: first.bos_token.or(then.bos_token),
             eos_token: first.eos_token.or(then.eos_token),
         };
-        Ok(Beside { generation, tokens })
+        Ok(Beside { generation, all, tokens })
     }
 }
 
@@ -363,13 +378,56 @@ fn assemble(
     if !network.spec().last_stack().sees.is_causal() {
         let bos = Err("its tokenizer frames text by a template of its own".into());
         let (name, config, tokenizer) = (name.into(), config.into(), tokenizer.into());
-        return Ok(Model { name, network, config, tokenizer, bos, eos: Vec::new(), edits: Vec::new() });
+        return Ok(Model {
+            name,
+            network,
+            config,
+            tokenizer,
+            bos,
+            eos: Vec::new(),
+            decoding: None,
+            edits: Vec::new(),
+        });
+    }
+    if network.spec().is_encoder_decoder() {
+        let (start, end) = start_and_end(said);
+        let beside_generation = beside.all.as_ref();
+        let entries: Value = parse(config_path, &config.text)?;
+        let start = decoder_start(config_path, (header, beside), start, d_vocab);
+        let eos = eos((header, beside), &tokenizer, end, d_vocab)?;
+        let said = beside.all.as_ref().unwrap_or(&entries);
+        let decoding = Decoding::read(said, &eos, d_vocab).map_err(|error| {
+            let path = if beside_generation.is_some() { "generation_config.json" } else { config_path };
+            Error::new(ErrorKind::Config, format!("{path} says of generation what cannot be read"))
+                .caused_by(error)
+                .help("mend that entry, or take it out")
+        })?;
+        let (name, config, tokenizer) = (name.into(), config.into(), tokenizer.into());
+        let (decoding, edits) = (Some(decoding.into()), Vec::new());
+        return Ok(Model { name, network, config, tokenizer, bos: start, eos, decoding, edits });
     }
     let default = bos_and_eos(said);
     let bos = bos(config_path, (header, beside), &tokenizer, default.map(|(bos, _)| bos), d_vocab)?;
     let eos = eos((header, beside), &tokenizer, default.map(|(_, eos)| eos), d_vocab)?;
     let (name, config, tokenizer, edits) = (name.into(), config.into(), tokenizer.into(), Vec::new());
-    Ok(Model { name, network, config, tokenizer, bos, eos, edits })
+    Ok(Model { name, network, config, tokenizer, bos, eos, decoding: None, edits })
+}
+
+/// The token that a decoder begins with, by the first file that names one of the vocabulary, or why there is none.
+fn decoder_start(
+    config_path: &str,
+    (header, beside): (&Header, &Beside),
+    default: Option<u32>,
+    d_vocab: usize,
+) -> std::result::Result<u32, Arc<str>> {
+    let said = [
+        beside.generation.decoder_start_token_id,
+        header.decoder_start_token_id,
+        default.map(i64::from),
+        header.pad_token_id,
+    ];
+    let found = said.into_iter().flatten().find_map(|id| in_vocabulary(id, d_vocab));
+    found.ok_or_else(|| format!("{config_path} names none of the {d_vocab} that there are").into())
 }
 
 /// A token id that a file names, if the vocabulary has it.

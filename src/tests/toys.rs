@@ -7,6 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::error::Result;
 use crate::hook::Stack;
+use crate::model::decoding::Decoding;
 use crate::model::model::Model;
 use crate::model::picture::Picture;
 use crate::network::config::ConfigFile;
@@ -127,6 +128,7 @@ pub(super) fn stack(
 
 fn model(name: &str, network: Network) -> Model {
     let config = ConfigFile { architecture: name.into(), path: name.into(), text: "{}".into() };
+    let decoding = Decoding::read(&serde_json::json!({}), &[], network.dims().d_vocab).ok();
     Model {
         name: name.into(),
         network: Arc::new(network),
@@ -134,6 +136,7 @@ fn model(name: &str, network: Network) -> Model {
         tokenizer: Tokenizer::none().into(),
         bos: Ok(0),
         eos: Vec::new(),
+        decoding: decoding.map(Arc::new),
         edits: Vec::new(),
     }
 }

@@ -32,6 +32,11 @@ fn one() -> Input {
     Input::pair(SOURCES[0].to_vec(), TARGETS[0].to_vec())
 }
 
+/// What a decoder reads of a target: the start, and all but the last.
+fn read(target: &[u32]) -> Vec<u32> {
+    [&[0], &target[..target.len() - 1]].concat()
+}
+
 /// The furthest that numbers lie from those that were written out.
 fn apart(tensor: &NamedTensor, rows: &[Rows]) -> Result<f64> {
     let values = tensor.to_vec()?;
@@ -51,7 +56,7 @@ fn runs_are_the_forward_pass() -> Result<()> {
             for (index, (source, target)) in SOURCES.iter().zip(TARGETS).enumerate() {
                 let alone =
                     model.run_with_options(Input::pair(source.to_vec(), target.to_vec()), &options)?;
-                let (outcomes, logits) = forward(&model.network, &[*source, target])?;
+                let (outcomes, logits) = forward(&model.network, &[*source, &read(target)])?;
                 for run in [batch.item(index)?, alone] {
                     // Sums of a few dozen products in f32.
                     assert!(apart(&run.get(Site::UnembedOut)?, std::slice::from_ref(&logits))? < 2e-5);
@@ -305,12 +310,12 @@ print(json.dumps([list(tokens), tokens["encoder"], tokens["decoder"], words["dec
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let mut names: Vec<String> = model.hooks().iter().map(Hook::to_string).collect();
     names.sort();
-    let words: Vec<String> = TARGETS[0].iter().map(u32::to_string).collect();
+    let words: Vec<String> = read(TARGETS[0]).iter().map(u32::to_string).collect();
     let value = run.get("decoder.1.cross_attn.hook_pattern")?.to_vec()?[7];
     let expected = serde_json::json!([
         ["decoder", "encoder"],
         SOURCES[0],
-        TARGETS[0],
+        read(TARGETS[0]),
         words,
         names,
         [4, 4, 5],
@@ -389,7 +394,7 @@ fn wrong_inputs_are_refused() -> Result<()> {
     let model = toys::translator()?;
     let gpt = crate::model::model::Model::open("built-in")?;
     let help = |error: Error| error.to_string();
-    let alone = model.run_with_cache(SOURCES[0]).err().map(help).unwrap_or_default();
+    let alone = model.loss(SOURCES[0]).err().map(help).unwrap_or_default();
     assert!(alone.contains("Input::pair"), "{alone}");
     let uneven = Input::pair(vec![vec![1u32], vec![2]], vec![vec![1u32]]);
     assert!(model.run_with_cache(uneven).is_err());

@@ -201,13 +201,13 @@ impl Metric {
         let (ids, position) = match self {
             Metric::LogitDiff { correct, incorrect, position } => (vec![*correct, *incorrect], *position),
             Metric::LogProb { token, position } => (vec![*token], *position),
-            Metric::Loss if tokens.len() < 2 => {
+            Metric::Loss if tokens.predictions() == 0 => {
                 return refused(
                     format!("the {self:?} of one token"),
                     "give at least two tokens, BOS included",
                 );
             }
-            Metric::LossFrom(start) if *start >= tokens.len() - 1 => {
+            Metric::LossFrom(start) if *start >= tokens.predictions() => {
                 return refused(
                     format!("the {self:?} of an input of {} tokens", tokens.len()),
                     "the last position predicts nothing that could be checked: start before it",
@@ -253,10 +253,10 @@ impl Metric {
 
     /// The positions whose logits are read; all where there is no list.
     pub(crate) fn positions(&self, tokens: &Tokens) -> Option<Vec<usize>> {
-        let last = tokens.len() - 1;
+        let predictions = tokens.predictions();
         match self {
-            Metric::Loss => Some((0..last).collect()),
-            Metric::LossFrom(start) => Some((*start..last).collect()),
+            Metric::Loss => Some((0..predictions).collect()),
+            Metric::LossFrom(start) => Some((*start..predictions).collect()),
             Metric::LogitDiff { position, .. } | Metric::LogProb { position, .. } => {
                 Some(vec![position.unwrap_or(tokens.position_asked())])
             }
@@ -325,8 +325,8 @@ impl Metric {
         };
         Ok(match self {
             Metric::Loss | Metric::LossFrom(_) => {
-                let next = &tokens.ids()[tokens.len() - read.dim(1)?..];
-                (log_sum_exp(read)?.squeeze(2)? - chosen(next)?)?
+                let next = tokens.next_ids();
+                (log_sum_exp(read)?.squeeze(2)? - chosen(&next[next.len() - read.dim(1)?..])?)?
             }
             Metric::LogitDiff { correct, incorrect, .. } => (chosen(&[*correct])? - chosen(&[*incorrect])?)?,
             Metric::LogProb { token, .. } => (chosen(&[*token])? - log_sum_exp(read)?.squeeze(2)?)?,

@@ -17,4 +17,4 @@ mod roberta;
 mod t5;
 mod table;
 
-pub(crate) use table::bos_and_eos;
+pub(crate) use table::{bos_and_eos, start_and_end};

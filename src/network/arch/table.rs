@@ -197,6 +197,16 @@ pub(crate) fn bos_and_eos(architecture_said: &str) -> Option<(u32, u32)> {
     architecture(architecture_said)?.bos_and_eos
 }
 
+/// The tokens that a decoder begins and ends with where no file of the model says so: transformers' defaults.
+pub(crate) fn start_and_end(architecture_said: &str) -> (Option<u32>, Option<u32>) {
+    match architecture(architecture_said).map(|known| known.name) {
+        Some("t5" | "mt5") => (Some(0), Some(1)),
+        Some("bart") => (Some(2), Some(2)),
+        Some("marian") => (Some(58100), Some(0)),
+        _ => (None, None),
+    }
+}
+
 impl ConfigFile {
     /// Builds the network of weights under Hugging Face's names (TransformerLens's for models of attention alone).
     pub(crate) fn network(&self, weights: &Weights) -> Result<Network> {

@@ -22,7 +22,7 @@ pub(crate) use matrix::Matrix;
 pub(crate) use norm::{center, gain_and_bias, norm_scale, normalize, standardize};
 pub(crate) use pages::{PagePolicy, par_map_alloc, par_rows_alloc};
 pub(crate) use rows::can_fuse;
-pub(crate) use softmax::{cross_entropy, log_sum_exp, softmax};
+pub(crate) use softmax::{cross_entropy, log_sum_exp, log_sum_exp_of, softmax};
 pub(crate) use sum::{Products, add, sum, sum_of_products, vectorized};
 
 #[cfg(test)]

@@ -151,7 +151,8 @@ impl CustomOp1 for LogSumExp {
     }
 }
 
-fn log_sum_exp_of(x: &[f32]) -> f32 {
+/// The logarithm of the sum of exponentials.
+pub(crate) fn log_sum_exp_of(x: &[f32]) -> f32 {
     let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = x.chunks(64).map(|x| f64::from(x.iter().map(|&x| exp(x - largest)).sum::<f32>())).sum();
     largest + total.ln() as f32

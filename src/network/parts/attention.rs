@@ -112,7 +112,11 @@ impl Attention {
         };
         let [q, k, v] = match source {
             None => self.project(&normalized)?, // (B, T, H, D), (B, T, K, D) twice
-            Some(source) => self.project_across(&normalized, source.stream)?, // (B, T, H, D), (B, S, K, D) twice
+            Some(source) => {
+                let q = self.project_queries(&normalized)?; // (B, T, H, D)
+                let [k, v] = layer.crossed(|| self.project_keys_and_values(source.stream))?; // (B, S, K, D)
+                [q, k, v]
+            }
         };
         // What another stack left was normed there.
         let of_keys = before.filter(|_| source.is_none());
@@ -185,12 +189,11 @@ impl Attention {
         })
     }
 
-    /// Queries of one stream, keys and values of another.
-    fn project_across(&self, x: &Tensor, source: &Tensor) -> Result<[Tensor; 3]> {
+    /// Queries `[batch, position, head, d_head]` of what is read.
+    fn project_queries(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, len, _) = x.dims3()?;
         let q = self.some_heads(0, self.n_heads)?.forward(x)?; // (B, T, HD)
-        let [k, v] = self.project_keys_and_values(source)?; // (B, S, K, D)
-        Ok([q.reshape((batch, len, self.n_heads, ()))?, k, v]) // (B, T, H, D)
+        Ok(q.reshape((batch, len, self.n_heads, ()))?) // (B, T, H, D)
     }
 
     /// What the tap made of each head's own copy of the residual stream; nothing where it changed nothing,

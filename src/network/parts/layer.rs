@@ -60,6 +60,18 @@ impl LayerCtx<'_, '_> {
         self.past.as_deref().map_or(0, |past| past.len_at(self.stack, self.index))
     }
 
+    /// Keys and values of what another stack left, made once for all that is read behind.
+    pub(crate) fn crossed(&mut self, make: impl FnOnce() -> Result<[Tensor; 2]>) -> Result<[Tensor; 2]> {
+        let (stack, layer) = (self.stack, self.index);
+        let Some(past) = self.past.as_deref_mut() else { return make() };
+        if let Some((k, v)) = past.crossed(stack, layer) {
+            return Ok([k, v]);
+        }
+        let [k, v] = make()?;
+        past.keep_crossed(stack, layer, &k, &v);
+        Ok([k, v])
+    }
+
     /// New keys and values after those of earlier positions.
     pub(crate) fn with_past(&mut self, k: Tensor, v: Tensor) -> Result<(Tensor, Tensor)> {
         match self.past.as_deref_mut() {
