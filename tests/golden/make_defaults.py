@@ -4,7 +4,8 @@
 
 Every entry of every architecture's config is taken out of a whole one. A row names the model, what of its config.json is
 changed, and the entries that are then other than in the whole one, or null if transformers refuses such a file. The models
-of attention alone are TransformerLens's. `bos_and_eos` are the classes' own.
+of attention alone are TransformerLens's. `bos_and_eos` are the classes' own, as `start_and_eos` are, of what has a decoder that reads an
+encoder: the token that it begins with, and that ends.
 """
 
 import argparse
@@ -21,6 +22,7 @@ MODELS = [
     "variants/neox-one-after-the-other", "tiny-gptj", "tiny-llama-random", "tiny-llama3", "variants/llama-biases",
     "variants/llama-linear-scaling", "tiny-mistral", "tiny-qwen2", "variants/qwen2-window-above", "tiny-qwen3",
     "variants/qwen3-biases", "encoders/bert-masked", "encoders/roberta-masked", "encoders/distilbert-masked",
+    "translators/t5", "translators/t5-gated", "translators/mt5", "translators/marian", "translators/bart",
 ]  # fmt: skip
 ATTENTION = ["tiny-attn-only", "tiny-attn-only-bare"]
 
@@ -149,10 +151,15 @@ def main():
     found = [row for model in MODELS for row in rows(model)]
     found += [row for model in ATTENTION for row in rows_of_attention(model)]
     types = dict.fromkeys(json.loads((HERE / model / "config.json").read_text())["model_type"] for model in MODELS)
-    ends = {name: [CONFIG_MAPPING[name]().bos_token_id, CONFIG_MAPPING[name]().eos_token_id] for name in types}
+    configs = {name: CONFIG_MAPPING[name]() for name in types}
+    ends = {name: [getattr(config, "bos_token_id", None), config.eos_token_id] for name, config in configs.items()}
+    starts = {
+        name: [getattr(config, "decoder_start_token_id", None), config.eos_token_id]
+        for name, config in configs.items() if config.is_encoder_decoder
+    }  # fmt: skip
     lines = ",\n".join("  " + json.dumps(row) for row in found)
     made_by = f"transformers {transformers.__version__}"
-    head = f'{{\n"made_by": {json.dumps(made_by)},\n"bos_and_eos": {json.dumps(ends)},\n'
+    head = f'{{\n"made_by": {json.dumps(made_by)},\n"bos_and_eos": {json.dumps(ends)},\n"start_and_eos": {json.dumps(starts)},\n'
     arguments.into.write_text(head + f'"rows": [\n{lines}\n]\n}}\n')
     print(f"wrote {len(found)} rows into {arguments.into}")
 

@@ -276,7 +276,11 @@ fn outcome(folder: &Folder, config: &Value) -> std::result::Result<String, Strin
     let said = |error: headlight::Error| error.to_string().replace(folder.name(), "");
     let model = folder.open().map_err(said)?;
     let ids: Vec<u32> = (0..24).collect();
-    let logits = model.logits(ids).and_then(|logits| logits.to_vec()).map_err(said)?;
+    let input = match model.spec().stacks() {
+        [_] => Input::from(ids),
+        _ => Input::pair(&ids[..18], &ids[2..14]),
+    };
+    let logits = model.logits(input).and_then(|logits| logits.to_vec()).map_err(said)?;
     Ok(format!("{:?} {:?} {logits:?}", model.dims(), model.bos()))
 }
 
@@ -333,7 +337,7 @@ fn what_a_config_lacks() {
             assert!(error.contains(&said), "{row}: {error}");
         }
     }
-    assert_eq!(agreed.len(), 12, "{agreed:?}");
+    assert_eq!(agreed.len(), 16, "{agreed:?}");
 }
 
 /// Settings that make another model: each changes what is said, and what is known of it otherwise.

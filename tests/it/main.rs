@@ -30,3 +30,4 @@ mod sentiment;
 mod smollm2;
 mod tokenizer;
 mod training;
+mod translators;

@@ -247,5 +247,18 @@ mod tests {
             assert_eq!(*bos_and_eos, expected, "{name}");
         }
         assert_eq!(known.len(), ARCHITECTURES.len() - 1);
+        let known = all["start_and_eos"].as_object().expect("a table");
+        for Architecture { name, .. } in &ARCHITECTURES {
+            let (start, end) = start_and_end(name);
+            let Some(expected) = known.get(*name) else {
+                assert_eq!((start, end), (None, None), "{name}");
+                continue;
+            };
+            // T5's class has no default, and all its files say the padding.
+            let expected_start = expected[0].as_u64().or((*name == "t5").then_some(0));
+            assert_eq!(start.map(u64::from), expected_start, "{name}");
+            assert_eq!(end.map(u64::from), expected[1].as_u64(), "{name}");
+        }
+        assert_eq!(known.len(), 4);
     }
 }
