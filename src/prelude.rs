@@ -14,7 +14,7 @@ pub use crate::analysis::{
 pub use crate::figure::{Figure, show};
 pub use crate::hook::{Head, Hook, Site, Stack, head};
 pub use crate::model::{
-    Ablation, AttentionEdge, Component, Input, Model, Run, RunOptions, Sampling, Tokens, mlp, no_bos,
+    Ablation, AttentionEdge, Component, Input, Model, Run, RunOptions, Sampling, Search, Tokens, mlp, no_bos,
     with_bos,
 };
 pub use crate::named::{Axis, NamedTensor, ValueKind};

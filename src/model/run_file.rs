@@ -112,8 +112,7 @@ impl Run {
         })?;
         let then = metadata.and_then(|all| all.get("then")).map_or("null", String::as_str);
         let said = [text("tokens")?, text("str_tokens")?, text("starts_with_bos")?, then];
-        let pieces = read_pieces(&spec, said)
-            .map_err(|what| failed(&format!("has metadata that {what}")))?;
+        let pieces = read_pieces(&spec, said).map_err(|what| failed(&format!("has metadata that {what}")))?;
         let batch = pieces.values().next().map_or(0, Vec::len);
         let mut activations = Vec::new();
         for hook in spec.hooks() {
@@ -188,13 +187,14 @@ fn read_pieces(spec: &ArchSpec, [ids, labels, bos, then]: [&str; 4]) -> std::res
         if let Some(other) = pieces.values().map(Vec::len).find(|&other| other != count) {
             return Err(format!("contradicts itself: {other} inputs of one stack, and {count} of another"));
         }
-        let tokens = ids.into_iter().zip(labels).zip(bos).zip(then).map(|(((ids, labels), has_bos), then)| {
-            let tokens = Tokens::new(ids, labels, has_bos);
-            match then {
-                Some((id, label)) => tokens.with_then(id, label),
-                None => tokens,
-            }
-        });
+        let tokens =
+            ids.into_iter().zip(labels).zip(bos).zip(then).map(|(((ids, labels), has_bos), then)| {
+                let tokens = Tokens::new(ids, labels, has_bos);
+                match then {
+                    Some((id, label)) => tokens.with_then(id, label),
+                    None => tokens,
+                }
+            });
         let tokens = tokens.collect();
         pieces.insert(own.stack, tokens);
     }

@@ -133,7 +133,10 @@ impl Model {
     }
 
     /// What each stack reads of an input.
-    pub(super) fn inputs_of_stacks<'a>(&'a self, input: &'a Input) -> Result<Vec<(&'a StackSpec, &'a Input)>> {
+    pub(super) fn inputs_of_stacks<'a>(
+        &'a self,
+        input: &'a Input,
+    ) -> Result<Vec<(&'a StackSpec, &'a Input)>> {
         match (self.spec().stacks(), &input.second) {
             ([stack], None) => Ok(vec![(stack, input)]),
             ([stack], Some(second)) if self.spec().is_framed(stack) && stack.reads == Reads::Tokens => {

@@ -230,7 +230,8 @@ impl Past {
         let rows = Tensor::new(rows, device)?;
         let mut past = Past::default();
         for (&at, (k, v)) in &self.layers {
-            past.layers.insert(at, (k.index_select(&rows, 0)?, v.index_select(&rows, 0)?));
+            let of = |tensor: &Tensor| tensor.contiguous()?.index_select(&rows, 0);
+            past.layers.insert(at, (of(k)?, of(v)?));
         }
         for (&at, (k, v)) in &self.crossed {
             let of_all = |tensor: &Tensor| match tensor.dim(0)? == rows.dim(0)? {

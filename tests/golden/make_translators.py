@@ -2,8 +2,8 @@
 
     python make_translators.py [--into FOLDER]
 
-FOLDER/NAME gets config.json, generation_config.json, model.safetensors and golden.safetensors, all in float32: `source` and `target` of
-one pair (the end included) with every activation under TransformerLens's names, `loss` of each token of the target, and
+FOLDER/NAME gets config.json, model.safetensors and golden.safetensors, computed in float64 and kept in float32: `source` and `target` of one
+pair (the end included) with every activation under TransformerLens's names, `loss` of each token of the target, and
 `batch.source`, `batch.target` with `.lengths` of three pairs of several lengths, the `batch.logits` of their targets. written.json holds
 what `generate` writes of the three sources, greedily and with beams, under several settings, with the mean log-probability of each.
 """
@@ -76,15 +76,17 @@ def make(name):
         seen.add(weight.data_ptr())
         norm = weight_name.endswith("weight") and "norm" in weight_name
         embeds = any(part in weight_name for part in ("embed", "shared", "relative"))
-        # What is written must hang on more than the token before: what layers add is large, and biases are small.
+        # What is written must hang on more than the token before: what layers add is large, and biases are small. Were
+        # scores large, rounding would grow.
         adds = any(weight_name.endswith(part + ".weight") for part in ("out_proj", "fc2", "wo", ".o"))
-        size = 0.3 if norm else 0.1 if weight.dim() == 1 else 1.0 if embeds else 0.8 if adds else 0.5
+        reads = weight_name.endswith((".q.weight", ".q_proj.weight"))
+        size = 0.3 if norm else 0.1 if weight.dim() == 1 else 1.0 if embeds else 0.8 if adds else 0.1 if reads else 0.5
         weight.data = size * torch.randn_like(weight) + (1 if norm else 0)
-    if name == "t5-gated":
+    if name == "t5-gated":  # though all configs of transformers 5 say that it is tied
         model.lm_head.weight = torch.nn.Parameter(0.4 * torch.randn_like(model.lm_head.weight))
     if hasattr(model, "final_logits_bias"):
         model.final_logits_bias += 0.3 * torch.randn_like(model.final_logits_bias)
-    model.config._attn_implementation = "eager"
+    model.set_attn_implementation("eager")
     return model.eval()
 
 
@@ -284,13 +286,14 @@ def written(model, sources):
         asked = dict(max_length=12, do_sample=False, use_cache=False) | setting
         if "forced_eos_token_id" not in asked and "t5" not in model.config.model_type:
             asked["forced_eos_token_id"] = model.config.eos_token_id
-        config = GenerationConfig(
+        # As if read from the file: one that is passed along takes from the model what it has none of.
+        model.generation_config = GenerationConfig(
             eos_token_id=model.config.eos_token_id, pad_token_id=model.config.pad_token_id,
             decoder_start_token_id=model.config.decoder_start_token_id, **asked,
         )  # fmt: skip
         each = []
         for source in sources:
-            ids = model.generate(torch.tensor([source]), generation_config=config)[0].tolist()[1:]
+            ids = model.generate(torch.tensor([source]))[0].tolist()[1:]
             end = model.config.eos_token_id
             if end in ids:
                 ids = ids[: ids.index(end) + 1]
@@ -305,6 +308,8 @@ def write(name, folder):
     model = make(name)
     model.save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
+    # In f64, so that what is apart is not transformers' rounding.
+    model.double()
     all_pairs = pairs(model)
     source, target = all_pairs[0]
     seen = Seen(model)
@@ -326,7 +331,8 @@ def write(name, folder):
     for way, rows in (("source", sources), ("target", targets)):
         golden[f"batch.{way}"] = filled(rows, 0).to(torch.uint32)
         golden[f"batch.{way}.lengths"] = torch.tensor([len(row) for row in rows]).to(torch.uint32)
-    save_file({key: value.detach().contiguous().clone() for key, value in golden.items()}, folder / "golden.safetensors")
+    in_f32 = lambda value: value.float() if value.is_floating_point() else value
+    save_file({key: in_f32(value).detach().contiguous().clone() for key, value in golden.items()}, folder / "golden.safetensors")
     lines = ",\n".join(json.dumps(row) for row in written(model, sources))
     (folder / "written.json").write_text(f"[\n{lines}\n]\n")
 

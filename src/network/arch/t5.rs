@@ -39,8 +39,11 @@ pub(crate) struct Config {
     layer_norm_epsilon: f64,
     feed_forward_proj: String,
     n_positions: Option<usize>,
-    /// Read as transformers reads it: whether logits are scaled, for the embedding is the unembedding wherever the file has none.
+    /// Whether logits are scaled, where nothing else says so: as transformers reads it, for the embedding is the unembedding wherever the
+    /// file has none.
     tie_word_embeddings: Option<bool>,
+    /// The same since transformers 5, which writes that all embeddings are tied.
+    scale_decoder_outputs: Option<bool>,
 }
 
 impl Default for Config {
@@ -60,6 +63,7 @@ impl Default for Config {
             feed_forward_proj: "relu".into(),
             n_positions: None,
             tie_word_embeddings: None,
+            scale_decoder_outputs: None,
         }
     }
 }
@@ -89,7 +93,8 @@ pub(crate) const NAMES: [(&str, &str); 4] = [
 const TRAINED_CONTEXT: usize = 512;
 
 pub(crate) fn load(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
-    build(config, head, config.tie_word_embeddings != Some(false), weights)
+    let scales = config.scale_decoder_outputs.unwrap_or(config.tie_word_embeddings != Some(false));
+    build(config, head, scales, weights)
 }
 
 pub(crate) fn load_mt5(config: &Config, head: &HeadFile, weights: &Weights) -> Result<Network> {
