@@ -366,11 +366,6 @@ impl fmt::Debug for NamedTensor {
     }
 }
 
-/// The axes of what is measured of every head, L0 and H0 first.
-pub(crate) fn layer_and_head(n_layers: usize, n_heads: usize) -> [Axis; 2] {
-    [layer_axis(Stack::Main, n_layers), Axis::labelled("head", numbered("H", n_heads))]
-}
-
 /// The layers of a stack, under the letter that its heads' names have.
 pub(crate) fn layer_axis(stack: Stack, n_layers: usize) -> Axis {
     Axis::labelled("layer", numbered(&stack.letter().to_string(), n_layers))

@@ -8,8 +8,9 @@ pub use crate::analysis::{
     composition_scores, concept_direction, concept_map, copying_accuracy, current_token_scores,
     decompose_attn_scores, decompose_resid, detect_head, duplicate_token_scores, first_token_scores,
     full_resid_decomposition, head_logit_attribution, head_logit_attribution_by_position, head_scores,
-    induction_scores, logit_attrs, logit_bias, logit_lens, loss_on_repeats, merge, ov_circuit, path_patching,
-    previous_token_scores, qk_circuit, stack_head_results, token_attribution, value_flow,
+    induction_scores, logit_attribution, logit_attrs, logit_bias, logit_lens, loss_on_repeats, merge,
+    ov_circuit, path_patching, previous_token_scores, qk_circuit, stack_head_results, token_attribution,
+    value_flow,
 };
 pub use crate::figure::{Figure, show};
 pub use crate::hook::{Head, Hook, Site, Stack, head};

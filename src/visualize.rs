@@ -14,8 +14,8 @@ use crate::analysis::heads::evaluation::Evaluation;
 use crate::analysis::heads::ground_truth::GroundTruth;
 use crate::analysis::heads::repeat_loss::LossOnRepeats;
 use crate::analysis::heads::scores::HeadScores;
-use crate::analysis::residual::class_attribution::ClassAttribution;
 use crate::analysis::residual::class_lens::ClassLens;
+use crate::analysis::residual::direct_attribution::DirectAttribution;
 use crate::analysis::residual::logit_lens::LogitLens;
 use crate::analysis::sweep::merge::SweepResult;
 use crate::analysis::words::attention_targets::AttentionTargets;
@@ -56,7 +56,7 @@ impl_visualize! {
     AblationEffects,
     AttentionTargets,
     Circuit,
-    ClassAttribution,
+    DirectAttribution,
     ClassLens,
     Classes,
     ConceptDirection,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Attn, Head, Stack, head};
-use crate::named::{Axis, NamedTensor, ValueKind, layer_and_head, layer_axis, numbered};
+use crate::named::{Axis, NamedTensor, ValueKind, layer_axis, numbered};
 use crate::view::{View, Visualize};
 
 /// A number for every head, `[layer, head]`: scores, effects, thresholds.
@@ -34,16 +34,6 @@ struct HeadPanel {
 }
 
 impl HeadGrid {
-    /// Of a model of one stack, layer by layer.
-    pub(crate) fn from_vec(
-        name: impl Into<String>,
-        values: Vec<f32>,
-        n_layers: usize,
-        n_heads: usize,
-    ) -> Result<HeadGrid> {
-        NamedTensor::from_vec(name, values, layer_and_head(n_layers, n_heads).to_vec()).map(HeadGrid::of)
-    }
-
     /// Of any model: attention by attention, with its layers and heads, and layer by layer.
     pub(crate) fn of_attentions(
         name: &str,
@@ -105,10 +95,16 @@ impl HeadGrid {
 
     /// Every head, attention by attention and layer by layer.
     pub fn heads(&self) -> impl Iterator<Item = Head> + use<> {
-        let panels = self.panels.iter().map(|panel| (panel.head(0, 0), panel.size())).collect::<Vec<_>>();
-        panels.into_iter().flat_map(|(first, (n_layers, n_heads))| {
-            (0..n_layers)
-                .flat_map(move |layer| (0..n_heads).map(move |index| Head { layer, head: index, ..first }))
+        let panels = self.panels.iter().map(|panel| (panel.stack, panel.attn, panel.size().into()));
+        HeadGrid::heads_of(&panels.collect::<Vec<_>>())
+    }
+
+    /// Every head of attentions with so many layers and heads.
+    pub(crate) fn heads_of(panels: &[(Stack, Attn, [usize; 2])]) -> impl Iterator<Item = Head> + use<> {
+        panels.to_vec().into_iter().flat_map(|(stack, attn, [n_layers, n_heads])| {
+            let of_layer =
+                move |layer| (0..n_heads).map(move |index| Head { attn, ..head(layer, index).of(stack) });
+            (0..n_layers).flat_map(of_layer)
         })
     }
 

@@ -38,8 +38,8 @@ pub use residual::attribution::{
     accumulated_resid, apply_ln_to_stack, decompose_resid, full_resid_decomposition, head_logit_attribution,
     head_logit_attribution_by_position, logit_attrs, logit_bias, stack_head_results,
 };
-pub use residual::class_attribution::{ClassAttribution, class_attribution};
 pub use residual::class_lens::{ClassLens, class_lens};
+pub use residual::direct_attribution::{DirectAttribution, class_attribution, logit_attribution};
 pub use residual::logit_lens::{LogitLens, logit_lens};
 pub use sweep::merge::{SweepResult, merge};
 pub use sweep::metric::Metric;

@@ -159,8 +159,10 @@ impl Model {
         })
     }
 
-    pub(crate) fn scoring(&self, layer: usize) -> Result<&ScoreSpec> {
-        self.network.scoring(layer)
+    /// How a head's queries and keys become attention scores.
+    pub(crate) fn scoring(&self, head: Head) -> Result<&ScoreSpec> {
+        self.spec().check_head(head)?;
+        self.network.scoring(head)
     }
 
     pub(crate) fn layer_axis(&self) -> Axis {

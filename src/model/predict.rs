@@ -100,7 +100,7 @@ impl Model {
 
     /// How well a prompt calls forth an answer: the rank and probability of the answer's tokens, one after another,
     /// and the tokens that the model would rather say. The answer is taken as written: most words in mid-sentence
-    /// begin with a space.
+    /// begin with a space. Of an encoder-decoder the prompt is the source, and the answer what is to be written of it, with its end.
     ///
     /// ```
     /// # use headlight::prelude::*;
@@ -110,18 +110,26 @@ impl Model {
     /// # Ok::<(), headlight::Error>(())
     /// ```
     pub fn test_prompt(&self, prompt: impl Into<Input>, answer: &str) -> Result<PromptTest> {
-        self.spec().decoder("the test of a prompt")?;
-        let prompt = self.to_tokens(prompt)?;
-        let answer_ids = self.tokenizer.encode_continuation(answer)?;
-        if answer_ids.is_empty() {
+        self.spec().any_decoder("the test of a prompt")?;
+        if answer.is_empty() {
             return Err(
                 Error::new(ErrorKind::Input, "the answer is empty").help("give the text that should follow")
             );
         }
-        let ids = [prompt.ids(), &answer_ids].concat();
-        let log_probs = self.predictions(ids)?.log_probs()?;
+        let prompt = prompt.into();
+        let (prompt, answer_ids, first, log_probs) = if self.spec().is_encoder_decoder() {
+            let source = self.source_of(&prompt, 0)?;
+            let run = self.predictions(Input::pair(prompt, answer))?;
+            (source, run.single()?.next_ids(), 0, run.log_probs()?)
+        } else {
+            let prompt = self.to_tokens(prompt)?;
+            let answer_ids = self.tokenizer.encode_continuation(answer)?;
+            let log_probs = self.predictions([prompt.ids(), &answer_ids].concat())?.log_probs()?;
+            let first = prompt.len() - 1;
+            (prompt, answer_ids, first, log_probs)
+        };
         let steps = answer_ids.iter().enumerate().map(|(step, &id)| {
-            let position = log_probs.select("position", prompt.len() - 1 + step)?;
+            let position = log_probs.select("position", first + step)?;
             let values = position.to_vec()?;
             let own = values[id as usize];
             let mut best: Vec<usize> = (0..values.len()).collect();

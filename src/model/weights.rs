@@ -50,12 +50,12 @@ impl Model {
         if let Some(param) = Param::all().find(|param| shared && param.is_kv() && param.path(false) == path)
             && let Some(layer) = layer
         {
-            let kept = self.required_param_of(stack, param, layer)?;
+            let kept = self.required_param(stack, param, layer)?;
             self.has_room_for_copies(name, &kept, dims.queries_per_kv_head())?;
             return named_weight(
                 name,
                 param,
-                self.head_param_of(stack, param, layer)?,
+                self.head_param(stack, param, layer)?,
                 (stack, Some(layer)),
                 false,
             );
@@ -70,7 +70,7 @@ impl Model {
             [param] if param.is_in_block() => self.weight_of_all_layers(stack, name, *param, shared),
             [param] => {
                 let full = format!("{}{}", stack.prefix(), param.path(shared));
-                named_weight(&full, *param, self.required_param_of(stack, *param, 0)?, (stack, None), shared)
+                named_weight(&full, *param, self.required_param(stack, *param, 0)?, (stack, None), shared)
             }
             [] => match by_short(false).find(|param| shared && param.is_kv()) {
                 Some(param) => self.weight_of_all_layers(stack, name, param, false),
@@ -123,10 +123,10 @@ impl Model {
     ) -> Result<NamedTensor> {
         let dims = self.spec().stack(stack)?.dims;
         let copies = if param.is_kv() && !shared { dims.queries_per_kv_head() } else { 1 };
-        self.has_room_for_copies(name, &self.required_param_of(stack, param, 0)?, dims.n_layers * copies)?;
+        self.has_room_for_copies(name, &self.required_param(stack, param, 0)?, dims.n_layers * copies)?;
         let tensor = |layer| match shared {
-            true => self.required_param_of(stack, param, layer),
-            false => self.head_param_of(stack, param, layer),
+            true => self.required_param(stack, param, layer),
+            false => self.head_param(stack, param, layer),
         };
         let tensors = (0..dims.n_layers).map(tensor).collect::<Result<Vec<_>>>()?;
         let mut axes = vec![layer_axis(stack, dims.n_layers)];
@@ -134,23 +134,13 @@ impl Model {
         NamedTensor::new(name, Tensor::stack(&tensors, 0)?, axes)
     }
 
-    /// A weight of the main stack as it is kept, if the model has it: norms have none once they are folded.
-    pub(crate) fn param(&self, param: Param, layer: usize) -> Result<Option<Tensor>> {
-        self.network.param(Stack::Main, param, layer)
+    /// A weight of a stack as it is kept, if the model has it: norms have none once they are folded.
+    pub(crate) fn param(&self, stack: Stack, param: Param, layer: usize) -> Result<Option<Tensor>> {
+        self.network.param(stack, param, layer)
     }
 
     /// As [`param`](Model::param), of what every model has.
-    pub(crate) fn required_param(&self, param: Param, layer: usize) -> Result<Tensor> {
-        self.required_param_of(Stack::Main, param, layer)
-    }
-
-    /// A weight of heads of the main stack, each query head's where several share one.
-    pub(crate) fn head_param(&self, param: Param, layer: usize) -> Result<Tensor> {
-        self.head_param_of(Stack::Main, param, layer)
-    }
-
-    /// A weight as it is kept, of what every model has.
-    fn required_param_of(&self, stack: Stack, param: Param, layer: usize) -> Result<Tensor> {
+    pub(crate) fn required_param(&self, stack: Stack, param: Param, layer: usize) -> Result<Tensor> {
         if matches!(param, Param::Unembed | Param::UnembedBias) {
             self.spec().check(Site::UnembedOut.into())?;
         }
@@ -164,9 +154,9 @@ impl Model {
             .help(format!("{} is built without it", self.name()))
     }
 
-    /// What the main stack's tokens are looked up in `[d_vocab, d_model]`, where it lies.
-    pub(crate) fn embedding(&self) -> Result<&Weight> {
-        self.network.embedding(Stack::Main).ok_or_else(|| self.without(Param::Embed, 0))
+    /// What a stack's tokens are looked up in `[d_vocab, d_model]`, where it lies.
+    pub(crate) fn embedding(&self, stack: Stack) -> Result<&Weight> {
+        self.network.embedding(stack).ok_or_else(|| self.without(Param::Embed, 0))
     }
 
     /// What tokens are read out by `[d_model, d_vocab]`, where it lies.
@@ -176,8 +166,8 @@ impl Model {
     }
 
     /// A weight of heads, each query head's where several share one.
-    fn head_param_of(&self, stack: Stack, param: Param, layer: usize) -> Result<Tensor> {
-        let kept = self.required_param_of(stack, param, layer)?;
+    pub(crate) fn head_param(&self, stack: Stack, param: Param, layer: usize) -> Result<Tensor> {
+        let kept = self.required_param(stack, param, layer)?;
         match self.spec().stack(stack)?.dims.queries_per_kv_head() {
             many if many > 1 && param.is_kv() => repeated(&kept, 0, many),
             _ => Ok(kept),
@@ -187,10 +177,12 @@ impl Model {
     /// A norm's gain and bias `[d_model]`; nothing where they are folded.
     pub(crate) fn norm_params(
         &self,
+        stack: Stack,
         norm: fn(NormParam) -> Param,
         layer: usize,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((self.param(norm(NormParam::Gain), layer)?, self.param(norm(NormParam::Bias), layer)?))
+        let of = |part| self.param(stack, norm(part), layer);
+        Ok((of(NormParam::Gain)?, of(NormParam::Bias)?))
     }
 
     /// Looks through all that it was opened from, and gives how many numbers its weights are. Opening a model finds what of its files is

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Attn, Hook, Site, Stack};
+use crate::hook::{Attn, Head, Hook, Site, Stack};
 use crate::network::cpu::add;
 use crate::network::dims::Dims;
 use crate::network::parts::attention::ScoreSpec;
@@ -230,12 +230,27 @@ impl Network {
         hooks.any(|hook| tap.wants(hook))
     }
 
-    /// How queries and keys become attention scores in a layer of a model of one stack. Fails if there is no such layer.
-    pub(crate) fn scoring(&self, layer: usize) -> Result<&ScoreSpec> {
-        let blocks = &self.stacks[0].blocks;
-        blocks.get(layer).map(|block| &block.attn.scoring).ok_or_else(|| {
-            Error::new(ErrorKind::Address, format!("there is no layer {layer}"))
-                .help(format!("layers are 0 to {}", blocks.len().saturating_sub(1)))
+    /// What embeddings of tokens are multiplied by, behind their hook.
+    pub(crate) fn embed_scale(&self, stack: Stack) -> f64 {
+        self.stacks.iter().find(|own| own.stack == stack).map_or(1.0, |own| own.embed_scale)
+    }
+
+    /// What a stack's own attention adds to scores, where it knows positions so.
+    pub(crate) fn relative_bias(&self, stack: Stack) -> Option<&RelativeBias> {
+        self.stacks.iter().find(|own| own.stack == stack)?.relative_bias.as_ref()
+    }
+
+    /// How a head's queries and keys become attention scores. Fails if there is no such head.
+    pub(crate) fn scoring(&self, head: Head) -> Result<&ScoreSpec> {
+        let stack = self.stacks.iter().find(|own| own.stack == head.stack);
+        let block = stack.and_then(|stack| stack.blocks.get(head.layer));
+        let attention = block.and_then(|block| match head.attn {
+            Attn::Own => Some(&block.attn),
+            Attn::Cross => block.cross.as_ref().map(|(_, cross)| cross),
+        });
+        attention.map(|attention| &attention.scoring).ok_or_else(|| {
+            Error::new(ErrorKind::Address, format!("there is no head {head}"))
+                .help("`model.heads()` has them all")
         })
     }
 }
@@ -290,7 +305,9 @@ impl StackNetwork {
         let mut watch = Watch::default();
         watch.look(&x, || std::iter::once(self.embedding.weight()))?;
         let mut bias = None;
-        let source = self.crosses.map(|source| self.source(source, known)).transpose()?;
+        // Behind the last block nothing is attended to.
+        let crosses = self.crosses.filter(|_| first < self.blocks.len());
+        let source = crosses.map(|source| self.source(source, known)).transpose()?;
         let mut unread = 0;
         let mut own_past = Past::default();
         for (index, block) in self.blocks.iter().enumerate().skip(first) {

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::hook::Stack;
+use crate::hook::{Attn, Stack};
 use crate::network::network::Network;
 use crate::network::parts::attention::Projection;
 use crate::network::parts::block::Block;
@@ -160,6 +160,38 @@ const READOUT: [Param; 10] = [
 ];
 
 impl Param {
+    /// `W_Q`, `W_K` or `W_V` of an attention.
+    pub(crate) const fn weight_of(attn: Attn, part: Projection) -> Param {
+        match attn {
+            Attn::Own => Param::Weight(part),
+            Attn::Cross => Param::CrossWeight(part),
+        }
+    }
+
+    /// `b_Q`, `b_K` or `b_V` of an attention.
+    pub(crate) const fn bias_of(attn: Attn, part: Projection) -> Param {
+        match attn {
+            Attn::Own => Param::Bias(part),
+            Attn::Cross => Param::CrossBias(part),
+        }
+    }
+
+    /// Its `W_O`.
+    pub(crate) const fn output_of(attn: Attn) -> Param {
+        match attn {
+            Attn::Own => Param::Output,
+            Attn::Cross => Param::CrossOutput,
+        }
+    }
+
+    /// Its `b_O`.
+    pub(crate) const fn output_bias_of(attn: Attn) -> Param {
+        match attn {
+            Attn::Own => Param::OutputBias,
+            Attn::Cross => Param::CrossOutputBias,
+        }
+    }
+
     pub(crate) fn is_in_block(self) -> bool {
         IN_BLOCK.contains(&self)
     }

@@ -513,6 +513,12 @@ impl StackSpec {
     pub(crate) fn attentions(&self) -> impl Iterator<Item = Attn> + use<> {
         [Attn::Own].into_iter().chain(self.crosses.map(|_| Attn::Cross))
     }
+
+    /// Its attentions with how many layers and heads each has.
+    pub(crate) fn head_panels(&self) -> impl Iterator<Item = (Stack, Attn, [usize; 2])> + use<> {
+        let (stack, size) = (self.stack, [self.dims.n_layers, self.dims.n_heads]);
+        self.attentions().map(move |attn| (stack, attn, size))
+    }
 }
 
 impl ArchSpec {
@@ -578,6 +584,17 @@ impl ArchSpec {
         Err(Error::new(ErrorKind::Model, what).help(help))
     }
 
+    /// The stack that is read out: the one that there is, or the decoder of an encoder-decoder.
+    pub(crate) fn read_out(&self, what: &str) -> Result<&StackSpec> {
+        if self.is_encoder_decoder() { Ok(self.last_stack()) } else { self.only_stack(what) }
+    }
+
+    /// The stack of a decoder that stands alone, or reads an encoder.
+    pub(crate) fn any_decoder(&self, what: &str) -> Result<&StackSpec> {
+        self.read_out(what)?;
+        self.predicts_next(what)
+    }
+
     /// The one stack of a decoder that stands alone.
     pub(crate) fn decoder(&self, what: &str) -> Result<&StackSpec> {
         self.only_stack(what)?;
@@ -602,9 +619,9 @@ impl ArchSpec {
         self.encoder_and_decoder("").is_ok()
     }
 
-    /// The one stack of a model whose residual stream is the sum of what was written to it: norms stand before what reads it.
+    /// The stack that is read out, where its residual stream is the sum of what was written to it: norms stand before what reads it.
     pub(crate) fn sum_of_parts(&self, what: &str) -> Result<&StackSpec> {
-        let stack = self.only_stack(what)?;
+        let stack = self.read_out(what)?;
         match stack.norm_place {
             NormPlace::Before | NormPlace::Both => Ok(stack),
             NormPlace::After => Err(Error::new(

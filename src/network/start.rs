@@ -34,9 +34,9 @@ impl Start {
         Batch::default().with(Stack::Main, ids, None).into()
     }
 
-    /// From the stream that a layer of the one stack of a model reads.
-    pub(crate) fn residual(layer: usize, stream: Tensor) -> Start {
-        Start::Residual { stack: Stack::Main, layer, stream, known: Known::default() }
+    /// From the stream that a layer of a stack reads, where nothing else is read from there on.
+    pub(crate) fn residual(stack: Stack, layer: usize, stream: Tensor) -> Start {
+        Start::Residual { stack, layer, stream, known: Known::default() }
     }
 
     /// Whether a stack has finished already, and does not run.

@@ -16,12 +16,18 @@ pub(super) enum Need {
     /// The same, of the next token.
     NextToken,
     OneStack,
+    /// One stack that is read out, be it a decoder that reads another.
+    ReadOut,
+    /// A decoder that reads an encoder.
+    Source,
     /// What it reads is text.
     Text,
-    /// One stack, whose stream is the sum of what attention and MLPs add.
+    /// The stream that is read out is the sum of what attention and MLPs add.
     SumOfParts,
     /// The same of heads.
     SumOfHeads,
+    /// What heads write is added as it is, whatever norms do with the sum.
+    AddsHeads,
     Classes,
     /// What is told is read at one position, or can be.
     OnePosition,
@@ -35,9 +41,13 @@ pub(super) struct Kind {
     pub(super) input: Input,
     /// Another of the same lengths.
     pub(super) other: Input,
+    /// What it goes on with, where it writes.
+    pub(super) prompt: Input,
     pub(super) head: Head,
     pub(super) hook: Hook,
     pub(super) outcome: Hook,
+    /// A head of the stack that is read out.
+    pub(super) read_out: Head,
     /// One that has a gradient.
     pub(super) metric: Metric,
     has: &'static [Need],
@@ -60,7 +70,10 @@ pub(super) fn open_toy(name: &str) -> Option<Result<Model>> {
 }
 
 pub(super) fn kinds() -> Result<Vec<Kind>> {
-    use Need::{Classes, Logits, NextToken, OnePosition, OneStack, Similarity, SumOfHeads, SumOfParts, Text};
+    use Need::{
+        AddsHeads, Classes, Logits, NextToken, OnePosition, OneStack, ReadOut, Similarity, Source,
+        SumOfHeads, SumOfParts, Text,
+    };
     let kind = |name, model: Model, [input, other]: [Input; 2], has: &'static [Need]| {
         let stack = model.spec().stacks()[0].stack;
         let (head, hook) = (head(1, 0).of(stack), Site::ResidPre.at(1).of(stack));
@@ -72,41 +85,67 @@ pub(super) fn kinds() -> Result<Vec<Kind>> {
             Site::Similarity => Metric::Similarity,
             _ => Metric::Attention(AttentionEdge { head, query: 2, key: 1 }),
         };
-        Kind { name, model, input, other, head, hook, outcome, metric, has }
+        let read_out = head.of(model.spec().last_stack().stack);
+        // Of a pair, what the first stack reads.
+        let mut prompt = input.clone();
+        prompt.second = None;
+        Kind { name, model, input, other, prompt, head, hook, outcome, read_out, metric, has }
     };
     let ids = |ids: [u32; 6]| Input::from(ids.to_vec());
     let one = || [ids([3, 1, 4, 3, 1, 4]), ids([3, 2, 4, 3, 1, 4])];
-    let two = || one().map(|ids| Input::pair(ids, vec![2u32, 7, 1, 8]));
+    let two = || one().map(|ids| Input::pair(ids, vec![2u32, 7, 1, 2, 7, 1, 8]));
     let pictures = || [toys::picture(1), toys::picture(2)].map(Input::from);
     let captioned = || pictures().map(|picture| Input::pair(picture, vec![2u32, 7, 1, 8]));
-    let decoder: &[Need] = &[Logits, NextToken, OnePosition, OneStack, Text, SumOfParts, SumOfHeads];
+    let decoder: &[Need] =
+        &[Logits, NextToken, OnePosition, OneStack, ReadOut, Text, SumOfParts, SumOfHeads, AddsHeads];
     Ok(vec![
         kind("decoder", Model::open("built-in")?, one(), decoder),
         kind(
             "sandwich",
             toys::sandwich()?,
             one(),
-            &[Logits, NextToken, OnePosition, OneStack, Text, SumOfParts],
+            &[Logits, NextToken, OnePosition, OneStack, ReadOut, Text, SumOfParts],
         ),
-        kind("encoder", toys::encoder()?, one(), &[Logits, OnePosition, OneStack, Text]),
-        kind("masked", toys::masked()?, one(), &[Logits, OnePosition, OneStack, Text]),
-        kind("pooled", toys::pooled()?, one(), &[OneStack, Text]),
-        kind("classifier", toys::classifier()?, one(), &[OnePosition, OneStack, Text, Classes]),
+        kind("encoder", toys::encoder()?, one(), &[Logits, OnePosition, OneStack, ReadOut, Text, AddsHeads]),
+        kind("masked", toys::masked()?, one(), &[Logits, OnePosition, OneStack, ReadOut, Text, AddsHeads]),
+        kind("pooled", toys::pooled()?, one(), &[OneStack, ReadOut, Text, AddsHeads]),
+        kind(
+            "classifier",
+            toys::classifier()?,
+            one(),
+            &[OnePosition, OneStack, ReadOut, Text, Classes, AddsHeads],
+        ),
         kind(
             "causal classifier",
             toys::causal_classifier()?,
             one(),
-            &[OnePosition, OneStack, Text, SumOfParts, SumOfHeads, Classes],
+            &[OnePosition, OneStack, ReadOut, Text, SumOfParts, SumOfHeads, AddsHeads, Classes],
         ),
-        kind("tower", toys::tower()?, one(), &[OneStack, Text, SumOfParts, SumOfHeads]),
-        kind("translator", toys::translator()?, two(), &[Logits, NextToken]),
-        kind("post-norm translator", toys::post_norm_translator()?, two(), &[Logits, NextToken]),
+        kind("tower", toys::tower()?, one(), &[OneStack, ReadOut, Text, SumOfParts, SumOfHeads, AddsHeads]),
+        kind(
+            "translator",
+            toys::translator()?,
+            two(),
+            &[Logits, NextToken, ReadOut, Source, Text, SumOfParts, SumOfHeads, AddsHeads],
+        ),
+        kind(
+            "post-norm translator",
+            toys::post_norm_translator()?,
+            two(),
+            &[Logits, NextToken, ReadOut, Source, Text, AddsHeads],
+        ),
+        kind(
+            "relative translator",
+            toys::relative_translator()?,
+            two(),
+            &[Logits, NextToken, ReadOut, Source, Text, SumOfParts, SumOfHeads, AddsHeads],
+        ),
         kind(
             "pictures",
             toys::picture_classifier()?,
             pictures(),
-            &[OnePosition, OneStack, SumOfParts, SumOfHeads, Classes],
+            &[OnePosition, OneStack, ReadOut, SumOfParts, SumOfHeads, AddsHeads, Classes],
         ),
-        kind("pair", toys::pair()?, captioned(), &[Similarity]),
+        kind("pair", toys::pair()?, captioned(), &[Similarity, AddsHeads]),
     ])
 }

@@ -10,19 +10,21 @@ use crate::analysis::{
     activation_patching_by_position, attention_targets, attn_score_spread, attribution_patching,
     causal_truth, class_attribution, class_lens, composition_scores, concept_direction, copying_accuracy,
     decompose_attn_scores, decompose_resid, detect_head, full_resid_decomposition, head_logit_attribution,
-    head_logit_attribution_by_position, head_scores, induction_scores, logit_attrs, logit_bias, logit_lens,
-    loss_on_repeats, ov_circuit, path_patching, qk_circuit, stack_head_results, token_attribution,
-    value_flow,
+    head_logit_attribution_by_position, head_scores, induction_scores, logit_attribution, logit_attrs,
+    logit_bias, logit_lens, loss_on_repeats, ov_circuit, path_patching, qk_circuit, stack_head_results,
+    token_attribution, value_flow,
 };
 use crate::error::{ErrorKind, Result};
 use crate::hook::{Hook, Site};
 use crate::model::edit::{Ablation, AttentionEdge, mlp};
 use crate::model::generate::Sampling;
 use crate::model::run::Run;
+use crate::model::translate::Search;
 use crate::tests::kinds::{
     Kind,
     Need::{
-        self, Classes, Logits, NextToken, OnePosition, OneStack, Similarity, SumOfHeads, SumOfParts, Text,
+        self, AddsHeads, Classes, Logits, NextToken, OnePosition, OneStack, ReadOut, Similarity, Source,
+        SumOfHeads, SumOfParts, Text,
     },
     kinds,
 };
@@ -53,9 +55,17 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
     (
         "generate",
         |kind| {
-            kind.model.generate(&kind.input, &Sampling { max_new_tokens: 2, ..Sampling::default() }).map(drop)
+            kind.model
+                .generate(&kind.prompt, &Sampling { max_new_tokens: 2, ..Sampling::default() })
+                .map(drop)
         },
-        &[NextToken, OneStack],
+        &[NextToken],
+    ),
+    ("translate", |kind| kind.model.translate(&kind.prompt, &Search::default()).map(drop), &[Source]),
+    (
+        "run what it writes itself",
+        |kind| finite(kind.model.run_with_cache(&kind.prompt)?.logits()?.to_vec()?),
+        &[Logits],
     ),
     (
         "ablate",
@@ -189,7 +199,7 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
     (
         "attention_targets",
         |kind| finite(attention_targets(&kind.model, &kind.input)?.values().to_vec()?),
-        &[OneStack, Text],
+        &[ReadOut, Text],
     ),
     (
         "token_attribution",
@@ -208,54 +218,55 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
         |kind| {
             path_patching(&kind.model, &kind.input, &kind.other, PathReceiver::Logits, &kind.metric).map(drop)
         },
-        &[SumOfHeads],
+        &[ReadOut],
     ),
-    ("induction_scores", |kind| induction_scores(&kind.model).map(drop), &[NextToken, OneStack]),
-    ("induction_scores of a run", |kind| run(kind)?.induction_scores().map(drop), &[NextToken, OneStack]),
+    ("induction_scores", |kind| induction_scores(&kind.model).map(drop), &[NextToken]),
+    ("induction_scores of a run", |kind| run(kind)?.induction_scores().map(drop), &[NextToken]),
     (
         "head_scores",
         |kind| {
             let repeated = RepeatedTokens::for_model(&kind.model);
             head_scores(&kind.model, &[HeadKind::PreviousToken], &repeated).map(drop)
         },
-        &[NextToken, OneStack],
+        &[NextToken],
     ),
     (
         "loss_on_repeats",
         |kind| loss_on_repeats(&kind.model, &RepeatedTokens::for_model(&kind.model)).map(drop),
-        &[NextToken, OneStack],
+        &[NextToken],
     ),
-    ("causal_truth", |kind| causal_truth(&kind.model).map(drop), &[SumOfHeads, NextToken, OneStack]),
+    ("causal_truth", |kind| causal_truth(&kind.model).map(drop), &[SumOfHeads, NextToken]),
     (
         "detect_head",
         |kind| detect_head(&kind.model, &kind.input, HeadKind::PreviousToken, &Default::default()).map(drop),
-        &[NextToken, OneStack],
+        &[NextToken],
+    ),
+    ("qk_circuit", |kind| finite(qk_circuit(&kind.model, kind.head)?.singular_values()?.to_vec()?), &[]),
+    ("ov_circuit", |kind| finite(ov_circuit(&kind.model, kind.head)?.eigenvalues()?.to_vec()?), &[AddsHeads]),
+    (
+        "full OV circuit",
+        |kind| finite(ov_circuit(&kind.model, kind.read_out)?.full_eigenvalues()?.to_vec()?),
+        &[AddsHeads, Logits],
     ),
     (
-        "qk_circuit",
-        |kind| finite(qk_circuit(&kind.model, kind.head)?.singular_values()?.to_vec()?),
-        &[SumOfParts],
+        "composition_scores",
+        |kind| composition_scores(&kind.model, Composition::K).map(drop),
+        &[SumOfHeads, OneStack],
     ),
-    (
-        "ov_circuit",
-        |kind| finite(ov_circuit(&kind.model, kind.head)?.eigenvalues()?.to_vec()?),
-        &[SumOfHeads],
-    ),
-    ("composition_scores", |kind| composition_scores(&kind.model, Composition::K).map(drop), &[SumOfHeads]),
     (
         "copying_accuracy",
-        |kind| copying_accuracy(&kind.model, &[kind.head], 5).map(drop),
-        &[SumOfHeads, NextToken, OneStack],
+        |kind| copying_accuracy(&kind.model, &[kind.read_out], 5).map(drop),
+        &[AddsHeads, NextToken],
     ),
     (
         "decompose_attn_scores",
         |kind| decompose_attn_scores(&kind.model, &run(kind)?, kind.head).map(drop),
-        &[SumOfHeads],
+        &[SumOfHeads, OneStack],
     ),
     (
         "attn_score_spread",
         |kind| attn_score_spread(&kind.model, &run(kind)?, kind.head).map(drop),
-        &[SumOfHeads],
+        &[SumOfHeads, OneStack],
     ),
     ("accumulated_resid", |kind| accumulated_resid(&run(kind)?, true).map(drop), &[SumOfParts]),
     ("decompose_resid", |kind| decompose_resid(&run(kind)?).map(drop), &[SumOfParts]),
@@ -271,20 +282,50 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
             let run = run(kind)?;
             logit_attrs(&kind.model, &accumulated_resid(&run, true)?, &run, 5, Some(6)).map(drop)
         },
-        &[NextToken, OneStack],
+        &[NextToken, SumOfParts],
     ),
-    ("logit_bias", |kind| logit_bias(&kind.model, 5, Some(6)).map(drop), &[NextToken, OneStack]),
+    (
+        "logit_attribution",
+        |kind| {
+            let run = run(kind)?;
+            let at = run.tokens()[0].len() - 1;
+            let found = logit_attribution(&kind.model, &run, at, 5, None)?;
+            let sum: f32 = found.components().to_vec()?.iter().sum();
+            let logit = run.logits()?.value(&[at, 5])?;
+            assert!((sum - logit).abs() < 1e-4, "{}: {sum}, not {logit}", kind.name);
+            // Heads alone are those that are found head by head.
+            let heads = head_logit_attribution(&kind.model, &run, 5, None)?;
+            for head in heads.heads() {
+                let (all, one) = (heads.at(head)?, found.heads().at(head)?);
+                assert!((all - one).abs() < 1e-4, "{}, {head}: {all}, not {one}", kind.name);
+            }
+            finite([sum])
+        },
+        &[NextToken, AddsHeads],
+    ),
+    ("logit_bias", |kind| logit_bias(&kind.model, 5, Some(6)).map(drop), &[NextToken, SumOfParts]),
     (
         "head_logit_attribution",
         |kind| head_logit_attribution(&kind.model, &run(kind)?, 5, Some(6)).map(drop),
-        &[SumOfHeads, NextToken, OneStack],
+        &[AddsHeads, NextToken],
     ),
     (
         "head_logit_attribution_by_position",
         |kind| head_logit_attribution_by_position(&kind.model, &run(kind)?, 5, Some(6)).map(drop),
-        &[SumOfHeads, NextToken, OneStack],
+        &[AddsHeads, NextToken],
     ),
-    ("logit_lens", |kind| logit_lens(&kind.model, &run(kind)?).map(drop), &[NextToken, OneStack]),
+    (
+        "logit_lens",
+        |kind| {
+            let run = run(kind)?;
+            let lens = logit_lens(&kind.model, &run)?;
+            // Its last row is what the model says.
+            let (rows, last) = (lens.top_ids(), run.logits()?.tensor().argmax(1)?.to_vec1::<u32>()?);
+            assert_eq!(rows[rows.len() - 1], last, "{}", kind.name);
+            Ok(())
+        },
+        &[NextToken],
+    ),
     ("as_published", |kind| as_published(&run(kind)?).map(drop), &[NextToken, OneStack]),
     ("qk_as_published", |kind| qk_as_published(&run(kind)?, 1).map(drop), &[OneStack]),
 ];

@@ -1,6 +1,7 @@
 //! Patching: which activation carries the difference between two inputs (Meng et al. 2022, "Locating and Editing Factual
 //! Associations in GPT"; Wang et al. 2022, "Interpretability in the Wild").
 
+use std::collections::HashMap;
 use std::fmt;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -9,13 +10,14 @@ use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::sweep::engine::sweep;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{AxisKind, Head, Hook, Site};
+use crate::hook::{Attn, AxisKind, Head, Hook, Site};
 use crate::memory::floats;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::{Pieces, Run};
 use crate::model::run_options::RunOptions;
 use crate::named::{Axis, NamedTensor, layer_axis, numbered};
+use crate::network::StackSpec;
 use crate::network::dims::Dims;
 use crate::network::record::Record;
 use crate::network::tap::Tap;
@@ -320,6 +322,8 @@ impl fmt::Display for PathReceiver {
 /// then reads, and puts only that into another corrupted run. The metric of each sender minus the corrupted metric;
 /// heads that cannot reach the receiver get 0.
 ///
+/// In an encoder-decoder heads of the encoder reach what keys and values of cross-attention read, and heads of the decoder the rest.
+///
 /// ```
 /// use headlight::prelude::*;
 /// let model = Model::open("built-in")?;
@@ -335,63 +339,76 @@ pub fn path_patching(
     receiver: PathReceiver,
     metric: &Metric,
 ) -> Result<HeadGrid> {
-    model.spec().sum_of_heads("path patching")?;
-    let dims = *model.dims();
-    let pair = Pair::new(model, clean.into(), corrupted.into(), Site::Z.into())?;
+    let read_out = *model.spec().read_out("path patching")?;
+    let pair = Pair::new(model, clean.into(), corrupted.into(), Hook::from(Site::Z).of(read_out.stack))?;
     metric.check(model, pair.read())?;
     let held = model.run_with_options(&pair.input, &RunOptions::only([Site::Z]))?;
-    let (read_at, put_at) = match receiver {
+    let (to, put_at) = match receiver {
         PathReceiver::Logits => {
-            (Site::ResidPost.at(dims.n_layers - 1), Site::ResidPost.at(dims.n_layers - 1))
+            (None, Site::ResidPost.at(read_out.dims.n_layers.saturating_sub(1)).of(read_out.stack))
         }
-        PathReceiver::Query(to) => (Site::ResidPre.at(to.layer), Site::QInput.at(to.layer)),
-        PathReceiver::Key(to) => (Site::ResidPre.at(to.layer), Site::KInput.at(to.layer)),
-        PathReceiver::Value(to) => (Site::ResidPre.at(to.layer), Site::VInput.at(to.layer)),
+        PathReceiver::Query(to) => (Some(to), to.hook(Site::QInput)),
+        PathReceiver::Key(to) => (Some(to), to.hook(Site::KInput)),
+        PathReceiver::Value(to) => (Some(to), to.hook(Site::VInput)),
     };
-    let to = match receiver {
-        PathReceiver::Logits => None,
-        PathReceiver::Query(to) | PathReceiver::Key(to) | PathReceiver::Value(to) => {
-            Some(model.spec().check_head(to)?)
-        }
+    to.map(|to| model.spec().check_head(to)).transpose()?;
+    model.hook(put_at)?;
+    // Where what the receiver reads was written, and before which place in a block.
+    let axis = if to.is_some() { AxisKind::Position } else { AxisKind::DModel };
+    let of = *model.spec().stack_of_axis(put_at, axis)?;
+    let own = model.spec().stack_of(put_at)?;
+    let before = match to {
+        Some(to) if own.stack == of.stack => (to.layer, to.attn),
+        _ => (of.dims.n_layers, Attn::Own),
     };
-    let sharing = if put_at.site().is_kv() { dims.queries_per_kv_head() } else { 1 };
-    let reach = to.map_or(dims.n_layers, |to| to.layer);
-    let progress = Progress::new("tracing paths", reach * dims.n_heads);
-    memory::check(model.device(), floats([reach * dims.n_heads, pair.len(), dims.d_model]), || {
-        let what = format!("what {} heads send on {} tokens", reach * dims.n_heads, pair.len());
+    let at = to.map(|to| match put_at.site().is_kv() {
+        true => to.head / own.dims.queries_per_kv_head(),
+        false => to.head,
+    });
+    let senders: Vec<Head> =
+        model.heads().filter(|head| head.stack == of.stack && (head.layer, head.attn) < before).collect();
+    let progress = Progress::new("tracing paths", senders.len());
+    let positions = pair.corrupted[&of.stack][0].len();
+    memory::check(model.device(), floats([senders.len(), positions, of.dims.d_model]), || {
+        let what = format!("what {} heads send on {positions} tokens", senders.len());
         (what, "patch shorter inputs, or paths to a receiver in a lower layer")
     })?;
+    let later: Vec<Hook> = (0..of.dims.n_layers)
+        .flat_map(|layer| of.attentions().map(move |attn| Site::Z.at(layer).of(of.stack).with_attn(attn)))
+        .collect();
     let mut variants = Vec::new();
-    for sender in model.heads().take_while(|head| head.layer < reach) {
+    for &sender in &senders {
         // Heads above the sender keep their mixed values, so that the way to the receiver leads through no other head.
-        let mut frozen = model.patch(Site::Z.at(sender.layer), None, None, &held)?;
-        for layer in sender.layer + 1..dims.n_layers {
-            frozen = frozen.patch(Site::Z.at(layer), None, None, &held)?;
+        let mut frozen = model.clone();
+        for hook in
+            later.iter().filter(|hook| (hook.layer(), hook.attn()) >= (Some(sender.layer), sender.attn))
+        {
+            frozen = frozen.patch(*hook, None, None, &held)?;
         }
-        let sent = frozen.patch(Site::Z.at(sender.layer), Some(sender.head), None, &pair.clean)?;
-        let kept = RunOptions::matching(read_at.to_string());
-        let stream = sent.run_with_options(&pair.input, &kept)?.whole(read_at)?;
-        variants.push(model.edit_with(
-            put_at,
-            format!("{sender} to {receiver}"),
-            move |activation| match to {
-                None => Ok(stream.clone()),
-                Some(to) => {
-                    let (batch, len, heads, width) = activation.dims4()?;
-                    let at = to.head / sharing;
-                    let before = activation.narrow(2, 0, at)?;
-                    let after = activation.narrow(2, at + 1, heads - at - 1)?;
-                    let own = stream.unsqueeze(2)?.broadcast_as((batch, len, 1, width))?;
-                    Ok(Tensor::cat(&[before, own, after], 2)?)
-                }
-            },
-        ));
+        let sent = frozen.patch(sender.hook(Site::Z), Some(sender.head), None, &pair.clean)?;
+        let kept = RunOptions::matching(put_at.to_string());
+        let mut stream = sent.run_with_options(&pair.input, &kept)?.whole(put_at)?;
+        if let Some(at) = at {
+            // Of one head: what all read is the same as it comes.
+            stream = stream.narrow(2, at, 1)?.contiguous()?;
+        }
+        variants.push(model.edit_with(put_at, format!("{sender} to {receiver}"), move |activation| {
+            let Some(at) = at else { return Ok(stream.clone()) };
+            let after = activation.dim(2)? - at - 1;
+            Ok(Tensor::cat(
+                &[activation.narrow(2, 0, at)?, stream.clone(), activation.narrow(2, at + 1, after)?],
+                2,
+            )?)
+        }));
         progress.advance(1)?;
     }
     drop(progress);
     let swept = sweep("patching paths", model, &variants, &pair.input, metric)?;
-    let mut values: Vec<f32> = swept.variants.iter().map(|value| (value - swept.clean) as f32).collect();
-    values.resize(dims.n_layers * dims.n_heads, 0.0);
+    let effects: HashMap<Head, f32> =
+        senders.into_iter().zip(swept.variants.iter().map(|value| (value - swept.clean) as f32)).collect();
     let name = format!("change of {} by the path to {receiver}", metric.describe(model));
-    HeadGrid::from_vec(name, values, dims.n_layers, dims.n_heads)
+    let panels: Vec<_> = model.spec().stacks().iter().flat_map(StackSpec::head_panels).collect();
+    let heads = HeadGrid::heads_of(&panels);
+    let values: Vec<f32> = heads.map(|head| effects.get(&head).copied().unwrap_or(0.0)).collect();
+    HeadGrid::of_attentions(&name, &panels, &values)
 }

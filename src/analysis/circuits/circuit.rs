@@ -7,16 +7,16 @@ use nalgebra::{Complex, DMatrix};
 
 use crate::analysis::circuits::low_rank::{LowRank, Svd, eigenvalues, matrix, positivity};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Site};
+use crate::hook::{Attn, Head, Hook, Site, Stack};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::cpu::log_sum_exp;
-use crate::network::dims::Dims;
-use crate::network::param::Param;
+use crate::network::param::{NormParam, Param};
 use crate::network::parts::attention::Projection;
 use crate::network::record::Record;
+use crate::network::spec::{NormPlace, StackSpec};
 use crate::network::start::Start;
 use crate::network::weights::weight::Weight;
 use crate::view::{View, Visualize};
@@ -50,6 +50,10 @@ impl fmt::Display for CircuitKind {
 /// Over the vocabulary it is the *full* circuit, `W_E QK W_E^T` or `W_E OV W_U`; that square is never made. Layer norms
 /// are not in it: take a [`folded`](Model::folded) model to have at least their gains in the weights. Edits of a model
 /// are not in it either: it is about weights.
+///
+/// A head of cross-attention has queries in its own stack, and keys and values in the one that it attends to: its full circuits are
+/// between the two vocabularies. Where norms stand after the sums, as in BERT and Marian, heads read what a norm left, and what they
+/// write goes through norms before it is read.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -96,27 +100,45 @@ pub fn ov_circuit(model: &Model, head: Head) -> Result<Circuit> {
     Circuit::new(model, head, CircuitKind::Ov)
 }
 
-/// The factors of every head of a layer `[head, d_model, d_head]` and `[head, d_head, d_model]`.
-pub(crate) fn layer_factors(model: &Model, layer: usize, kind: CircuitKind) -> Result<(Tensor, Tensor)> {
-    let weight = |param| model.head_param(param, layer);
+/// The factors of all heads of the attention that a head is of `[head, d_model, d_head]` and `[head, d_head, d_model]`.
+pub(crate) fn layer_factors(model: &Model, of: Head, kind: CircuitKind) -> Result<(Tensor, Tensor)> {
+    let param = |param| model.head_param(of.stack, param, of.layer);
+    let weight = |part| param(Param::weight_of(of.attn, part));
     Ok(match kind {
-        CircuitKind::Qk => {
-            (weight(Param::Weight(Projection::Q))?, weight(Param::Weight(Projection::K))?.transpose(1, 2)?)
-        }
-        CircuitKind::Ov => (weight(Param::Weight(Projection::V))?, weight(Param::Output)?),
+        CircuitKind::Qk => (weight(Projection::Q)?, weight(Projection::K)?.transpose(1, 2)?),
+        CircuitKind::Ov => (weight(Projection::V)?, param(Param::output_of(of.attn))?),
     })
+}
+
+/// What queries or keys of a head are made of: the stream as a norm left it, and the norm whose gain and bias are yet to come, if any.
+struct Read {
+    hook: Hook,
+    norm: Option<(fn(NormParam) -> Param, usize)>,
 }
 
 impl Circuit {
     fn new(model: &Model, head: Head, kind: CircuitKind) -> Result<Circuit> {
-        match kind {
-            CircuitKind::Qk => model.spec().sum_of_parts("a circuit of weights")?,
-            CircuitKind::Ov => model.spec().sum_of_heads("a circuit of weights")?,
-        };
+        if kind == CircuitKind::Ov {
+            model.spec().adds_heads("an OV circuit")?;
+        }
         let head = model.spec().check_head(head)?;
-        let (left, right) = layer_factors(model, head.layer, kind)?;
+        let (left, right) = layer_factors(model, head, kind)?;
         let (left, right) = (left.get(head.head)?.contiguous()?, right.get(head.head)?.contiguous()?);
         Ok(Circuit { kind, head, model: model.clone(), distance: None, left, right })
+    }
+
+    /// The stack that the head is in.
+    pub(crate) fn stack(&self) -> Result<&StackSpec> {
+        self.model.spec().stack(self.head.stack)
+    }
+
+    /// The stack that its keys and values are made of.
+    pub(crate) fn source(&self) -> Result<&StackSpec> {
+        let own = self.stack()?;
+        match (self.head.attn, own.crosses) {
+            (Attn::Cross, Some(source)) => self.model.spec().stack(source),
+            _ => Ok(own),
+        }
     }
 
     /// Which circuit it is.
@@ -136,15 +158,15 @@ impl Circuit {
     /// same at every distance.
     pub fn at_distance(&self, distance: usize) -> Result<Circuit> {
         self.only(CircuitKind::Qk, "distances")?;
-        let n_ctx = self.model.dims().n_ctx;
+        let n_ctx = self.stack()?.dims.n_ctx;
         if distance >= n_ctx {
             return Err(Error::new(ErrorKind::Input, format!("{self} at distance {distance}"))
                 .help(format!("the model reads {n_ctx} positions: distances are 0 to {}", n_ctx - 1)));
         }
-        let Some(rotary) = &self.model.scoring(self.head.layer)?.rotary else {
+        let Some(rotary) = &self.model.scoring(self.head)?.rotary else {
             return Err(Error::new(
                 ErrorKind::Input,
-                format!("positions of {} are embedded, and turn no queries and keys", self.model.name()),
+                format!("positions of {} turn no queries and keys", self.model.name()),
             )
             .help("the circuit is the same at every distance; `positions` says how the embeddings attend"));
         };
@@ -157,7 +179,7 @@ impl Circuit {
     /// Its first `size` rows and columns `[from, to]`, to look at or to check; all of it with `d_model`. Fails for 0
     /// and for more.
     pub fn submatrix(&self, size: usize) -> Result<NamedTensor> {
-        let d_model = self.model.dims().d_model;
+        let d_model = self.stack()?.dims.d_model;
         if size == 0 || size > d_model {
             return Err(Error::new(ErrorKind::Input, format!("{self} has no corner of size {size}"))
                 .help(format!("it has {d_model} rows and columns: ask for 1 to {d_model}")));
@@ -205,7 +227,8 @@ impl Circuit {
     }
 
     /// The attention scores of a run as these weights give them `[query, key]`, from what the run kept of
-    /// `ln1.hook_normalized` (of `hook_resid_pre`, in a model without norms): biases added, normed and turned by their
+    /// `ln1.hook_normalized` (of `hook_resid_pre`, where no norm stands before; of cross-attention from what its two stacks left for it):
+    /// biases added, normed and turned by their
     /// positions where the model does so, scaled, -inf where a query may not look. They equal the run's
     /// `hook_attn_scores`, unless an edit changed queries, keys or scores after that hook.
     ///
@@ -227,10 +250,10 @@ impl Circuit {
                 ErrorKind::Input,
                 format!("a run has scores at every distance, not at {distance} alone"),
             )
-            .help(format!("take `qk_circuit(&model, head({}, {}))?`", self.head.layer, self.head.head)));
+            .help(format!("take `qk_circuit(&model, {})?`", self.written_head())));
         }
-        let tokens = run.single()?;
-        let Dims { n_layers, d_model, .. } = *self.model.dims();
+        run.single()?;
+        let n_layers = self.model.dims().n_layers;
         let other = |what: String| {
             Err(Error::new(ErrorKind::Input, what)
                 .help("give a run of the model that the circuit was taken from"))
@@ -238,41 +261,83 @@ impl Circuit {
         if run.n_layers() != n_layers {
             return other(format!("the run has {} layers, the circuit's model {n_layers}", run.n_layers()));
         }
-        let layer = self.head.layer;
-        // Without norms, heads read the stream itself.
-        let read =
-            if self.model.spec().has(Site::Ln1Normalized) { Site::Ln1Normalized } else { Site::ResidPre };
-        let normalized = run.get(read.at(layer))?;
-        let width = normalized.axis("d_model")?.len();
-        self.has_room("scores", tokens.len(), 5)?;
-        if width != d_model {
-            return other(format!(
-                "the run has a residual stream {width} wide, the circuit's model {d_model}"
-            ));
-        }
-        let mut x = normalized.tensor().to_device(self.model.device())?; // (T, M)
-        let (gain, bias) = self.model.norm_params(Param::Ln1, layer)?;
-        if let Some(gain) = gain {
-            x = x.broadcast_mul(&gain)?;
-        }
-        if let Some(bias) = bias {
-            x = x.broadcast_add(&bias)?;
-        }
-        let project = |weight: &Tensor, part: Projection| -> Result<Tensor> {
-            let bias = self.model.head_param(Param::Bias(part), layer)?.get(self.head.head)?;
-            Ok(x.matmul(weight)?.broadcast_add(&bias)?)
+        let Head { stack, attn, layer, head } = self.head;
+        let (own, source) = (*self.stack()?, *self.source()?);
+        let read = |read: Read, of: StackSpec| -> Result<NamedTensor> {
+            let left = run.get(read.hook)?;
+            let width = left.axis("d_model")?.len();
+            self.has_room("scores", left.shape()[0], 5)?;
+            if width != of.dims.d_model {
+                let d_model = of.dims.d_model;
+                return other(format!(
+                    "the run has a residual stream {width} wide, the circuit's model {d_model}"
+                ));
+            }
+            let mut x = left.tensor().to_device(self.model.device())?; // (T, M)
+            if let Some((norm, layer)) = read.norm {
+                let (gain, bias) = self.model.norm_params(of.stack, norm, layer)?;
+                if let Some(gain) = gain {
+                    x = x.broadcast_mul(&gain)?;
+                }
+                if let Some(bias) = bias {
+                    x = x.broadcast_add(&bias)?;
+                }
+            }
+            NamedTensor::new(left.name(), x, left.axes().to_vec())
+        };
+        let (of_queries, of_keys) = (read(self.queries_read(), own)?, read(self.keys_read()?, source)?);
+        let project = |x: &NamedTensor, weight: &Tensor, part: Projection| -> Result<Tensor> {
+            let bias = self.model.head_param(stack, Param::bias_of(attn, part), layer)?.get(head)?;
+            Ok(x.tensor().matmul(weight)?.broadcast_add(&bias)?)
         };
         let alone = |x: Tensor| x.unsqueeze(1)?.unsqueeze(0); // (1, T, 1, D)
-        let (q, k) = (project(&self.left, Projection::Q)?, project(&self.right.t()?, Projection::K)?); // (T, D)
-        let scoring = self.model.scoring(layer)?;
+        let q = project(&of_queries, &self.left, Projection::Q)?; // (T, D)
+        let k = project(&of_keys, &self.right.t()?, Projection::K)?; // (S, D)
+        let scoring = self.model.scoring(self.head)?;
         let (mut q, mut k) = scoring.normed(alone(q)?, alone(k)?)?;
         if let Some(rotary) = &scoring.rotary {
             (q, k) = (rotary.rotate(&q, 0)?, rotary.rotate(&k, 0)?);
         }
-        let (q, k) = (q.squeeze(2)?.squeeze(0)?, k.squeeze(2)?.squeeze(0)?); // (T, D)
-        let scores = self.masked(&q.matmul(&k.t()?)?)?; // (T, T)
-        let axis = |name| Axis::labelled(name, tokens.shared_labels());
-        NamedTensor::new(format!("{}, attention scores", self.head), scores, vec![axis("query"), axis("key")])
+        let (q, k) = (q.squeeze(2)?.squeeze(0)?, k.squeeze(2)?.squeeze(0)?); // (T, D), (S, D)
+        let scores = self.masked(&q.matmul(&k.t()?)?)?; // (T, S)
+        let axes =
+            vec![of_queries.axes()[0].clone().renamed("query"), of_keys.axes()[0].clone().renamed("key")];
+        NamedTensor::new(format!("{}, attention scores", self.head), scores, axes)
+    }
+
+    /// What its queries are made of.
+    fn queries_read(&self) -> Read {
+        let Head { stack, attn, layer, .. } = self.head;
+        let at = |site: Site| site.at(layer).of(stack);
+        let spec = self.model.spec();
+        let is_after = spec.stack(stack).is_ok_and(|own| own.norm_place == NormPlace::After);
+        match (attn, is_after) {
+            (Attn::Cross, true) => Read { hook: at(Site::Ln1Normalized), norm: Some((Param::Ln1, layer)) },
+            (Attn::Cross, false) => Read { hook: at(Site::Ln2Normalized), norm: Some((Param::Ln2, layer)) },
+            (Attn::Own, false) if spec.check(at(Site::Ln1Normalized)).is_ok() => {
+                Read { hook: at(Site::Ln1Normalized), norm: Some((Param::Ln1, layer)) }
+            }
+            // No norm stands between.
+            (Attn::Own, _) => Read { hook: at(Site::ResidPre), norm: None },
+        }
+    }
+
+    /// What its keys are made of.
+    fn keys_read(&self) -> Result<Read> {
+        if self.head.attn == Attn::Own {
+            return Ok(self.queries_read());
+        }
+        let source = self.source()?;
+        let last = source.dims.n_layers.saturating_sub(1);
+        Ok(match source.norm_place {
+            NormPlace::After => {
+                Read { hook: Site::NormalizedResidPost.at(last).of(source.stack), norm: None }
+            }
+            NormPlace::Before | NormPlace::Both => Read {
+                hook: Hook::from(Site::LnFinalNormalized).of(source.stack),
+                norm: Some((Param::LnFinal, 0)),
+            },
+        })
     }
 
     /// The attention probabilities of a run as these weights give them `[query, key]`: the softmax of
@@ -295,8 +360,10 @@ impl Circuit {
         self.only(CircuitKind::Qk, "attention between positions")?;
         self.has_positions(count)?;
         self.has_room("attention between positions", count, 2)?;
-        let positions = self.position_embeddings()?.narrow(0, 0, count)?;
-        let between = positions.matmul(&self.left)?.matmul(&self.right.matmul(&positions.t()?)?)?;
+        let of =
+            |stack: &StackSpec| Ok::<_, Error>(self.position_embeddings(stack.stack)?.narrow(0, 0, count)?);
+        let (queries, keys) = (of(self.stack()?)?, of(self.source()?)?);
+        let between = queries.matmul(&self.left)?.matmul(&self.right.matmul(&keys.t()?)?)?;
         let axes = vec![Axis::unlabelled("query", count), Axis::unlabelled("key", count)];
         NamedTensor::new(format!("{self} between positions"), between, axes)
     }
@@ -306,7 +373,7 @@ impl Circuit {
     /// if the model has them. What layers below would add is left out. A previous-token head gives all it has to the key
     /// before the query.
     ///
-    /// Fails for OV, and for no positions or more than the model has.
+    /// Fails for OV, for no positions or more than the model has, and in a decoder that reads an encoder, which has made nothing then.
     ///
     /// ```
     /// # use headlight::prelude::*;
@@ -317,20 +384,28 @@ impl Circuit {
     /// ```
     pub fn position_pattern(&self, count: usize) -> Result<NamedTensor> {
         self.only(CircuitKind::Qk, "attention between positions")?;
-        let embedding = self.model.embedding()?;
+        let StackSpec { stack, dims, crosses, .. } = *self.stack()?;
+        if crosses.is_some() {
+            return Err(Error::new(
+                ErrorKind::Input,
+                format!("{self} is of a decoder, whose layers read what an encoder made of a source"),
+            )
+            .help("`positions` has the weights alone; a run's `pattern` has what is attended to"));
+        }
+        let embedding = self.model.embedding(stack)?;
         let (d_vocab, _) = embedding.dims2()?;
         let mean = Tensor::full(1.0 / d_vocab as f32, (1, d_vocab), embedding.device())?;
-        let mean_token = embedding.product(&mean)?;
+        let mean_token = (embedding.product(&mean)? * self.model.network.embed_scale(stack))?;
         self.has_positions(count)?;
-        let mut stream = mean_token.broadcast_as((count, self.model.dims().d_model))?; // (T, M)
+        let mut stream = mean_token.broadcast_as((count, dims.d_model))?; // (T, M)
         // A model without them turns queries and keys on the way.
-        if let Some(positions) = self.model.param(Param::PosEmbed, 0)? {
+        if let Some(positions) = self.model.param(stack, Param::PosEmbed, 0)? {
             stream = (stream + positions.narrow(0, 0, count)?)?;
         }
         let stream = stream.contiguous()?.unsqueeze(0)?; // (1, T, M)
         let layer = self.head.layer;
-        let mut pattern = Record::new([Site::Pattern.at(layer)]);
-        self.model.execute(Start::residual(layer, stream), None, &mut pattern)?;
+        let mut pattern = Record::new([self.head.hook(Site::Pattern)]);
+        self.model.execute(Start::residual(self.head.stack, layer, stream), None, &mut pattern)?;
         let pattern = pattern.only()?.get(0)?.get(self.head.head)?; // (T, T)
         let axes = vec![Axis::unlabelled("query", count), Axis::unlabelled("key", count)];
         let name = format!("{}, pattern of positions alone", self.head);
@@ -343,7 +418,7 @@ impl Circuit {
     /// Fails for OV, and for a model without position embeddings or with one position only.
     pub fn previous_token_mass(&self) -> Result<f64> {
         self.only(CircuitKind::Qk, "attention between positions")?;
-        let n_ctx = self.model.dims().n_ctx;
+        let n_ctx = self.most_positions()?;
         if n_ctx < 2 {
             return Err(Error::new(ErrorKind::Input, "the model has one position: none is before another"));
         }
@@ -373,7 +448,9 @@ impl Circuit {
 
     /// Both for some tokens.
     pub(super) fn between(&self, ids: &[u32]) -> Result<(Tensor, Tensor)> {
-        let (embedding, unembedding) = self.token_sides()?;
+        let sides = self.token_sides()?;
+        self.has_same_tokens(&sides)?;
+        let (embedding, unembedding) = sides;
         let index = Tensor::new(ids, embedding.device())?;
         let from = embedding.index_rows(&index)?.matmul(&self.left)?;
         Ok((from, self.right.matmul(&unembedding.index_columns(ids)?)?))
@@ -381,12 +458,37 @@ impl Circuit {
 
     /// The tokens' vectors on the circuit's two sides `[d_vocab, d_model]` and `[d_model, d_vocab]`.
     pub(super) fn token_sides(&self) -> Result<(Weight, Weight)> {
-        let embedding = self.model.embedding()?;
-        let right = match self.kind {
-            CircuitKind::Qk => embedding.t()?,
-            CircuitKind::Ov => self.model.unembedding()?.clone(),
-        };
-        Ok((embedding.clone(), right))
+        let (own, source) = (self.stack()?, self.source()?);
+        match self.kind {
+            CircuitKind::Qk => {
+                Ok((self.model.embedding(own.stack)?.clone(), self.model.embedding(source.stack)?.t()?))
+            }
+            CircuitKind::Ov if own.stack != self.model.spec().last_stack().stack => {
+                let what =
+                    format!("{self} writes into the {} stack, which no token is read out of", own.stack);
+                Err(Error::new(ErrorKind::Input, what).help(
+                    "its singular values and its eigenvalues are there; heads of cross-attention move what it left to the logits",
+                ))
+            }
+            CircuitKind::Ov => {
+                Ok((self.model.embedding(source.stack)?.clone(), self.model.unembedding()?.clone()))
+            }
+        }
+    }
+
+    /// Fails where the two sides have not the same tokens.
+    fn has_same_tokens(&self, (left, right): &(Weight, Weight)) -> Result<()> {
+        let (from, to) = (left.dims2()?.0, right.dims2()?.1);
+        if from == to {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Input,
+            format!(
+                "the full {self} is between vocabularies of {from} and {to} tokens, which are not the same"
+            ),
+        )
+        .help("`top_pairs` names tokens of each"))
     }
 
     fn low_rank(&self) -> Result<LowRank> {
@@ -397,10 +499,12 @@ impl Circuit {
     fn full_core(&self) -> Result<DMatrix<f64>> {
         // In f64 the whole embedding would be large.
         const BLOCK: usize = 4096;
-        let (embedding, unembedding) = self.token_sides()?;
+        let sides = self.token_sides()?;
+        self.has_same_tokens(&sides)?;
+        let (embedding, unembedding) = sides;
         let f64s = |tensor: &Tensor| tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64);
         let (left, right) = (f64s(&self.left)?, f64s(&self.right)?);
-        let d_head = self.model.dims().d_head;
+        let d_head = self.stack()?.dims.d_head;
         let mut core = Tensor::zeros((d_head, d_head), DType::F64, &Device::Cpu)?;
         let (d_vocab, _) = embedding.dims2()?;
         for start in (0..d_vocab).step_by(BLOCK) {
@@ -414,12 +518,20 @@ impl Circuit {
         matrix(&core)
     }
 
-    fn position_embeddings(&self) -> Result<Tensor> {
-        self.model.param(Param::PosEmbed, 0)?.ok_or_else(|| {
-            Error::new(ErrorKind::Weights, format!("{} has no position embeddings", self.model.name())).help(
-                "its positions turn queries and keys: `at_distance` gives the circuit between two of them",
-            )
+    fn position_embeddings(&self, stack: Stack) -> Result<Tensor> {
+        self.model.param(stack, Param::PosEmbed, 0)?.ok_or_else(|| {
+            let help = match self.model.network.relative_bias(stack) {
+                Some(_) => "distances add a bias to its scores, whatever the tokens: the weight `rel_pos_bias.weight`",
+                None => "its positions turn queries and keys: `at_distance` gives the circuit between two of them",
+            };
+            Error::new(ErrorKind::Weights, format!("{} has no position embeddings", self.model.name()))
+                .help(help)
         })
+    }
+
+    /// How many positions both its queries and its keys can have.
+    fn most_positions(&self) -> Result<usize> {
+        Ok(self.stack()?.dims.n_ctx.min(self.source()?.dims.n_ctx))
     }
 
     /// Fails where there is no memory for so many squares.
@@ -433,7 +545,7 @@ impl Circuit {
     }
 
     fn has_positions(&self, count: usize) -> Result<()> {
-        let n_ctx = self.model.dims().n_ctx;
+        let n_ctx = self.most_positions()?;
         if count == 0 || count > n_ctx {
             return Err(Error::new(ErrorKind::Input, format!("{self} between {count} positions"))
                 .help(format!("the model has {n_ctx} positions: ask for 1 to {n_ctx}")));
@@ -443,10 +555,18 @@ impl Circuit {
 
     /// Products of queries and keys as attention scores: scaled, and -inf where a query may not look.
     fn masked(&self, products: &Tensor) -> Result<Tensor> {
-        let scoring = self.model.scoring(self.head.layer)?;
-        let (len, _) = products.dims2()?;
-        let scores = (products * scoring.scale)?;
-        if !self.model.spec().last_stack().sees.is_causal() {
+        let scoring = self.model.scoring(self.head)?;
+        let (len, seen) = products.dims2()?;
+        let mut scores = (products * scoring.scale)?;
+        let own = self.stack()?;
+        if self.head.attn == Attn::Cross {
+            return Ok(scores);
+        }
+        if let Some(bias) = self.model.network.relative_bias(own.stack) {
+            let all = bias.bias(own.sees, len, seen)?; // (1, H, T, S)
+            scores = (scores + all.squeeze(0)?.get(self.head.head)?)?;
+        }
+        if !own.sees.is_causal() {
             return Ok(scores);
         }
         Ok(match scoring.mask(len, len, scores.device())? {
@@ -461,7 +581,15 @@ impl Circuit {
         }
         let maker = if kind == CircuitKind::Qk { "qk_circuit" } else { "ov_circuit" };
         Err(Error::new(ErrorKind::Input, format!("{self} says nothing of {what}"))
-            .help(format!("take `{maker}(&model, head({}, {}))?`", self.head.layer, self.head.head)))
+            .help(format!("take `{maker}(&model, {})?`", self.written_head())))
+    }
+
+    /// The head as it is written in Rust.
+    fn written_head(&self) -> String {
+        let Head { stack, attn, layer, head } = self.head;
+        let of = if stack == Stack::Main { String::new() } else { format!(".of(Stack::{stack:?})") };
+        let cross = if attn == Attn::Cross { ".cross()" } else { "" };
+        format!("head({layer}, {head}){of}{cross}")
     }
 }
 
@@ -494,7 +622,7 @@ impl fmt::Debug for Circuit {
         };
         let (values, positivity) = found().map_err(|_| fmt::Error)?;
         let first: Vec<String> = values.iter().take(4).map(|value| format!("{value:.3}")).collect();
-        let shape = [self.model.dims().d_model; 2];
+        let shape = [self.stack(), self.source()].map(|stack| stack.map_or(0, |spec| spec.dims.d_model));
         write!(
             f,
             "{self} {shape:?}: singular values {} ..., eigenvalue positivity {positivity:.3}",
@@ -507,7 +635,10 @@ impl Visualize for Circuit {
     /// The singular values, and what the first directions say in tokens.
     fn views(&self) -> Result<Vec<View>> {
         let mut views = vec![View::Bars(self.singular_values()?)];
-        views.extend(self.directions(4.min(self.model.dims().d_head))?.views()?);
+        // What writes into a stack that no token is read out of says nothing in tokens.
+        if self.token_sides().is_ok() {
+            views.extend(self.directions(4.min(self.stack()?.dims.d_head))?.views()?);
+        }
         Ok(views)
     }
 }

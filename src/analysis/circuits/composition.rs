@@ -151,6 +151,7 @@ impl Visualize for CompositionScores {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn composition_scores(model: &Model, kind: Composition) -> Result<CompositionScores> {
+    model.spec().only_stack("composition")?;
     model.spec().sum_of_heads("composition")?;
     let Dims { n_layers, n_heads, d_model, d_head, .. } = *model.dims();
     if n_layers < 2 {
@@ -173,7 +174,7 @@ pub fn composition_scores(model: &Model, kind: Composition) -> Result<Compositio
     })?;
     let progress = Progress::new("composing heads", n_layers * (n_layers - 1) / 2);
     let halves = (0..n_layers - 1).into_par_iter().map(|layer| {
-        let earlier = GramFactor::earlier(&layer_factors(model, layer, CircuitKind::Ov)?)?;
+        let earlier = GramFactor::earlier(&layer_factors(model, head(layer, 0), CircuitKind::Ov)?)?;
         Ok((earlier, GramFactor::later(&later_factors(model, layer + 1, kind)?)?))
     });
     let halves = || halves.collect::<Result<Vec<_>>>();
@@ -294,12 +295,12 @@ fn roots(x: &Tensor) -> Result<Tensor> {
 /// The factors of what the later heads read with.
 fn later_factors(model: &Model, layer: usize, kind: Composition) -> Result<(Tensor, Tensor)> {
     Ok(match kind {
-        Composition::Q => layer_factors(model, layer, CircuitKind::Qk)?,
+        Composition::Q => layer_factors(model, head(layer, 0), CircuitKind::Qk)?,
         Composition::K => {
-            let (left, right) = layer_factors(model, layer, CircuitKind::Qk)?;
+            let (left, right) = layer_factors(model, head(layer, 0), CircuitKind::Qk)?;
             (right.transpose(1, 2)?, left.transpose(1, 2)?)
         }
-        Composition::V => layer_factors(model, layer, CircuitKind::Ov)?,
+        Composition::V => layer_factors(model, head(layer, 0), CircuitKind::Ov)?,
     })
 }
 

@@ -4,9 +4,9 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::analysis::residual::stream::{Stream, as_normed, through_all};
+use crate::analysis::residual::stream::{Stream, through_all};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Site};
+use crate::hook::{Attn, Head, Site};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
@@ -50,7 +50,7 @@ pub fn decompose_attn_scores(model: &Model, run: &Run, head: Head) -> Result<Nam
     let columns = keys.reshape((count * len, ()))?.t()?;
     let scores = rows.matmul(&columns)?.reshape((count, len, count, len))?.permute((0, 2, 1, 3))?;
     let scores = scores.contiguous()?;
-    let scores = match model.scoring(head.layer)?.mask(len, len, model.device())? {
+    let scores = match model.scoring(head)?.mask(len, len, model.device())? {
         Some(mask) => scores.broadcast_add(&mask)?,
         None => scores,
     };
@@ -76,7 +76,7 @@ pub fn attn_score_spread(model: &Model, run: &Run, head: Head) -> Result<NamedTe
     let numbers = floats([2 * rayon::current_num_threads(), len, len]);
     parts.stream.has_room("the spread of scores by component", numbers)?;
     let [queries, keys] = parts.project()?;
-    let window = model.scoring(head.layer)?.window.unwrap_or(len);
+    let window = model.scoring(head)?.window.unwrap_or(len);
     let progress = Progress::new("splitting attention scores", count);
     let mut spread = Vec::with_capacity(count * count);
     for component in 0..count {
@@ -139,10 +139,11 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn new(model: &'a Model, run: &'a Run, head: Head) -> Result<Self> {
+        model.spec().only_stack("what attention scores are made of")?;
         let stream = Stream::new(model, run)?;
         let dims = model.spec().sum_of_heads("what attention scores are made of")?.dims;
         model.spec().check_head(head)?;
-        if model.scoring(head.layer)?.is_normed() {
+        if model.scoring(head)?.is_normed() {
             return Err(Error::new(
                 ErrorKind::Input,
                 format!(
@@ -153,7 +154,7 @@ impl<'a> Parts<'a> {
             .help("`decompose_resid` and `logit_attrs` take apart what is linear"));
         }
         let mut labels: Vec<String> =
-            Stream::embeddings(model).into_iter().map(|(label, _)| label.to_string()).collect();
+            stream.embeddings().into_iter().map(|(label, _)| label.to_string()).collect();
         for layer in 0..head.layer {
             labels.extend(numbered(&format!("L{layer}H"), dims.n_heads));
             if model.spec().has(Site::MlpOut) {
@@ -172,22 +173,21 @@ impl<'a> Parts<'a> {
     /// What each component adds to the head's queries, scaled as scores are, and to its keys, each
     /// `[component, position, d_head]`.
     fn project(&self) -> Result<[Tensor; 2]> {
-        let queries = (self.through(Projection::Q)? * self.stream.model.scoring(self.head.layer)?.scale)?;
+        let queries = (self.through(Projection::Q)? * self.stream.model.scoring(self.head)?.scale)?;
         Ok([queries, self.through(Projection::K)?])
     }
 
     fn through(&self, part: Projection) -> Result<Tensor> {
         let Head { layer, head, .. } = self.head;
         let stream = &self.stream;
-        let of_head = |param: Param| -> Result<Tensor> {
-            Ok(stream.model.head_param(param, layer)?.get(head)?.contiguous()?)
-        };
+        let of_head =
+            |param: Param| -> Result<Tensor> { Ok(stream.param(param, layer)?.get(head)?.contiguous()?) };
         let (weight, bias) = (of_head(Param::Weight(part))?, of_head(Param::Bias(part))?); // [d_model, d_head], [d_head]
-        let (gain, norm_bias) = stream.model.norm_params(Param::Ln1, layer)?;
+        let (gain, norm_bias) = stream.norm_params(Param::Ln1, layer)?;
         // Centring what is read is centring what reads it.
         let read = match gain {
-            Some(gain) => as_normed(stream.model, &weight.broadcast_mul(&gain.unsqueeze(1)?)?, 0)?,
-            None => as_normed(stream.model, &weight, 0)?,
+            Some(gain) => stream.as_normed(&weight.broadcast_mul(&gain.unsqueeze(1)?)?, 0)?,
+            None => stream.as_normed(&weight, 0)?,
         };
         let mut constant = bias.unsqueeze(0)?;
         if let Some(norm_bias) = norm_bias {
@@ -195,11 +195,11 @@ impl<'a> Parts<'a> {
         }
         let one = |x: Tensor| through_all(&x.unsqueeze(0)?, &read);
         let mut parts = Vec::new();
-        for (_, site) in Stream::embeddings(stream.model) {
+        for (_, site) in stream.embeddings() {
             parts.push(one(stream.read(site)?)?);
         }
         for below in 0..layer {
-            parts.push(stream.heads(below, Some(&read))?);
+            parts.push(stream.heads(below, Attn::Own, Some(&read))?);
             if stream.model.spec().has(Site::MlpOut) {
                 parts.push(one(stream.read(Site::MlpOut.at(below))?)?);
             }
@@ -210,7 +210,7 @@ impl<'a> Parts<'a> {
         let biases = stream.divide_by_scale(&outputs, scale)?.broadcast_add(&constant)?.unsqueeze(0)?;
         let scaled = stream.divide_by_scale(&Tensor::cat(&parts, 0)?, scale)?;
         let all = Tensor::cat(&[scaled, biases], 0)?; // [component, position, d_head]
-        Ok(match &stream.model.scoring(layer)?.rotary {
+        Ok(match &stream.model.scoring(self.head)?.rotary {
             Some(rotary) => rotary.rotate(&all.unsqueeze(2)?, 0)?.squeeze(2)?,
             None => all,
         })

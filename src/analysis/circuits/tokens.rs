@@ -57,11 +57,13 @@ impl Circuit {
     /// ```
     pub fn top_pairs(&self, k: usize) -> Result<TokenPairs> {
         at_least_one(k, "pairs")?;
-        let Dims { d_vocab, d_head, .. } = *self.model.dims();
+        let (embedding, unembedding) = self.token_sides()?;
+        let (rows, d_vocab) = (embedding.dims2()?.0, unembedding.dims2()?.1);
+        let d_head = self.stack()?.dims.d_head;
         // A pair is kept with its labels; before that some rows' best are, in a list that grows.
-        let pairs = (k as u64).min((d_vocab as u64).saturating_mul(d_vocab as u64)).saturating_mul(128);
+        let pairs = (k as u64).min((rows as u64).saturating_mul(d_vocab as u64)).saturating_mul(128);
         let found = 30 * at_a_time(d_vocab) as u64 * k.min(d_vocab) as u64;
-        let made = floats([2, d_vocab, d_head]).saturating_add(floats([at_a_time(d_vocab), d_vocab]));
+        let made = floats([rows + d_vocab, d_head]).saturating_add(floats([at_a_time(d_vocab), d_vocab]));
         let needed = made.saturating_add(pairs).saturating_add(found);
         memory::check(self.model.device(), needed, || {
             (format!("the largest {k} of the full {self}"), "ask for fewer pairs")
@@ -175,7 +177,7 @@ impl Circuit {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn copying_accuracy(model: &Model, heads: &[Head], k: usize) -> Result<f64> {
-    model.spec().sum_of_heads("copying")?;
+    model.spec().any_decoder("copying")?;
     at_least_one(heads.len(), "heads")?;
     at_least_one(k, "tokens")?;
     if let Some(head) =

@@ -5,12 +5,13 @@ use candle_core::Tensor;
 use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::heads::kind::HeadKind;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Site};
+use crate::hook::{Attn, Head, Site};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::model::run_options::RunOptions;
 use crate::named::ValueKind;
+use crate::network::StackSpec;
 use crate::progress;
 
 /// How the fit is measured.
@@ -58,11 +59,19 @@ pub fn detect_head(
     kind: HeadKind,
     options: &DetectHeadOptions,
 ) -> Result<HeadGrid> {
-    model.spec().decoder("the fit of heads to a pattern")?;
+    let StackSpec { stack, dims, .. } = *model.spec().any_decoder("the fit of heads to a pattern")?;
     let run = model.run_with_options(input, &RunOptions::only([Site::Pattern]))?;
-    let dims = model.dims();
-    if let Some(heads) = &options.heads {
-        heads.iter().try_for_each(|head| model.spec().check_head(*head).map(drop))?;
+    for head in options.heads.iter().flatten() {
+        model.spec().check_head(*head)?;
+        if (head.stack, head.attn) != (stack, Attn::Own) {
+            return Err(Error::new(
+                ErrorKind::Address,
+                format!(
+                    "the fit to a pattern is of heads that look back at their own text, and {head} does not"
+                ),
+            )
+            .help(format!("name heads such as {}", crate::hook::head(0, 0).of(stack))));
+        }
     }
     let mut sums = vec![0f32; dims.n_layers * dims.n_heads];
     let inputs = run.tokens().len();
@@ -75,7 +84,9 @@ pub fn detect_head(
         ErrorMeasure::Mul => ValueKind::Score,
         ErrorMeasure::Abs => ValueKind::Signed,
     };
-    let grid = HeadGrid::from_vec(format!("fit to the {kind} pattern"), means, dims.n_layers, dims.n_heads)?;
+    let means: Vec<f32> = means;
+    let panels = [(stack, Attn::Own, [dims.n_layers, dims.n_heads])];
+    let grid = HeadGrid::of_attentions(&format!("fit to the {kind} pattern"), &panels, &means)?;
     Ok(grid.with_value_kind(value_kind))
 }
 
@@ -93,12 +104,17 @@ fn scores(run: &Run, kind: HeadKind, options: &DetectHeadOptions, n_heads: usize
     let counted = |query: usize, key: usize| {
         !(options.exclude_bos && key == 0 || options.exclude_current_token && key == query)
     };
+    let stack = run.spec().last_stack().stack;
     let mut scores = Vec::new();
     for layer in 0..run.n_layers() {
         progress::check("detecting heads")?;
-        let pattern: Tensor = run.pattern(layer)?.tensor().clone();
+        let pattern: Tensor = run.get(Site::Pattern.at(layer).of(stack))?.tensor().clone();
         for head in 0..n_heads {
-            if options.heads.as_ref().is_some_and(|heads| !heads.contains(&crate::hook::head(layer, head))) {
+            if options
+                .heads
+                .as_ref()
+                .is_some_and(|heads| !heads.contains(&crate::hook::head(layer, head).of(stack)))
+            {
                 scores.push(f32::NAN);
                 continue;
             }

@@ -14,10 +14,11 @@ use crate::analysis::residual::stream::as_normed;
 use crate::analysis::sweep::engine::sweep;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::Result;
-use crate::hook::{Head, Site};
+use crate::hook::{Attn, Head, Site};
 use crate::model::edit::Ablation;
 use crate::model::model::Model;
 use crate::model::run_options::RunOptions;
+use crate::network::StackSpec;
 use crate::network::param::Param;
 use crate::progress::{Progress, check_stop};
 use crate::view::{Table, View, Visualize};
@@ -159,7 +160,7 @@ pub fn causal_truth(model: &Model) -> Result<GroundTruth> {
 
 /// As [`causal_truth`], with criteria and tokens of one's own.
 pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTokens) -> Result<GroundTruth> {
-    model.spec().decoder("whether heads are induction heads")?;
+    let stack = model.spec().any_decoder("whether heads are induction heads")?.stack;
     // Copying is asked of what heads write.
     model.spec().sum_of_heads("whether heads copy")?;
     let ids = repeated.ids(model)?;
@@ -168,7 +169,7 @@ pub fn causal_truth_by(model: &Model, criteria: &Criteria, repeated: &RepeatedTo
     let copying = copying_scores(model, &candidates, &ids, repeated.length)?;
     let effects = effects(model, &candidates, &ids, repeated.length)?;
     let mut heads = Vec::new();
-    for head in all(model) {
+    for head in all(model).filter(|head| (head.stack, head.attn) == (stack, Attn::Own)) {
         let candidate = candidates.iter().position(|&candidate| candidate == head);
         let evidence = Evidence {
             prefix_matching: scores.at(head)?,
@@ -187,12 +188,13 @@ fn effects(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length: usize)
     if heads.is_empty() {
         return Ok(Vec::new());
     }
-    let reference = model.run_with_options(sequences.to_vec(), &RunOptions::only([Site::Z]))?;
+    let input = RepeatedTokens::input(model, sequences);
+    let reference = model.run_with_options(&input, &RunOptions::only([Site::Z]))?;
     // The first prediction that can be looked up is that of the second copy's second token.
     let second_half = Metric::LossFrom(length + usize::from(model.bos().is_some()));
     let without = |&head: &Head| model.ablate(head, Ablation::Mean(&reference));
     let variants = heads.iter().map(without).collect::<Result<Vec<_>>>()?;
-    let swept = sweep("ablating heads", model, &variants, &sequences.to_vec().into(), &second_half)?;
+    let swept = sweep("ablating heads", model, &variants, &input, &second_half)?;
     Ok(swept.variants.iter().map(|value| (value - swept.clean) as f32).collect())
 }
 
@@ -206,19 +208,21 @@ fn copying_scores(model: &Model, heads: &[Head], sequences: &[Vec<u32>], length:
     let among = (dims.d_vocab / 100).max(1);
     let w_u = model.unembedding()?;
     // A folded model has it in the unembedding.
-    let (gain, _) = model.norm_params(Param::LnFinal, 0)?;
+    let StackSpec { stack, norm, .. } = *model.spec().last_stack();
+    let (gain, _) = model.norm_params(stack, Param::LnFinal, 0)?;
     let progress = Progress::new("measuring copying", sequences.len() * heads.len());
     let mut hits = vec![0usize; heads.len()];
     for ids in sequences {
-        let run = model.run_with_options(ids, &RunOptions::only([Site::Pattern, Site::Z]))?;
+        let input = RepeatedTokens::input(model, std::slice::from_ref(ids));
+        let run = model.run_with_options(input, &RunOptions::only([Site::Pattern, Site::Z]))?;
         let start = ids.len() - length;
         for (hits, head) in hits.iter_mut().zip(heads) {
             check_stop()?;
-            let (pattern, z) = (run.pattern(head.layer)?, run.z(head.layer)?);
+            let (pattern, z) = (run.get(head.hook(Site::Pattern))?, run.get(head.hook(Site::Z))?);
             let z = z.tensor().narrow(0, start, length)?.narrow(1, head.head, 1)?.squeeze(1)?;
-            let w_o = model.required_param(Param::Output, head.layer)?.get(head.head)?.contiguous()?;
+            let w_o = model.required_param(stack, Param::Output, head.layer)?.get(head.head)?.contiguous()?;
             // The last norm's scale is the same for all tokens, and changes no rank.
-            let mut written = as_normed(model, &z.contiguous()?.matmul(&w_o)?, 1)?;
+            let mut written = as_normed(norm, &z.contiguous()?.matmul(&w_o)?, 1)?;
             if let Some(gain) = &gain {
                 written = written.broadcast_mul(gain)?;
             }

@@ -65,12 +65,15 @@ impl Visualize for LossOnRepeats {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn loss_on_repeats(model: &Model, repeated: &RepeatedTokens) -> Result<LossOnRepeats> {
-    model.spec().decoder("the loss on repeats")?;
+    model.spec().any_decoder("the loss on repeats")?;
     let sequences = repeated.ids(model)?;
     let progress = Progress::new("loss on repeats", sequences.len());
     let mut sums: Vec<f64> = Vec::new();
     for ids in &sequences {
-        let losses = model.loss_per_token(ids)?.to_vec()?;
+        let input = RepeatedTokens::input(model, std::slice::from_ref(ids));
+        let mut losses = model.loss_per_token(input)?.to_vec()?;
+        // That of the end of a target is of no copy.
+        losses.truncate(ids.len() - 1);
         sums.resize(losses.len(), 0.0);
         sums.iter_mut().zip(losses).for_each(|(sum, loss)| *sum += f64::from(loss));
         progress.advance(1)?;

@@ -5,12 +5,14 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::input::Input;
 use crate::model::model::Model;
 
 /// With fewer tokens the one after the earlier copy would be the previous or the current token.
 pub(crate) const SHORTEST: usize = 3;
 
-/// Random tokens, said twice, after the model's BOS.
+/// Random tokens, said twice, after the model's BOS. An encoder-decoder has them as its target, after what its decoder begins with, of
+/// a source in which nothing but the end stands.
 ///
 /// ```
 /// use headlight::prelude::*;
@@ -74,5 +76,16 @@ impl RepeatedTokens {
             bos.into_iter().chain(unit.iter().chain(&unit).copied()).collect()
         };
         Ok((0..self.batch).map(|_| sequence()).collect())
+    }
+
+    /// What a model is given, so that the stack that is read out reads these sequences.
+    pub(crate) fn input(model: &Model, sequences: &[Vec<u32>]) -> Input {
+        if !model.spec().is_encoder_decoder() {
+            return sequences.to_vec().into();
+        }
+        let end = model.eos.first().copied().or(model.bos()).unwrap_or(0);
+        let target = |read: &Vec<u32>| read.iter().skip(1).copied().chain([end]).collect::<Vec<u32>>();
+        let targets: Vec<Vec<u32>> = sequences.iter().map(target).collect();
+        Input::pair(vec![vec![end]; sequences.len()], targets)
     }
 }

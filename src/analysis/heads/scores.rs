@@ -10,8 +10,8 @@ use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::heads::repeated_tokens::{RepeatedTokens, SHORTEST};
 use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, SweepPart, SweepSpec};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Site};
-use crate::model::input::{Input, Tokens};
+use crate::hook::{Attn, Head, Site, Stack};
+use crate::model::input::Tokens;
 use crate::model::model::Model;
 use crate::model::run::Run;
 use crate::model::run_options::RunOptions;
@@ -104,23 +104,27 @@ impl Visualize for HeadScores {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn head_scores(model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens) -> Result<Vec<HeadScores>> {
-    model.spec().decoder("what heads attend to on repeated tokens")?;
-    let ids = repeated.ids(model)?.into();
+    let spec = *model.spec().any_decoder("what heads attend to on repeated tokens")?;
+    let sequences = repeated.ids(model)?;
+    let whole = RowRange::whole(&RepeatedTokens::input(model, &sequences));
     let mut totals = RowSum::default();
-    each(model, kinds, repeated, &ids, &RowRange::whole(&ids), &mut |row| totals.add(row))?;
-    let dims = model.dims();
-    of_totals(&totals.0, kinds, repeated, dims.n_layers, dims.n_heads)
+    each(model, kinds, repeated, &sequences, &whole, &mut |row| totals.add(row))?;
+    of_totals(&totals.0, kinds, repeated, (spec.stack, [spec.dims.n_layers, spec.dims.n_heads]))
 }
 
 impl SweepPart {
     /// This part of [`head_scores`], whose inputs are the sequences of random tokens.
     pub fn head_scores(&self, model: &Model, kinds: &[HeadKind], repeated: &RepeatedTokens) -> Result<()> {
-        model.spec().decoder("what heads attend to on repeated tokens")?;
-        let ids = repeated.ids(model)?.into();
+        let spec = *model.spec().any_decoder("what heads attend to on repeated tokens")?;
+        let sequences = repeated.ids(model)?;
+        let input = RepeatedTokens::input(model, &sequences);
         let RepeatedTokens { length, batch, seed } = *repeated;
-        let (layers, heads) = (model.dims().n_layers, model.dims().n_heads);
-        let asked = SweepSpec::HeadScores { kinds: kinds.to_vec(), length, batch, seed, layers, heads };
-        self.fill(model, &ids, None, asked, |share, keep| each(model, kinds, repeated, &ids, share, keep))
+        let (stack, layers, heads) = (spec.stack, spec.dims.n_layers, spec.dims.n_heads);
+        let asked =
+            SweepSpec::HeadScores { kinds: kinds.to_vec(), length, batch, seed, stack, layers, heads };
+        self.fill(model, &input, None, asked, |share, keep| {
+            each(model, kinds, repeated, &sequences, share, keep)
+        })
     }
 }
 
@@ -133,7 +137,7 @@ fn each(
     model: &Model,
     kinds: &[HeadKind],
     repeated: &RepeatedTokens,
-    ids: &Input,
+    sequences: &[Vec<u32>],
     share: &RowRange,
     keep: &mut RowSink,
 ) -> Result<()> {
@@ -143,8 +147,7 @@ fn each(
     let left = share.left();
     for start in (left.start / TOGETHER * TOGETHER..left.end).step_by(TOGETHER) {
         let end = repeated.batch.min(start + TOGETHER);
-        let tokens = |index| Ok(model.tokenize_one(ids, index)?.ids().to_vec());
-        let together = (start..end).map(tokens).collect::<Result<Vec<_>>>()?;
+        let together = RepeatedTokens::input(model, &sequences[start..end]);
         let runs = model.run_with_options(together, &RunOptions::only([Site::Pattern]))?;
         for index in left.start.max(start)..left.end.min(end) {
             let run = runs.item(index - start)?;
@@ -162,13 +165,12 @@ pub(crate) fn of_totals(
     totals: &[f64],
     kinds: &[HeadKind],
     repeated: &RepeatedTokens,
-    n_layers: usize,
-    n_heads: usize,
+    (stack, size): (Stack, [usize; 2]),
 ) -> Result<Vec<HeadScores>> {
     let RepeatedTokens { length, batch, seed } = repeated;
     let words = format!("{batch} sequences of {length} random tokens said twice (seed {seed})");
-    let sums = totals.chunks_exact(width(n_layers * n_heads));
-    let scores = |(sums, &kind)| HeadScores::of_sums(sums, kind, [n_layers, n_heads], words.clone());
+    let sums = totals.chunks_exact(width(size[0] * size[1]));
+    let scores = |(sums, &kind)| HeadScores::of_sums(sums, kind, (stack, size), words.clone());
     sums.zip(kinds).map(scores).collect()
 }
 
@@ -210,7 +212,7 @@ on_repeated_tokens! {
 }
 
 fn scores_of_run(run: &Run, kind: HeadKind) -> Result<HeadScores> {
-    run.spec().decoder("what heads attend to in a text")?;
+    let spec = *run.spec().any_decoder("what heads attend to in a text")?;
     let tokens = run.single()?;
     let period = match tokens.period() {
         Some(period) if kind == HeadKind::Induction && period < SHORTEST => {
@@ -237,9 +239,8 @@ fn scores_of_run(run: &Run, kind: HeadKind) -> Result<HeadScores> {
             .help("run at least two tokens, BOS included"));
     }
     let sums = row(run, kind, period)?;
-    let n_layers = run.n_layers();
-    let n_heads = (sums.len() - width(0)) / 3 / n_layers;
-    HeadScores::of_sums(&sums, kind, [n_layers, n_heads], describe(tokens))
+    let size = [spec.dims.n_layers, spec.dims.n_heads];
+    HeadScores::of_sums(&sums, kind, (spec.stack, size), describe(tokens))
 }
 
 fn describe(tokens: &Tokens) -> String {
@@ -255,12 +256,12 @@ fn width(heads: usize) -> usize {
 /// for each head the mean attention along the diagonal; for each head the sum of the other probabilities; that of their
 /// squares.
 fn row(run: &Run, kind: HeadKind, period: usize) -> Result<Vec<f64>> {
-    let len = run.tokens()[0].len();
+    let (len, stack) = (run.tokens()[0].len(), run.spec().last_stack().stack);
     let distance = kind.distance(period);
     let (mut scores, mut elsewhere, mut squares) = (Vec::new(), Vec::new(), Vec::new());
     for layer in 0..run.n_layers() {
         progress::check("scoring heads")?;
-        let pattern = run.pattern(layer)?.to_vec()?;
+        let pattern = run.get(Site::Pattern.at(layer).of(stack))?.to_vec()?;
         for head in pattern.chunks_exact(len * len) {
             let named = match distance {
                 Some(distance) => diagonal(head, len, distance),
@@ -283,15 +284,16 @@ impl HeadScores {
     fn of_sums(
         sums: &[f64],
         kind: HeadKind,
-        [n_layers, n_heads]: [usize; 2],
+        (stack, size): (Stack, [usize; 2]),
         tokens: String,
     ) -> Result<HeadScores> {
         let (counts, sums) = sums.split_at(width(0));
         let (runs, cells) = (counts[0], counts[1].max(1.0));
         let heads = sums.len() / 3;
         let scores = sums[..heads].iter().map(|sum| (sum / runs) as f32).collect();
-        let name = format!("{kind} score");
-        let grid = HeadGrid::from_vec(name, scores, n_layers, n_heads)?.with_value_kind(ValueKind::Score);
+        let scores: Vec<f32> = scores;
+        let grid = HeadGrid::of_attentions(&format!("{kind} score"), &[(stack, Attn::Own, size)], &scores)?
+            .with_value_kind(ValueKind::Score);
         let pairs = sums[heads..2 * heads].iter().zip(&sums[2 * heads..]);
         let deviation = |(x, xx): (&f64, &f64)| (xx / cells - (x / cells).powi(2)).max(0.0).sqrt() as f32;
         let elsewhere = Elsewhere {

@@ -9,20 +9,23 @@ use candle_core::{D, Tensor};
 
 use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::residual::stream::{Stream, as_normed, through_all};
+use crate::analysis::residual::way::{Way, Written};
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Hook, Site};
-use crate::memory;
+use crate::hook::{Hook, Site, Stack};
 use crate::memory::floats;
 use crate::model::model::Model;
 use crate::model::run::Run;
-use crate::named::{Axis, NamedTensor};
+use crate::named::{Axis, NamedTensor, layer_axis, numbered};
+use crate::network::StackSpec;
 use crate::network::dims::check_ids;
 use crate::network::param::Param;
+use crate::{memory, progress};
 
 const STACK_AXES: [&str; 3] = ["component", "position", "d_model"];
 
 /// The residual stream as each layer reads it, and at last as it is unembedded `[component, position, d_model]`, labelled
-/// `0_pre`, `1_pre`, ..., `final_post`; between attention and MLP too (`0_mid`) with `incl_mid`.
+/// `0_pre`, `1_pre`, ..., `final_post`; between attention and MLP too (`0_mid`) with `incl_mid`, and behind cross-attention
+/// (`0_mid_cross`). Of an encoder-decoder it is the decoder's.
 ///
 /// Fails for several inputs, where the run did not keep `hook_resid_pre`, `hook_resid_mid` and `hook_resid_post`, and with
 /// `incl_mid` where the model has nothing between attention and MLP.
@@ -35,22 +38,25 @@ const STACK_AXES: [&str; 3] = ["component", "position", "d_model"];
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<NamedTensor> {
-    run.spec().sum_of_parts("the accumulated residual stream")?;
+    let spec = *run.spec().sum_of_parts("the accumulated residual stream")?;
     let mut parts = Vec::new();
     for layer in 0..run.n_layers() {
         parts.push((format!("{layer}_pre"), Site::ResidPre.at(layer)));
         if incl_mid {
             parts.push((format!("{layer}_mid"), Site::ResidMid.at(layer)));
+            if spec.crosses.is_some() {
+                parts.push((format!("{layer}_mid_cross"), Site::ResidMidCross.at(layer)));
+            }
         }
     }
     let last = run.n_layers().saturating_sub(1);
     parts.push(("final_post".into(), Site::ResidPost.at(last)));
-    stack_of("residual stream", run, parts)
+    stack_of("residual stream", run, spec.stack, parts)
 }
 
 /// What the embeddings, and each layer's attention and MLP, wrote into the residual stream
 /// `[component, position, d_model]`, labelled `embed`, `pos_embed`, `0_attn_out`, `0_mlp_out`, ... as far as the model has
-/// them: they sum to it.
+/// them: they sum to it. Of an encoder-decoder they are the decoder's, with `0_cross_attn_out`, ... .
 ///
 /// Fails for several inputs, and where the run did not keep these hooks.
 ///
@@ -61,22 +67,26 @@ pub fn accumulated_resid(run: &Run, incl_mid: bool) -> Result<NamedTensor> {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn decompose_resid(run: &Run) -> Result<NamedTensor> {
-    run.spec().sum_of_parts("the decomposition of the residual stream")?;
+    let spec = *run.spec().sum_of_parts("the decomposition of the residual stream")?;
     let mut parts = vec![
         ("embed".to_string(), Hook::from(Site::Embed)),
         ("pos_embed".to_string(), Hook::from(Site::PosEmbed)),
     ];
     for layer in 0..run.n_layers() {
         parts.push((format!("{layer}_attn_out"), Site::AttnOut.at(layer)));
+        if spec.crosses.is_some() {
+            parts.push((format!("{layer}_cross_attn_out"), Site::AttnOut.at(layer).cross()));
+        }
         parts.push((format!("{layer}_mlp_out"), Site::MlpOut.at(layer)));
     }
-    parts.retain(|(_, hook)| run.spec().has(hook.site()));
-    stack_of("parts of the residual stream", run, parts)
+    parts.retain(|(_, hook)| spec.has(hook.site()));
+    stack_of("parts of the residual stream", run, spec.stack, parts)
 }
 
-fn stack_of(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<NamedTensor> {
+fn stack_of(name: &str, run: &Run, stack: Stack, parts: Vec<(String, Hook)>) -> Result<NamedTensor> {
     run.single()?;
-    let (labels, hooks): (Vec<String>, Vec<Hook>) = parts.into_iter().unzip();
+    let (labels, hooks): (Vec<String>, Vec<Hook>) =
+        parts.into_iter().map(|(label, hook)| (label, hook.of(stack))).unzip();
     let width = run.raw(hooks[0])?.dims().iter().copied();
     memory::check(run.raw(hooks[0])?.device(), floats(width.chain([hooks.len()])), || {
         (format!("a stack of {} components", hooks.len()), "run a shorter input")
@@ -103,10 +113,9 @@ fn stack_of(name: &str, run: &Run, parts: Vec<(String, Hook)>) -> Result<NamedTe
 /// ```
 pub fn stack_head_results(model: &Model, run: &Run) -> Result<NamedTensor> {
     let stream = Stream::new(model, run)?;
-    stack_fits(&stream, head_labels(model).len())?;
-    let layers =
-        (0..model.dims().n_layers).map(|layer| stream.heads(layer, None)).collect::<Result<Vec<_>>>()?;
-    stack(&stream, "results of the heads", head_labels(model), &layers)
+    let labels = head_labels(&stream);
+    stack_fits(&stream, labels.len())?;
+    stack(&stream, "results of the heads", labels, &of_all_heads(&stream)?)
 }
 
 /// Every part of the residual stream at its end: heads, MLPs, embeddings, and the sum of the `b_O` as `bias`
@@ -124,19 +133,16 @@ pub fn stack_head_results(model: &Model, run: &Run) -> Result<NamedTensor> {
 /// ```
 pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<NamedTensor> {
     let stream = Stream::new(model, run)?;
-    let dims = *model.dims();
-    let mut labels = head_labels(model);
+    let dims = stream.spec().dims;
+    let mut labels = head_labels(&stream);
     stack_fits(&stream, labels.len() + dims.n_layers + 3)?;
-    let mut parts = Vec::new();
-    for layer in 0..dims.n_layers {
-        parts.push(stream.heads(layer, None)?);
-    }
-    let with_mlps = model.spec().has(Site::MlpOut);
+    let mut parts = of_all_heads(&stream)?;
+    let with_mlps = stream.spec().has(Site::MlpOut);
     for layer in (0..dims.n_layers).filter(|_| with_mlps) {
         labels.push(format!("{layer}_mlp_out"));
         parts.push(stream.read(Site::MlpOut.at(layer))?.unsqueeze(0)?);
     }
-    for (label, site) in Stream::embeddings(model) {
+    for (label, site) in stream.embeddings() {
         labels.push(label.into());
         parts.push(stream.read(site)?.unsqueeze(0)?);
     }
@@ -146,8 +152,16 @@ pub fn full_resid_decomposition(model: &Model, run: &Run) -> Result<NamedTensor>
     stack(&stream, "all parts of the residual stream", labels, &parts)
 }
 
-fn head_labels(model: &Model) -> Vec<String> {
-    model.heads().map(|head| head.to_string()).collect()
+fn head_labels(stream: &Stream) -> Vec<String> {
+    let heads = stream.model.heads().filter(|head| head.stack == stream.stack());
+    heads.map(|head| head.to_string()).collect()
+}
+
+/// What each head wrote `[head, position, d_model]`, attention by attention and layer by layer.
+fn of_all_heads(stream: &Stream) -> Result<Vec<Tensor>> {
+    let layers = 0..stream.spec().dims.n_layers;
+    let each = layers.flat_map(|layer| stream.spec().attentions().map(move |attn| (layer, attn)));
+    each.map(|(layer, attn)| stream.heads(layer, attn, None)).collect()
 }
 
 /// Fails where there is no memory for so many components, first one by one and then together.
@@ -187,8 +201,8 @@ pub fn apply_ln_to_stack(model: &Model, stack: &NamedTensor, run: &Run) -> Resul
     let stream = Stream::new(model, run)?;
     let values = check_stack(&stream, stack)?;
     stream.has_room("a stack as the last norm scales it", floats(stack.shape().into_iter().chain([2])))?;
-    let scaled = stream.divide_by_scale(&as_normed(model, &values, 2)?, Site::LnFinalScale)?;
-    let scaled = match model.norm_params(Param::LnFinal, 0)?.0 {
+    let scaled = stream.divide_by_scale(&stream.as_normed(&values, 2)?, Site::LnFinalScale)?;
+    let scaled = match stream.norm_params(Param::LnFinal, 0)?.0 {
         Some(gain) => scaled.broadcast_mul(&gain)?,
         None => scaled,
     };
@@ -240,8 +254,9 @@ pub fn logit_attrs(
     let incorrect = incorrect.into();
     let stream = Stream::new(model, run)?;
     let values = check_stack(&stream, stack)?;
-    let direction = LogitDirection::new(model, correct, incorrect)?;
-    let said = direction.of(&stream, &through_all(&values, &direction.read)?)?;
+    let direction = LogitDirection::before_last_norm(model, correct, incorrect)?;
+    let read = through_all(&values, &direction.column.unsqueeze(1)?)?; // [component, position, 1]
+    let said = stream.divide_by_scale(&read, Site::LnFinalScale)?.squeeze(D::Minus1)?;
     NamedTensor::new(format!("{} by component", direction.name), said, stack.axes()[..2].to_vec())
 }
 
@@ -259,8 +274,7 @@ pub fn logit_attrs(
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn logit_bias(model: &Model, correct: u32, incorrect: impl Into<Option<u32>>) -> Result<f32> {
-    model.spec().sum_of_parts("what is written to logits")?;
-    Ok(LogitDirection::new(model, correct, incorrect.into())?.bias)
+    Ok(LogitDirection::before_last_norm(model, correct, incorrect.into())?.bias as f32)
 }
 
 /// What each head says directly for the logit of `correct`, or for that minus the logit of `incorrect`, at the last
@@ -285,12 +299,15 @@ pub fn head_logit_attribution(
 ) -> Result<HeadGrid> {
     let (name, all) = of_heads(model, run, correct, incorrect.into())?;
     let last = all.dim(2)? - 1;
-    let values = all.narrow(2, last, 1)?.squeeze(2)?;
     let name = format!("{name} by head, at the last position");
-    NamedTensor::new(name, values, vec![model.layer_axis(), model.head_axis()]).map(HeadGrid::of)
+    let spec = model.spec().read_out("this")?;
+    let values = all.narrow(2, last, 1)?.flatten_all()?.to_vec1::<f32>()?;
+    let panels: Vec<_> = spec.head_panels().collect();
+    HeadGrid::of_attentions(&name, &panels, &values)
 }
 
-/// As [`head_logit_attribution`], at each position `[layer, head, position]`.
+/// As [`head_logit_attribution`], at each position `[layer, head, position]`; heads of cross-attention, `X0`, ..., stand behind the
+/// others of their layer.
 pub fn head_logit_attribution_by_position(
     model: &Model,
     run: &Run,
@@ -298,58 +315,83 @@ pub fn head_logit_attribution_by_position(
     incorrect: impl Into<Option<u32>>,
 ) -> Result<NamedTensor> {
     let (name, all) = of_heads(model, run, correct, incorrect.into())?;
-    let axes = vec![model.layer_axis(), model.head_axis(), Stream::new(model, run)?.position_axis()];
+    let stream = Stream::through_norms(model, run)?;
+    let spec = stream.spec();
+    let n_layers = spec.dims.n_layers;
+    let heads = spec.attentions().flat_map(|attn| numbered(attn.letter(), spec.dims.n_heads));
+    let heads = Axis::labelled("head", heads.collect::<Vec<_>>());
+    // Attention by attention, and so layer by layer.
+    let each = all.chunk(spec.attentions().count(), 0)?;
+    let all = Tensor::cat(&each, 1)?; // [layer, head, position]
+    let axes = vec![layer_axis(spec.stack, n_layers), heads, stream.position_axis()];
     NamedTensor::new(format!("{name} by head and position"), all, axes)
 }
 
+/// What each head says `[attention and layer, head, position]`, attention by attention.
 fn of_heads(model: &Model, run: &Run, correct: u32, incorrect: Option<u32>) -> Result<(String, Tensor)> {
-    let stream = Stream::new(model, run)?;
-    let direction = LogitDirection::new(model, correct, incorrect)?;
-    let of_layer = |layer| direction.of(&stream, &stream.heads(layer, Some(&direction.read))?);
-    let layers = (0..model.dims().n_layers).map(of_layer).collect::<Result<Vec<_>>>()?;
-    Ok((direction.name, Tensor::stack(&layers, 0)?))
+    model.spec().any_decoder("what heads write to logits")?;
+    model.spec().adds_heads("what heads write to logits")?;
+    let stream = Stream::through_norms(model, run)?;
+    let direction = LogitDirection::unembedded(model, correct, incorrect)?;
+    let len = stream.len();
+    let mut way = Way::new(stream, 0..len)?;
+    way.begin(&direction.column, direction.bias, 1.0)?;
+    let mut found = Vec::new();
+    way.walk(|way, written| {
+        if let Written::Attention { layer, attn } = written {
+            progress::check("taking the stream apart")?;
+            found.push(((attn, layer), way.heads(layer, attn)?));
+        }
+        Ok(())
+    })?;
+    found.sort_by_key(|(at, _)| *at);
+    let all: Vec<Tensor> = found.into_iter().map(|(_, said)| said).collect();
+    Ok((direction.name, Tensor::stack(&all, 0)?))
 }
 
-/// What reads one logit, or the difference of two, from the stream.
-struct LogitDirection {
-    name: String,
-    /// `W_U`'s column with the last norm's gain; where the norm centres without its mean, so that it reads no component's
-    /// mean `[d_model, 1]`.
-    read: Tensor,
-    bias: f32,
+/// What reads one logit, or the difference of two.
+pub(crate) struct LogitDirection {
+    pub(crate) name: String,
+    /// What is multiplied `[d_model]`.
+    pub(crate) column: Tensor,
+    pub(crate) bias: f64,
 }
 
 impl LogitDirection {
-    fn new(model: &Model, correct: u32, incorrect: Option<u32>) -> Result<Self> {
+    /// From what is unembedded.
+    pub(crate) fn unembedded(model: &Model, correct: u32, incorrect: Option<u32>) -> Result<Self> {
         let tokens: Vec<u32> = std::iter::once(correct).chain(incorrect).collect();
         check_ids(&tokens, model.dims().d_vocab)?;
-        let (w_u, b_u) = (model.unembedding()?, model.required_param(Param::UnembedBias, 0)?);
-        let of = |id: u32| -> Result<(Tensor, f32)> {
+        let (w_u, b_u) = (model.unembedding()?, model.required_param(Stack::Main, Param::UnembedBias, 0)?);
+        let of = |id: u32| -> Result<(Tensor, f64)> {
             let column = w_u.index_columns(&[id])?.squeeze(1)?.contiguous()?; // [d_model]
-            Ok((column, b_u.get(id as usize)?.to_scalar()?))
+            Ok((column, b_u.get(id as usize)?.to_scalar::<f32>()?.into()))
         };
         let (mut column, mut bias) = of(correct)?;
         if let Some(incorrect) = incorrect {
             let (other, other_bias) = of(incorrect)?;
             (column, bias) = ((column - other)?, bias - other_bias);
         }
-        let (gain, norm_bias) = model.norm_params(Param::LnFinal, 0)?;
-        if let Some(norm_bias) = norm_bias {
-            bias += (norm_bias * &column)?.sum_all()?.to_scalar::<f32>()?;
-        }
-        if let Some(gain) = gain {
-            column = (column * gain)?;
-        }
         let labels: Vec<String> = model.labels(&tokens).iter().map(|label| format!("{label:?}")).collect();
         let name = match labels.as_slice() {
             [one] => format!("logit of {one}"),
             many => format!("logit difference {}", many.join(" - ")),
         };
-        Ok(LogitDirection { name, read: as_normed(model, &column, 0)?.unsqueeze(1)?, bias })
+        Ok(LogitDirection { name, column, bias })
     }
 
-    /// Components that were read `[component, position, 1]`, at the scale of the last norm `[component, position]`.
-    fn of(&self, stream: &Stream, read: &Tensor) -> Result<Tensor> {
-        Ok(stream.divide_by_scale(read, Site::LnFinalScale)?.squeeze(D::Minus1)?)
+    /// From the stream before the last norm: with its gain; where it centres, without its mean, so that it reads no component's mean.
+    fn before_last_norm(model: &Model, correct: u32, incorrect: Option<u32>) -> Result<Self> {
+        let LogitDirection { name, mut column, mut bias } =
+            LogitDirection::unembedded(model, correct, incorrect)?;
+        let StackSpec { stack, norm, .. } = *model.spec().sum_of_parts("what is written to logits")?;
+        let (gain, norm_bias) = model.norm_params(stack, Param::LnFinal, 0)?;
+        if let Some(norm_bias) = norm_bias {
+            bias += f64::from((norm_bias * &column)?.sum_all()?.to_scalar::<f32>()?);
+        }
+        if let Some(gain) = gain {
+            column = (column * gain)?;
+        }
+        Ok(LogitDirection { name, column: as_normed(norm, &column, 0)?, bias })
     }
 }

@@ -56,7 +56,11 @@ pub fn class_lens(model: &Model, run: &Run) -> Result<ClassLens> {
     let (rows, hooks): (Vec<String>, Vec<_>) = hooks.into_iter().unzip();
     let streams = hooks.into_iter().map(|hook| stream.read(hook)).collect::<Result<Vec<_>>>()?;
     let mut logits = Record::new([Site::ClassLogits.into()]);
-    model.execute(Start::residual(n_layers, Tensor::stack(&streams, 0)?), None, &mut logits)?;
+    model.execute(
+        Start::residual(stream.stack(), n_layers, Tensor::stack(&streams, 0)?),
+        None,
+        &mut logits,
+    )?;
     let logits = logits.only()?; // [row, class]
     let axes = vec![Axis::labelled("layer", rows), Axis::labelled("class", labels.clone())];
     let said = verdict.read(&logits)?;

@@ -14,6 +14,7 @@ use crate::model::run::Run;
 use crate::named::{Axis, NamedTensor, ValueKind};
 use crate::network::cpu::log_sum_exp;
 use crate::network::record::Record;
+use crate::network::spec::NormPlace;
 use crate::network::start::Start;
 use crate::progress::{Progress, check_stop};
 use crate::view::{Table, View, Visualize};
@@ -94,7 +95,9 @@ impl Visualize for LogitLens {
 }
 
 /// Unembeds the residual stream as each layer reads it, as the model does at its end: through the last norm, which
-/// takes the scale of what it is given, and `W_U`. (TransformerLens: `accumulated_resid(apply_ln=True)`, unembedded.)
+/// takes the scale of what it is given, and `W_U`. (TransformerLens: `accumulated_resid(apply_ln=True)`, unembedded.) Where norms
+/// stand after the sums, as in Marian and BART, each layer reads what a norm left, and that is unembedded as it is. Of an
+/// encoder-decoder it is the decoder's stream, while it writes its target.
 ///
 /// Fails for several inputs, for a run of another model, and where the run did not keep `hook_resid_pre` and
 /// `hook_resid_post`.
@@ -109,27 +112,32 @@ impl Visualize for LogitLens {
 /// # Ok::<(), headlight::Error>(())
 /// ```
 pub fn logit_lens(model: &Model, run: &Run) -> Result<LogitLens> {
-    model.spec().decoder("a logit lens")?;
-    let stream = Stream::new(model, run)?;
+    model.spec().any_decoder("a logit lens")?;
+    let stream = Stream::through_norms(model, run)?;
     let n_layers = model.dims().n_layers;
+    let last = match stream.spec().norm_place {
+        NormPlace::After => Site::NormalizedResidPost,
+        NormPlace::Before | NormPlace::Both => Site::ResidPost,
+    };
     let mut rows: Vec<(String, Hook)> =
         (0..n_layers).map(|layer| (format!("{layer}_pre"), Site::ResidPre.at(layer))).collect();
-    rows.push(("final_post".into(), Site::ResidPost.at(n_layers.saturating_sub(1))));
-    let ids = run.tokens()[0].ids();
+    rows.push(("final_post".into(), last.at(n_layers.saturating_sub(1))));
+    let tokens = run.single()?;
+    let told = tokens.next_ids();
     let (mut top_ids, mut probability, mut next, mut last) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (len, d_vocab) = (stream.len(), model.dims().d_vocab);
     stream.has_room("the logit lens", floats([2, len, d_vocab]))?;
     let progress = Progress::new("logit lens", rows.len());
     // One layer's logits at a time: all at once are many for a large vocabulary.
     for (_, hook) in &rows {
-        let logits = unembed(model, &stream.read(*hook)?)?; // [position, d_vocab]
+        let logits = unembed(&stream, *hook)?; // [position, d_vocab]
         check_stop()?;
         let totals = log_sum_exp(&logits)?.squeeze(1)?.to_vec1::<f32>()?;
         let logits = logits.to_vec2::<f32>()?;
         let best: Vec<u32> = logits.iter().map(|logits| largest(logits)).collect();
         for (position, (logits, total)) in logits.iter().zip(&totals).enumerate() {
             probability.push((logits[best[position] as usize] - total).exp());
-            next.extend(ids.get(position + 1).map(|&id| logits[id as usize] - total));
+            next.extend(told.get(position).map(|&id| logits[id as usize] - total));
         }
         top_ids.push(best);
         let at_last = logits.last().zip(totals.last());
@@ -143,10 +151,10 @@ pub fn logit_lens(model: &Model, run: &Run) -> Result<LogitLens> {
         probability,
         vec![layers.clone(), positions],
     )?;
-    let next = match ids.len() {
-        1 => None,
+    let next = match told.len() {
+        0 => None,
         len => {
-            let labels = run.tokens()[0].labels()[..len - 1].to_vec();
+            let labels = tokens.labels()[..len].to_vec();
             let axes = vec![layers, Axis::labelled("position", labels)];
             Some(NamedTensor::from_vec("logit lens: log-probability of the next token (nats)", next, axes)?)
         }
@@ -179,10 +187,10 @@ fn likeliest(model: &Model, logits: &[f32], total: f32) -> Vec<(String, f32)> {
     labels.into_iter().zip(ids).map(|(label, id)| (label, (logits[id as usize] - total).exp())).collect()
 }
 
-/// The logits `[position, d_vocab]` of a model whose last norm reads this stream `[position, d_model]`.
-fn unembed(model: &Model, stream: &Tensor) -> Result<Tensor> {
+/// The logits `[position, d_vocab]` of a model that ends with the stream as it was at a hook.
+fn unembed(stream: &Stream, hook: Hook) -> Result<Tensor> {
     let mut logits = Record::logits();
-    let start = Start::residual(model.dims().n_layers, stream.unsqueeze(0)?);
-    model.execute(start, None, &mut logits)?;
+    let (spec, read) = (stream.spec(), stream.read(hook)?.unsqueeze(0)?);
+    stream.model.execute(Start::residual(spec.stack, spec.dims.n_layers, read), None, &mut logits)?;
     Ok(logits.only()?.squeeze(0)?)
 }

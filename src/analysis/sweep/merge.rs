@@ -63,9 +63,9 @@ fn merge_parts(paths: &[PathBuf]) -> Result<SweepResult> {
             let effects = AblationEffects::new(&SweepOutcome::of(&totals), metric, &ablation, &stacks)?;
             SweepResult::Ablation { model, ablation, effects }
         }
-        SweepSpec::HeadScores { kinds, length, batch, seed, layers, heads } => {
+        SweepSpec::HeadScores { kinds, length, batch, seed, stack, layers, heads } => {
             let repeated = RepeatedTokens { length, batch, seed };
-            let scores = of_totals(&totals, &kinds, &repeated, layers, heads)?;
+            let scores = of_totals(&totals, &kinds, &repeated, (stack, [layers, heads]))?;
             SweepResult::HeadScores { model, repeated, scores }
         }
         SweepSpec::Metric { metric } => SweepResult::Metric {

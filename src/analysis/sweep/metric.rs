@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::{D, Tensor};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{AxisKind, Head, Hook, Site};
+use crate::hook::{Attn, AxisKind, Head, Hook, Site};
 use crate::model::classify::listed;
 use crate::model::edit::AttentionEdge;
 use crate::model::input::Tokens;
@@ -193,7 +193,15 @@ impl Metric {
         let dims = model.dims();
         match self {
             Metric::Loss | Metric::LossFrom(_) => model.spec().predicts_next("the loss").map(drop)?,
-            Metric::InductionScore(_) => model.spec().only_stack("an induction score").map(drop)?,
+            Metric::InductionScore(head) => {
+                let read_out = model.spec().read_out("an induction score")?.stack;
+                if (head.stack, head.attn) != (read_out, Attn::Own) {
+                    let what =
+                        format!("an induction score is of a head that looks back, and {head} does not");
+                    return Err(Error::new(ErrorKind::Address, what)
+                        .help(format!("name a head such as {}", crate::hook::head(0, 0).of(read_out))));
+                }
+            }
             Metric::Attention(edge) => model.spec().check_head(edge.head).map(drop)?,
             _ => model.spec().check(self.hook()).map(drop)?,
         }

@@ -18,6 +18,7 @@ use crate::analysis::causal::ablated_stack::AblatedStack;
 use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
+use crate::hook::Stack;
 use crate::model::digest::InputDigest;
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
@@ -140,9 +141,25 @@ pub(crate) struct Header {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "sweep", rename_all = "snake_case")]
 pub(crate) enum SweepSpec {
-    Ablation { ablation: String, reference: Option<String>, metric: String, stacks: Vec<AblatedStack> },
-    HeadScores { kinds: Vec<HeadKind>, length: usize, batch: usize, seed: u64, layers: usize, heads: usize },
-    Metric { metric: String },
+    Ablation {
+        ablation: String,
+        reference: Option<String>,
+        metric: String,
+        stacks: Vec<AblatedStack>,
+    },
+    HeadScores {
+        kinds: Vec<HeadKind>,
+        length: usize,
+        batch: usize,
+        seed: u64,
+        #[serde(default)]
+        stack: Stack,
+        layers: usize,
+        heads: usize,
+    },
+    Metric {
+        metric: String,
+    },
 }
 
 impl SweepSpec {

@@ -5,12 +5,13 @@ use std::fmt;
 
 use crate::analysis::head_grid::HeadGrid;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Site};
+use crate::hook::{Attn, Head, Site, Stack};
 use crate::model::input::{Input, Tokens};
 use crate::model::model::Model;
+use crate::model::run::Run;
 use crate::model::run_options::RunOptions;
-use crate::named::{Axis, NamedTensor, ValueKind, layer_axis};
-use crate::network::spec::Reads;
+use crate::named::{Axis, NamedTensor, ValueKind, layer_axis, numbered};
+use crate::network::spec::{Reads, StackSpec};
 use crate::progress::Progress;
 use crate::view::{View, Visualize};
 
@@ -82,11 +83,13 @@ impl fmt::Display for AttentionTarget {
 /// What [`attention_targets`] found: for each target and head the share of attention that goes there.
 #[derive(Clone)]
 pub struct AttentionTargets {
-    values: NamedTensor,
+    /// Of each stack, with its name `[target, layer, head]`.
+    stacks: Vec<(Stack, NamedTensor)>,
 }
 
-/// Where each head of a model of one stack looks in texts: for each [`AttentionTarget`] the mean share of attention that goes there, over
-/// all queries that have such a key. Keys that a causal stack does not show a query are none. For encoders and decoders alike.
+/// Where each head looks in the text that its own stack reads: for each [`AttentionTarget`] the mean share of attention that goes there, over
+/// all queries that have such a key. Keys that a causal stack does not show a query are none. For encoders and decoders alike; of an
+/// encoder-decoder for the heads of both, where a source without a target is read with what the model writes.
 ///
 /// Draws itself as one heatmap of heads for each target.
 ///
@@ -100,61 +103,102 @@ pub struct AttentionTargets {
 /// ```
 pub fn attention_targets(model: &Model, input: impl Into<Input>) -> Result<AttentionTargets> {
     let input = input.into();
-    let stack = model.spec().only_stack("where heads look in texts")?;
-    if stack.reads != Reads::Tokens {
+    model.spec().read_out("where heads look in texts")?;
+    if model.spec().stacks().iter().any(|stack| stack.reads != Reads::Tokens) {
         return Err(Error::new(ErrorKind::Model, "where heads look in texts is of models that read text")
             .help("the patterns of a picture's patches are there to be read: `run.pattern(0)`"));
     }
-    let (layers, heads) = (stack.dims.n_layers, stack.dims.n_heads);
-    let is_causal = stack.sees.is_causal();
-    let each = layers * heads;
-    let mut sums = vec![0f64; AttentionTarget::ALL.len() * each];
-    let mut counts = vec![0usize; AttentionTarget::ALL.len()];
+    let input = model.with_targets(&input)?;
+    let mut all: Vec<Shares> = model.spec().stacks().iter().map(Shares::new).collect();
     let progress = Progress::new("looking where heads look", input.len());
     for index in 0..input.len() {
-        let tokens = model.tokenize_one(&input, index)?;
-        let run = model.run_with_options(&tokens, &RunOptions::only([Site::Pattern]))?;
-        let len = tokens.len();
-        let patterns: Vec<Vec<f32>> =
-            (0..layers).map(|layer| run.pattern(layer)?.to_vec()).collect::<Result<_>>()?; // [head, query, key]
+        let pieces = model.pieces_of_one(&input, index)?;
+        let mut tokens = pieces.values().map(|tokens| Input::from(&tokens[0]));
+        let one = match (tokens.next(), tokens.next()) {
+            (Some(source), Some(target)) => Input::pair(source, target),
+            (Some(text), None) => text,
+            _ => continue,
+        };
+        let run = model.run_with_options(one, &RunOptions::only([Site::Pattern]))?;
+        for shares in &mut all {
+            shares.add(&run, &pieces[&shares.spec.stack][0])?;
+        }
+        progress.advance(1)?;
+    }
+    let several = all.len() > 1;
+    let stacks = all.into_iter().map(|shares| Ok((shares.spec.stack, shares.means(several)?)));
+    Ok(AttentionTargets { stacks: stacks.collect::<Result<_>>()? })
+}
+
+/// What the heads of a stack gave each target, and how many queries had one.
+struct Shares {
+    spec: StackSpec,
+    sums: Vec<f64>,
+    counts: Vec<usize>,
+}
+
+impl Shares {
+    fn new(spec: &StackSpec) -> Shares {
+        let targets = AttentionTarget::ALL.len();
+        let each = spec.dims.n_layers * spec.dims.n_heads;
+        Shares { spec: *spec, sums: vec![0.0; targets * each], counts: vec![0; targets] }
+    }
+
+    fn add(&mut self, run: &Run, tokens: &Tokens) -> Result<()> {
+        let StackSpec { stack, dims, sees, .. } = self.spec;
+        let (layers, heads, len) = (dims.n_layers, dims.n_heads, tokens.len());
+        let pattern = |layer| run.get(Site::Pattern.at(layer).of(stack))?.to_vec();
+        let patterns: Vec<Vec<f32>> = (0..layers).map(pattern).collect::<Result<_>>()?; // [head, query, key]
         for (place, target) in AttentionTarget::ALL.into_iter().enumerate() {
             for query in 0..len {
-                let seen = if is_causal { query + 1 } else { len };
-                let keys: Vec<usize> = (0..seen).filter(|&key| target.is_at(&tokens, query, key)).collect();
+                let seen = if sees.is_causal() { query + 1 } else { len };
+                let keys: Vec<usize> = (0..seen).filter(|&key| target.is_at(tokens, query, key)).collect();
                 if keys.is_empty() {
                     continue;
                 }
-                counts[place] += 1;
+                self.counts[place] += 1;
                 for (layer, pattern) in patterns.iter().enumerate() {
                     for head in 0..heads {
                         let row = &pattern[(head * len + query) * len..][..len];
                         let share: f64 = keys.iter().map(|&key| f64::from(row[key])).sum();
-                        sums[place * each + layer * heads + head] += share;
+                        self.sums[(place * layers + layer) * heads + head] += share;
                     }
                 }
             }
         }
-        progress.advance(1)?;
+        Ok(())
     }
-    let values = sums.iter().enumerate().map(|(at, sum)| (sum / counts[at / each].max(1) as f64) as f32);
-    let names: Vec<String> = AttentionTarget::ALL.iter().map(ToString::to_string).collect();
-    let axes = vec![Axis::labelled("target", names), layer_axis(stack.stack, layers), model.head_axis()];
-    let values = NamedTensor::from_vec("attention to", values.collect(), axes)?;
-    Ok(AttentionTargets { values: values.with_value_kind(ValueKind::Probability) })
+
+    /// The means over queries; `several` where the stack is not the only one.
+    fn means(&self, several: bool) -> Result<NamedTensor> {
+        let StackSpec { stack, dims, .. } = self.spec;
+        let each = dims.n_layers * dims.n_heads;
+        let mean = |(at, sum): (usize, &f64)| (sum / self.counts[at / each].max(1) as f64) as f32;
+        let values = self.sums.iter().enumerate().map(mean).collect();
+        let names: Vec<String> = AttentionTarget::ALL.iter().map(ToString::to_string).collect();
+        let heads = Axis::labelled("head", numbered("H", dims.n_heads));
+        let axes = vec![Axis::labelled("target", names), layer_axis(stack, dims.n_layers), heads];
+        let name = if several { format!("attention of the {stack} to") } else { "attention to".into() };
+        Ok(NamedTensor::from_vec(name, values, axes)?.with_value_kind(ValueKind::Probability))
+    }
 }
 
 impl AttentionTargets {
-    /// The share of attention `[target, layer, head]`; 0 where no text has such a key.
+    /// The share of attention `[target, layer, head]`; 0 where no text has such a key. Of an encoder-decoder it is the encoder's.
     pub fn values(&self) -> &NamedTensor {
-        &self.values
+        &self.stacks[0].1
     }
 
     /// The share that goes to one target, head by head.
     pub fn of(&self, target: AttentionTarget) -> Result<HeadGrid> {
-        // In the order of `AttentionTarget::ALL`, which is that of their declaration.
-        let values = self.values.select("target", target as usize)?;
-        let [layers, heads] = [0, 1].map(|axis| values.axes()[axis].len());
-        HeadGrid::from_vec(format!("attention to {target}"), values.to_vec()?, layers, heads)
+        let (mut panels, mut all) = (Vec::new(), Vec::new());
+        for (stack, values) in &self.stacks {
+            // In the order of `AttentionTarget::ALL`, which is that of their declaration.
+            let values = values.select("target", target as usize)?;
+            panels.push((*stack, Attn::Own, [0, 1].map(|axis| values.axes()[axis].len())));
+            all.extend(values.to_vec()?);
+        }
+        HeadGrid::of_attentions(&format!("attention to {target}"), &panels, &all)
     }
 
     /// The heads, that which looks there most first.
@@ -176,6 +220,10 @@ impl fmt::Debug for AttentionTargets {
 
 impl Visualize for AttentionTargets {
     fn views(&self) -> Result<Vec<View>> {
-        Ok(vec![View::SmallMultiples { values: self.values.clone(), selected: None }])
+        let view = |(_, values): &(Stack, NamedTensor)| View::SmallMultiples {
+            values: values.clone(),
+            selected: None,
+        };
+        Ok(self.stacks.iter().map(view).collect())
     }
 }

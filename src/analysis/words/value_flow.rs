@@ -6,7 +6,7 @@ use crate::analysis::residual::stream::Stream;
 use crate::analysis::sweep::engine::sweep;
 use crate::analysis::sweep::metric::Metric;
 use crate::error::{Error, ErrorKind, Result};
-use crate::hook::{Head, Site, head};
+use crate::hook::{Attn, Head, Site, head};
 use crate::memory;
 use crate::memory::floats;
 use crate::model::input::Input;
@@ -71,7 +71,7 @@ pub fn value_flow(model: &Model, input: impl Into<Input>, metric: &Metric) -> Re
     let stream = Stream::through_norms(model, &run)?;
     let (mut by_head, mut by_layer) = (Vec::new(), Vec::new());
     for layer in 0..layers {
-        let sent = stream.messages(layer, query)?; // [key, head, d_head]
+        let sent = stream.messages(layer, Attn::Own, query)?; // [key, head, d_head]
         for key in 0..len {
             by_layer.push(model.without_message(Site::Z.at(layer), query, sent.get(key)?));
         }
