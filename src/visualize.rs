@@ -30,6 +30,7 @@ use crate::model::generate::Generation;
 use crate::model::input::Tokens;
 use crate::model::predict::PromptTest;
 use crate::model::run::Run;
+use crate::model::translate::Translations;
 use crate::named::NamedTensor;
 use crate::open::known::KnownModels;
 use crate::training::curve::TrainingCurve;
@@ -82,6 +83,7 @@ impl_visualize! {
     TokenPairs,
     Tokens,
     TrainingCurve,
+    Translations,
     GroundTruth,
     ValueFlow,
 }

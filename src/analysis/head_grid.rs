@@ -80,6 +80,12 @@ impl HeadGrid {
         self.panels.iter().map(|panel| &panel.values)
     }
 
+    /// Other numbers of the same heads, in the order of [`heads`](HeadGrid::heads).
+    pub(crate) fn with_values(&self, name: &str, values: &[f32]) -> Result<HeadGrid> {
+        let panels = self.panels.iter().map(|panel| (panel.stack, panel.attn, panel.size().into()));
+        HeadGrid::of_attentions(name, &panels.collect::<Vec<_>>(), values)
+    }
+
     /// The number of one head. Fails if there is no such head.
     pub fn at(&self, head: Head) -> Result<f32> {
         let panel = self.panels.iter().find(|panel| (panel.stack, panel.attn) == (head.stack, head.attn));

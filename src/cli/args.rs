@@ -84,7 +84,7 @@ pub struct InputArgs {
     /// Token ids to run, in place of text: 1,2,3; several times for a batch
     #[arg(long, value_name = "IDS", conflicts_with = "prompts")]
     tokens: Vec<String>,
-    /// A file of texts to run, one a line
+    /// A file of texts to run, one a line; of an encoder-decoder sources with their targets, a tab between
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// The lines of --prompts are token ids: 1,2,3
@@ -93,10 +93,74 @@ pub struct InputArgs {
     /// Put no BOS token before the text
     #[arg(long)]
     pub no_bos: bool,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// What an encoder-decoder is to write.
+#[derive(Args, Default)]
+pub struct TargetArgs {
+    /// What an encoder-decoder is to write of the text; several times for a batch. Without it, what it writes itself is read
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["target_tokens", "prompts"])]
+    target: Vec<String>,
+    /// The same as token ids, taken as given, the end included: 5,9,1
+    #[arg(long, value_name = "IDS", conflicts_with = "prompts")]
+    target_tokens: Vec<String>,
+}
+
+/// A text of one's own where random tokens are read otherwise.
+#[derive(Args)]
+pub struct OptionalInput {
+    /// Text to look at, in place of random tokens
+    #[arg(conflicts_with = "tokens")]
+    text: Vec<String>,
+    /// The same as token ids: 1,2,3
+    #[arg(long, value_name = "IDS")]
+    tokens: Vec<String>,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+impl OptionalInput {
+    pub fn input(&self, model: &Model) -> Result<Option<Input>, Failure> {
+        match (self.text.as_slice(), self.tokens.as_slice(), self.target.is_given()) {
+            ([], [], false) => Ok(None),
+            ([], [], true) => Err(Failure::Usage("a target is of a source: give the text, too")),
+            (texts, ids, _) => given(texts, ids, &self.target, model).map(Some),
+        }
+    }
+}
+
+impl TargetArgs {
+    fn is_given(&self) -> bool {
+        !self.target.is_empty() || !self.target_tokens.is_empty()
+    }
+}
+
+/// Texts, or ids where there are none, with their targets where these are given.
+fn given(texts: &[String], ids: &[String], target: &TargetArgs, model: &Model) -> Result<Input, Failure> {
+    let parsed =
+        |lists: &[String]| lists.iter().map(|list| Input::parse_ids(list)).collect::<Result<Vec<_>>>();
+    let input = |texts: &[String], ids: &[String]| -> Result<Input> {
+        if ids.is_empty() { Ok(texts.into()) } else { Ok(parsed(ids)?.into()) }
+    };
+    let read = input(texts, ids)?;
+    if !target.is_given() {
+        return Ok(read);
+    }
+    if !writes_of_a_source(model) {
+        return Err(Failure::Usage("--target is of models that read a source and write a target"));
+    }
+    Ok(Input::pair(read, input(&target.target, &target.target_tokens)?))
+}
+
+/// Whether a model is an encoder-decoder.
+pub fn writes_of_a_source(model: &Model) -> bool {
+    model.spec().last_stack().crosses.is_some()
 }
 
 impl InputArgs {
-    /// What is to be run by a model: texts, or pairs of a source and a target for one that reads two.
+    /// What is to be run by a model: texts, or sources with their targets for one that writes of a source.
     pub fn input(&self, model: &Model) -> Result<Input, Failure> {
         if self.ids && self.prompts.is_none() {
             return Err(Failure::Usage("--ids says how --prompts is to be read"));
@@ -116,29 +180,7 @@ impl InputArgs {
                 "this model reads pictures: give --prompts, a file with the path of one on each line",
             ));
         }
-        if self.tokens.is_empty() {
-            let input = match of_pairs {
-                true => paired(self.text.clone())?,
-                false => self.text.as_slice().into(),
-            };
-            return Ok(if self.no_bos { no_bos(input) } else { input });
-        }
-        let ids = self.tokens.iter().map(|list| Input::parse_ids(list)).collect::<Result<Vec<_>>>()?;
-        if of_pairs { paired(ids) } else { Ok(ids.into()) }
+        let input = given(&self.text, &self.tokens, &self.target, model)?;
+        Ok(if self.no_bos && self.tokens.is_empty() { no_bos(input) } else { input })
     }
-}
-
-/// Sources and targets in turns.
-fn paired<T>(all: Vec<T>) -> Result<Input, Failure>
-where
-    Vec<T>: Into<Input>,
-{
-    if !all.len().is_multiple_of(2) {
-        return Err(Failure::Usage("this model reads pairs: give each source with its target behind it"));
-    }
-    let (mut sources, mut targets) = (Vec::new(), Vec::new());
-    for (index, one) in all.into_iter().enumerate() {
-        if index % 2 == 0 { sources.push(one) } else { targets.push(one) }
-    }
-    Ok(Input::pair(sources, targets))
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use headlight::{Figure, Head, Result, Run, RunOptions, Site};
+use headlight::{Figure, Head, Hook, NamedTensor, Result, Run, RunOptions, Site};
 
 use super::args::{InputArgs, Output, RequiredModel, save_or_text};
 
@@ -31,9 +31,18 @@ pub struct Args {
 pub fn run(args: Args) -> Output {
     let Args { model, input, layer, head, out } = args;
     let model = model.open()?;
-    let shown = head.map(|head| head.hook(Site::Pattern)).or(layer.map(|layer| Site::Pattern.at(layer)));
-    let options = match shown {
-        Some(hook) if model.hooks().contains(&hook) => RunOptions::matching(hook.to_string()),
+    // One layer of each attention, encoder's, decoder's and that between them.
+    let of_layer = |hook: &Hook| hook.site() == Site::Pattern && hook.layer() == layer;
+    let shown: Vec<Hook> = match (head, layer) {
+        (Some(head), _) => vec![head.hook(Site::Pattern)],
+        (None, Some(layer)) => {
+            let found: Vec<Hook> = model.hooks().into_iter().filter(of_layer).collect();
+            if found.is_empty() { vec![Site::Pattern.at(layer)] } else { found }
+        }
+        (None, None) => Vec::new(),
+    };
+    let options = match shown.as_slice() {
+        [hook] if model.hooks().contains(hook) => RunOptions::matching(hook.to_string()),
         _ => RunOptions::only([Site::Pattern]),
     };
     let run = model.run_with_options(input.input(&model)?, &options)?;
@@ -41,10 +50,14 @@ pub fn run(args: Args) -> Output {
         let figures = (0..run.tokens().len()).map(|index| draw(&run.item(index)?));
         Figure::stack(figures.collect::<Result<Vec<_>>>()?)
     };
-    let figure = match (shown, head) {
-        (Some(hook), Some(head)) => of(&|run| Figure::attention_of(&run.get(hook)?, head.head))?,
-        (Some(hook), None) => of(&|run| Figure::attention(&run.get(hook)?))?,
-        (None, _) => run.figure()?,
+    let each = |run: &Run, draw: &dyn Fn(&NamedTensor) -> Result<Figure>| {
+        let figures = shown.iter().map(|hook| draw(&run.get(*hook)?)).collect::<Result<Vec<_>>>()?;
+        Figure::stack(figures)
+    };
+    let figure = match (shown.is_empty(), head) {
+        (true, _) => run.figure()?,
+        (false, Some(head)) => of(&|run| each(run, &|pattern| Figure::attention_of(pattern, head.head)))?,
+        (false, None) => of(&|run| each(run, &|pattern| Figure::attention(pattern)))?,
     };
     save_or_text(&figure, out.as_deref())
 }

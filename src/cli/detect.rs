@@ -33,7 +33,7 @@ pub fn run(args: Args) -> Output {
     let mut entries = Vec::new();
     let columns = ["head", "score", "threshold", "found", "true", "prefix matching", "copying", "effect"];
     let mut table = Table::new(format!("induction heads of {}", model.name()), columns);
-    for head in model.heads() {
+    for head in scores.grid().heads() {
         let evidence = truth.evidence(head);
         let prefix_matching = evidence.map(|evidence| evidence.prefix_matching);
         let copying = evidence.and_then(|evidence| evidence.copying);

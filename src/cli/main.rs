@@ -20,6 +20,7 @@ mod patch;
 mod qk;
 mod report;
 mod sweep;
+mod translate;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -67,6 +68,7 @@ pub enum Verb {
     Composition(composition::Args),
     Detect(detect::Args),
     Generate(generate::Args),
+    Translate(translate::Args),
 }
 
 pub fn run(verb: Verb) -> Output {
@@ -88,6 +90,7 @@ pub fn run(verb: Verb) -> Output {
         Verb::Composition(args) => composition::run(args),
         Verb::Detect(args) => detect::run(args),
         Verb::Generate(args) => generate::run(args),
+        Verb::Translate(args) => translate::run(args),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use headlight::analysis::qk_circuit;
-use headlight::{Figure, Head, RunOptions, Site};
+use headlight::{Attn, Figure, Head, Hook, RunOptions, Site};
 use serde_json::json;
 
 use super::args::{InputArgs, Output, open};
@@ -13,7 +13,7 @@ use super::json::{line, nested};
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  headlight qk built-in L1H0 \"the cat sat the cat sat\" -o qk.html\n\n\
     JSON: {\"model\": \"built-in\", \"head\": \"L1H0\", \"tokens\": [\"the\", ...], \"scores\": [[1.5, null], ...], \
-    \"pattern\": [[1.0, 0.0], ...], \"previous_token_mass\": 0.1, \"singular_values\": [7.1, ...]}; the mass is null where positions are not embedded")]
+    \"pattern\": [[1.0, 0.0], ...], \"previous_token_mass\": 0.1, \"singular_values\": [7.1, ...]}; the mass is null where positions are not embedded, and of cross-attention, which has the \"source_tokens\", too")]
 pub struct Args {
     /// `built-in`, a known name, owner/name of the hub, a folder or a GGUF file
     model: String,
@@ -36,8 +36,7 @@ pub fn run(args: Args) -> Output {
     let (model, head) = (open(&args.model, args.folded)?, args.head);
     let input = args.input.input(&model)?;
     let circuit = qk_circuit(&model, head)?;
-    // What heads read, in a model with norms and in one without.
-    let run = model.run_with_options(input, &RunOptions::only([Site::Ln1Normalized, Site::ResidPre]))?;
+    let run = model.run_with_options(input, &RunOptions::only(circuit.hooks_read()?.map(Hook::site)))?;
     let (scores, pattern) = (circuit.scores(&run)?, circuit.pattern(&run)?);
     let figure = Figure::stack([scores.figure()?, pattern.figure()?])?;
     let mut said = String::new();
@@ -45,20 +44,27 @@ pub fn run(args: Args) -> Output {
         figure.save(&out)?;
         said = format!("wrote {}\n", out.display());
     }
-    let by_position = match model.spec().has(Site::PosEmbed) {
+    let is_embedded = model.hooks().contains(&Hook::from(Site::PosEmbed).of(head.stack));
+    let is_cross = head.attn == Attn::Cross;
+    let by_position = match is_embedded && !is_cross {
         true => Some(circuit.previous_token_mass()?),
         false => None,
     };
     if args.json {
-        return Ok(line(&json!({
+        let [queries, keys] = [0, 1].map(|axis| scores.axes()[axis].labels().unwrap_or_default().to_vec());
+        let mut all = json!({
             "model": model.name(),
             "head": head.to_string(),
-            "tokens": run.tokens()[0].labels(),
+            "tokens": queries,
             "scores": nested(&scores)?,
             "pattern": nested(&pattern)?,
             "previous_token_mass": by_position,
             "singular_values": circuit.singular_values()?.to_vec()?,
-        })));
+        });
+        if is_cross {
+            all["source_tokens"] = json!(keys);
+        }
+        return Ok(line(&all));
     }
     let by_position = by_position.map(|mass| {
         format!("by position alone, {head} attends to the previous token with probability {mass:.3}\n")

@@ -12,7 +12,7 @@ use headlight::{
     Ablation, Figure, Head, Model, Page, Result, Run, RunOptions, Section, Site, Table, View, Visualize, head,
 };
 
-use super::args::{ModelArgs, Output};
+use super::args::{Failure, ModelArgs, Output};
 use super::sweep::cells;
 
 /// Score every head, look at four sequences or your own, write one HTML report (what happens without a verb)
@@ -55,6 +55,11 @@ const JOBS: [HeadKind; 3] = [HeadKind::Induction, HeadKind::PreviousToken, HeadK
 
 pub fn run(args: Args) -> Output {
     let (model, path) = (&args.model.open()?, &args.out);
+    if model.spec().stacks().len() > 1 {
+        return Err(Failure::Usage(
+            "the report is of models of one stack: `headlight heads`, `detect` and `ablate` take others",
+        ));
+    }
     let begun = Instant::now();
     // What cannot be read is told before anything is scored.
     args.texts.iter().try_for_each(|text| model.to_tokens(text.as_str()).map(drop))?;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::decoding::{Decoding, EarlyStopping};
-use crate::model::input::{Input, Tokens};
+use crate::model::input::{Input, Sequences, Tokens};
 use crate::model::model::Model;
 use crate::model::writer::Writer;
 use crate::network::cpu::log_sum_exp_of;
@@ -37,6 +37,7 @@ impl Default for Search {
 #[derive(Clone)]
 pub struct Translation {
     source: Tokens,
+    source_text: String,
     ids: Vec<u32>,
     text: String,
     log_prob: f64,
@@ -62,8 +63,11 @@ impl Model {
         let progress = Progress::new("translating", sources.len());
         let all = (0..sources.len()).map(|index| {
             let source = self.source_of(&sources, index)?;
-            let written =
+            let mut written =
                 self.write(source, search).map_err(|error| sources.with_input_index(error, index))?;
+            if let Sequences::Texts(texts) = &sources.sequences {
+                written.source_text = texts[index].clone();
+            }
             progress.advance(1)?;
             Ok(written)
         });
@@ -79,7 +83,8 @@ impl Model {
         };
         let text = self.text_written(&ids);
         let log_prob = log_prob / ids.len().max(1) as f64;
-        Ok(Translation { source, ids, text, log_prob })
+        let source_text = source.labels().concat();
+        Ok(Translation { source, source_text, ids, text, log_prob })
     }
 
     /// Ids, and the sum of their log-probabilities.
@@ -281,6 +286,11 @@ impl Translation {
         &self.source
     }
 
+    /// What was read, as it was given; of ids, what they say.
+    pub fn source_text(&self) -> &str {
+        &self.source_text
+    }
+
     /// What was written, without the start and with the end.
     pub fn ids(&self) -> &[u32] {
         &self.ids
@@ -327,8 +337,11 @@ impl Visualize for Translations {
     fn views(&self) -> Result<Vec<View>> {
         let mut table = Table::new("translated", ["source", "target", "mean log-probability"]);
         for translation in self.iter() {
-            let source = translation.source.labels().concat();
-            table.push([source, translation.text.clone(), format!("{:.4}", translation.log_prob)]);
+            table.push([
+                translation.source_text.clone(),
+                translation.text.clone(),
+                format!("{:.4}", translation.log_prob),
+            ]);
         }
         Ok(vec![View::Table(table)])
     }

@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::open::TOYS;
 use crate::tests::kinds::{
     Kind,
-    Need::{self, Classes, Logits, NextToken, OneStack, SumOfHeads, SumOfParts, Text},
+    Need::{self, Classes, Logits, NextToken, OneStack, ReadOut, Source, SumOfHeads, Text},
     kinds, open_toy,
 };
 use crate::tests::toys;
@@ -28,7 +28,9 @@ fn input(kind: &Kind, folder: &Path) -> Vec<String> {
     let ids = |each: &[&str]| each.iter().flat_map(|ids| ["--tokens".into(), ids.to_string()]).collect();
     match (kind.model.spec().reads_pictures(), kind.model.spec().stacks().len()) {
         (false, 1) => ids(&["3,1,4,3,1,4"]),
-        (false, _) => ids(&["3,1,4,3,1,4", "2,7,1,8"]),
+        (false, _) => {
+            [ids(&["3,1,4,3,1,4"]), ["--target-tokens", "2,7,1,8"].map(String::from).to_vec()].concat()
+        }
         (true, 1) => list("pictures.txt"),
         (true, _) => [list("captions.txt"), vec!["--ids".into()]].concat(),
     }
@@ -36,11 +38,13 @@ fn input(kind: &Kind, folder: &Path) -> Vec<String> {
 
 /// The verbs that take a model, as they are written behind it (`INPUT` is what the kind reads, `OUT` a file), with what they need.
 const VERBS: &[(&str, &str, &[Need])] = &[
-    ("report", "-o OUT.html", &[SumOfHeads, NextToken]),
-    ("heads", "--length 3 --batch 2", &[NextToken, OneStack]),
+    ("report", "-o OUT.html", &[SumOfHeads, NextToken, OneStack]),
+    ("heads", "--length 3 --batch 2", &[NextToken]),
+    ("heads", "TEXT", &[ReadOut, Text]),
+    ("heads", "TEXT --json", &[ReadOut, Text]),
     ("attention", "INPUT", &[]),
     ("attention", "INPUT -o OUT.html", &[]),
-    ("attention", "INPUT --layer 1", &[OneStack]),
+    ("attention", "INPUT --layer 1", &[]),
     ("attention", "INPUT --head HEAD", &[]),
     ("cache", "INPUT -o OUT.safetensors", &[]),
     ("cache", "INPUT --all -o OUT.safetensors", &[]),
@@ -49,7 +53,14 @@ const VERBS: &[(&str, &str, &[Need])] = &[
     ("ablate", "INPUT", &[NextToken]),
     ("ablate", "INPUT --heads HEAD --json", &[NextToken]),
     ("ablate", "INPUT --mode mean --part OUT.part", &[NextToken]),
-    ("patch", "--ids --clean 3,1,4 --corrupted 3,2,4 --correct 5 --incorrect 6", &[Logits, OneStack]),
+    ("patch", "--ids --clean 3,1,4 --corrupted 3,2,4 --correct 5 --incorrect 6", &[Logits]),
+    (
+        "patch",
+        "--ids --clean 3,1,4 --corrupted 3,2,4 --correct 5 --incorrect 6 --target 2,7 --json",
+        &[Source],
+    ),
+    ("translate", "SOURCE", &[Source]),
+    ("translate", "SOURCE --beams 3 -n 5 --json", &[Source]),
     ("classify", "INPUT", &[Classes]),
     ("classify", "INPUT --json", &[Classes]),
     ("classify", "INPUT -o OUT.svg", &[Classes]),
@@ -57,10 +68,11 @@ const VERBS: &[(&str, &str, &[Need])] = &[
     ("attribute", "INPUT --class CLASS --method gradient", &[Classes, OneStack, Text]),
     ("attribute", "INPUT --class CLASS --method occlusion --baseline 0", &[Classes, OneStack, Text]),
     ("attribute", "INPUT --class CLASS --method value-flow -o OUT.html", &[Classes, OneStack]),
-    ("qk", "HEAD INPUT", &[SumOfParts]),
-    ("composition", "", &[SumOfHeads]),
+    ("qk", "HEAD INPUT", &[ReadOut]),
+    ("qk", "CROSS INPUT --json", &[Source]),
+    ("composition", "", &[SumOfHeads, OneStack]),
     ("detect", "", &[SumOfHeads, NextToken]),
-    ("generate", "INPUT -n 2", &[NextToken, OneStack]),
+    ("generate", "SOURCE -n 2", &[NextToken]),
 ];
 
 fn ask(verb: &str, rest: &str, kind: &Kind, folder: &Path) -> std::result::Result<String, Failure> {
@@ -69,7 +81,16 @@ fn ask(verb: &str, rest: &str, kind: &Kind, folder: &Path) -> std::result::Resul
     for word in rest.split_whitespace() {
         match word {
             "INPUT" => words.extend(input(kind, folder)),
+            // What is read before anything is written.
+            "SOURCE" if kind.model.spec().reads_pictures() => words.extend(input(kind, folder)),
+            "SOURCE" => words.extend(["--tokens", "3,1,4,3,1,4"].map(String::from)),
+            // Where pictures are read there is none to give.
+            "TEXT" if kind.model.spec().reads_pictures() => {
+                words.extend(["--tokens", "3,1"].map(String::from))
+            }
+            "TEXT" => words.extend(input(kind, folder)),
             "HEAD" => words.push(kind.head.to_string()),
+            "CROSS" => words.push(kind.read_out.cross().to_string()),
             "CLASS" => {
                 words.push(kind.model.spec().class_labels().first().map_or("joy".into(), String::clone));
             }

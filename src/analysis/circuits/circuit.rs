@@ -305,6 +305,19 @@ impl Circuit {
         NamedTensor::new(format!("{}, attention scores", self.head), scores, axes)
     }
 
+    /// What [`scores`](Circuit::scores) reads of a run: what its queries are made of, and its keys.
+    ///
+    /// ```
+    /// # use headlight::prelude::*;
+    /// let model = Model::open("built-in")?;
+    /// let [queries, keys] = qk_circuit(&model, head(1, 0))?.hooks_read()?;
+    /// assert_eq!((queries, queries), (keys, Site::Ln1Normalized.at(1)));
+    /// # Ok::<(), headlight::Error>(())
+    /// ```
+    pub fn hooks_read(&self) -> Result<[Hook; 2]> {
+        Ok([self.queries_read().hook, self.keys_read()?.hook])
+    }
+
     /// What its queries are made of.
     fn queries_read(&self) -> Read {
         let Head { stack, attn, layer, .. } = self.head;

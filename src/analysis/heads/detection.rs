@@ -11,7 +11,7 @@ use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::heads::scores::HeadScores;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Head;
-use crate::named::{NamedTensor, ValueKind};
+use crate::named::ValueKind;
 use crate::view::{Table, View, Visualize};
 
 /// A threshold for each head from the variance of its own attention: `mean + deviations x standard deviation`.
@@ -195,14 +195,13 @@ impl HeadScores {
         let mut found: Vec<(Head, f32)> =
             all.filter(|((_, score), threshold)| score > *threshold).map(|(found, _)| found).collect();
         found.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let name = format!("{} threshold", self.kind());
-        let axes = self.values().axes().to_vec();
-        let thresholds = NamedTensor::from_vec(name, thresholds, axes)?.with_value_kind(ValueKind::Score);
+        let thresholds: Vec<f32> = thresholds;
+        let thresholds = self.grid().with_values(&format!("{} threshold", self.kind()), &thresholds)?;
         Ok(Detection {
             kind: self.kind(),
             threshold,
             scores: self.grid().clone(),
-            thresholds: HeadGrid::of(thresholds),
+            thresholds: thresholds.with_value_kind(ValueKind::Score),
             found: found.into_iter().map(|(head, _)| head).collect(),
         })
     }
