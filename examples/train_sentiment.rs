@@ -15,7 +15,7 @@ use std::time::Instant;
 use candle_core::DType;
 use clap::Parser;
 use headlight::Model;
-use headlight::training::{ClassifierOptions, ClassifierTraining};
+use headlight::training::{ClassifierTraining, FolderOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -64,7 +64,7 @@ fn main() -> Outcome<()> {
     let args = Args::parse();
     fs::create_dir_all(&args.out)?;
     describe(&args)?;
-    let options = ClassifierOptions {
+    let options = FolderOptions {
         steps: args.steps,
         warm_up: 200,
         learning_rate: args.learning_rate,

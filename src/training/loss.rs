@@ -43,7 +43,6 @@ pub(crate) type Pair = (Vec<u32>, Vec<u32>);
 
 /// The mean loss in nats of each token of the targets, predicted from those before it and its source (Vaswani et al. 2017), by a
 /// network of two stacks. Lengths may differ.
-#[allow(dead_code)] // No model of two stacks is trained yet.
 pub(crate) fn next_token_of_pairs(network: &Network, pairs: &[Pair]) -> Result<Tensor> {
     let [of_source, of_target] = network.spec().stacks() else {
         return Err(Error::new(ErrorKind::Model, "pairs are learned by a network of two stacks")

@@ -3,14 +3,18 @@
 
 mod classifier;
 pub(crate) mod curve;
+mod folder;
 pub(crate) mod loss;
 mod optimizer;
 mod options;
 pub(crate) mod trainer;
 #[allow(clippy::module_inception)]
 mod training;
+mod translation;
 
-pub use classifier::{ClassifierOptions, ClassifierTraining};
+pub use classifier::ClassifierTraining;
 pub use curve::{TrainingCurve, TrainingPoint};
+pub use folder::FolderOptions;
 pub use options::TrainingOptions;
 pub use training::Training;
+pub use translation::TranslationTraining;

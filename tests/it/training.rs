@@ -1,7 +1,7 @@
 //! Training in a notebook: it learns, repeats itself exactly, goes on where it was, and says what is wrong.
 
 use headlight::prelude::*;
-use headlight::training::{ClassifierOptions, ClassifierTraining};
+use headlight::training::{ClassifierTraining, FolderOptions};
 use headlight::{ErrorKind, Result};
 
 use crate::common::folder::Folder;
@@ -281,12 +281,12 @@ const REVIEWS: [(&str, &str); 4] = [
 #[test]
 fn a_classifier_learns_and_goes_on_where_it_was() -> Result<()> {
     let folder = classifier_folder();
-    let options = ClassifierOptions {
+    let options = FolderOptions {
         steps: 60,
         warm_up: 5,
         learning_rate: 1e-2,
         deviation: 0.1,
-        ..ClassifierOptions::default()
+        ..FolderOptions::default()
     };
     let mut training = ClassifierTraining::new(folder.name(), &options)?;
     let first = training.step_on(&REVIEWS)?;
@@ -322,9 +322,9 @@ fn a_classifier_learns_and_goes_on_where_it_was() -> Result<()> {
 #[test]
 fn what_trains_no_classifier_says_why() -> Result<()> {
     let folder = classifier_folder();
-    let options = ClassifierOptions::default();
+    let options = FolderOptions::default();
     let mut training = ClassifierTraining::new(folder.name(), &options)?;
-    let none = ClassifierOptions { steps: 0, ..options };
+    let none = FolderOptions { steps: 0, ..options };
     let decoder = Folder::copy_of("tiny-gpt2-random");
     let no_text: [(&str, &str); 0] = [];
     let of = |outcome: Result<ClassifierTraining>| outcome.map(drop);

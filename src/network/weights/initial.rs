@@ -27,7 +27,7 @@ const WRITING: [&str; 8] = [
 /// Whether a name, Hugging Face's or TransformerLens's, is that of a bias.
 fn is_bias(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
-    last == "bias" || last == "b" || last.starts_with("b_")
+    last == "bias" || last.ends_with("_bias") || last == "b" || last.starts_with("b_")
 }
 
 /// Draws each weight when it is asked for: an architecture says by its loading what it needs.
@@ -44,6 +44,10 @@ impl Initial {
     }
 
     pub(crate) fn draw(&mut self, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
+        // What two stacks share is asked for twice.
+        if let Some((_, drawn)) = self.initialized.iter().find(|(own, _)| own == name) {
+            return Ok(drawn.clone());
+        }
         let count = shape.iter().product();
         let values = match shape {
             _ if is_bias(name) => vec![0.0; count],
