@@ -22,6 +22,13 @@ pub enum View {
     Lines(NamedTensor),
     /// One axis of text pieces, each coloured by its number.
     Tokens(NamedTensor),
+    /// Two rows of words with ribbons between them.
+    Ribbons {
+        /// How wide each is `[target, source]`, from 0 to 1.
+        widths: NamedTensor,
+        /// What each is coloured by, in the same axes; grey where nothing is known.
+        effects: Option<NamedTensor>,
+    },
     /// Rows of words and numbers.
     Table(Table),
 }

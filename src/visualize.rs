@@ -1,5 +1,7 @@
 //! The results that draw themselves where a notebook ends a cell with one.
 
+use crate::analysis::alignment::scores::AlignmentScores;
+use crate::analysis::alignment::sentence_alignment::SentenceAlignment;
 use crate::analysis::causal::ablation::AblationEffects;
 use crate::analysis::circuits::circuit::Circuit;
 use crate::analysis::circuits::composition::CompositionScores;
@@ -55,6 +57,7 @@ macro_rules! impl_visualize {
 
 impl_visualize! {
     AblationEffects,
+    AlignmentScores,
     AttentionTargets,
     Circuit,
     DirectAttribution,
@@ -79,6 +82,7 @@ impl_visualize! {
     PublishedDetection,
     QkAsPublished,
     Run,
+    SentenceAlignment,
     TokenAttribution,
     TokenPairs,
     Tokens,

@@ -1,5 +1,6 @@
 //! What is asked of models and runs. Analyses never draw: results say what of them is to be seen.
 
+pub(crate) mod alignment;
 pub(crate) mod causal;
 pub(crate) mod circuits;
 pub(crate) mod concepts;
@@ -10,6 +11,12 @@ pub(crate) mod residual;
 pub(crate) mod sweep;
 pub(crate) mod words;
 
+pub use alignment::gold::WordAlignment;
+pub use alignment::scores::{
+    AlignmentOptions, AlignmentScores, AllHeadsCause, Causes, HeadAlignment, HeadCause, alignment_scores,
+};
+pub use alignment::sentence::AlignedRow;
+pub use alignment::sentence_alignment::{SentenceAlignment, sentence_alignment};
 pub use causal::ablation::{AblationEffects, ablation_effects};
 pub use causal::patching::{
     PathReceiver, activation_patching, activation_patching_by_position, attribution_patching, path_patching,

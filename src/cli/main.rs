@@ -1,6 +1,7 @@
 //! The command line: the library's calls, a file a verb.
 
 mod ablate;
+mod align;
 pub mod args;
 mod attention;
 mod attribute;
@@ -62,6 +63,7 @@ pub enum Verb {
     Models(models::Args),
     Loss(loss::Args),
     Ablate(ablate::Args),
+    Align(align::Args),
     Merge(merge::Args),
     Patch(patch::Args),
     Qk(qk::Args),
@@ -84,6 +86,7 @@ pub fn run(verb: Verb) -> Output {
         Verb::Models(args) => models::run(args),
         Verb::Loss(args) => loss::run(args),
         Verb::Ablate(args) => ablate::run(args),
+        Verb::Align(args) => align::run(args),
         Verb::Merge(args) => merge::run(args),
         Verb::Patch(args) => patch::run(args),
         Verb::Qk(args) => qk::run(args),

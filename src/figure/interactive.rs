@@ -21,8 +21,8 @@ use crate::figure::label::cut;
 use crate::figure::pixels;
 use crate::figure::scale::{CHOSEN, FRAME, INK, MASKED, MUTED, RULE, Scale, number, rounded, ticks};
 use crate::figure::scene::{
-    Area, AxisScale, CHIP_FONT, Cells, Chip, Grid, Item, Marks, Panel, Scene, Series, Side, TABLE_FONT,
-    TABLE_ROW, Text, Thumbnails, TokenChips, cell_text,
+    Area, AxisScale, CHIP_FONT, Cells, Chip, Grid, Item, Marks, Panel, Ribbons, Scene, Series, Side,
+    TABLE_FONT, TABLE_ROW, Text, Thumbnails, TokenChips, cell_text,
 };
 use crate::markup::for_plotly;
 
@@ -43,6 +43,7 @@ pub(super) fn draw(scene: &Scene) -> Result<Value> {
             }
             Item::Thumbnails(thumbs) => plot.thumbs(thumbs)?,
             Item::TokenChips(chips) => plot.chips(chips)?,
+            Item::Ribbons(ribbons) => plot.ribbons(ribbons)?,
             Item::Table(grid) => plot.table(grid)?,
         }
     }
@@ -536,6 +537,55 @@ impl Plot {
             .y_axis(&y);
             self.add(&*trace, json!({}))?;
         }
+        Ok(())
+    }
+
+    /// Each ribbon a shape; over its middle, unseen, what the hover says.
+    fn ribbons(&mut self, ribbons: &Ribbons) -> Result<()> {
+        let area = ribbons.area;
+        let pixels = |range| Axis::new().visible(false).fixed_range(true).range(range);
+        let (x, y) = self.pair(&area, pixels(vec![0.0, area.w]), pixels(vec![area.h, 0.0]))?;
+        let at = |(px, py): (f64, f64)| (fraction(px - area.x), fraction(py - area.y));
+        for ribbon in &ribbons.all {
+            let [from, a, b, to] = ribbons.bend(ribbon).map(at);
+            let path = format!("M {},{} C {},{} {},{} {},{}", from.0, from.1, a.0, a.1, b.0, b.1, to.0, to.1);
+            let shape = Shape::new()
+                .shape_type(ShapeType::Path)
+                .x_ref(&x)
+                .y_ref(&y)
+                .path(path)
+                .opacity(0.85)
+                .layer(ShapeLayer::Below)
+                .line(ShapeLine::new().color(ribbons.scale.color(ribbon.value)).width(rounded(ribbon.width)));
+            self.shapes.push(shape);
+        }
+        let middles: Vec<(f64, f64)> = ribbons
+            .all
+            .iter()
+            .map(|own| at(((own.from.0 + own.to.0) / 2.0, (own.from.1 + own.to.1) / 2.0)))
+            .collect();
+        let mut marker = Marker::new().size(14).opacity(0.0);
+        if let Some(bar) = &ribbons.bar {
+            marker = marker
+                .color_array(ribbons.all.iter().map(|own| rounded(f64::from(own.value))).collect())
+                .cmin(ribbons.scale.low)
+                .cmax(ribbons.scale.high)
+                .color_scale(palette(&ribbons.scale))
+                .show_scale(true)
+                .color_bar(self.color_bar(&ribbons.scale, bar));
+        }
+        let trace = Scatter::new(
+            middles.iter().map(|(px, _)| *px).collect(),
+            middles.iter().map(|(_, py)| *py).collect(),
+        )
+        .mode(Mode::Markers)
+        .marker(marker)
+        .hover_text_array(ribbons.all.iter().map(|own| for_plotly(&own.hover)).collect::<Vec<_>>())
+        .hover_info(HoverInfo::Text)
+        .show_legend(false)
+        .x_axis(&x)
+        .y_axis(&y);
+        self.add(&*trace, json!({}))?;
         Ok(())
     }
 

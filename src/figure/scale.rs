@@ -28,6 +28,10 @@ const SEQUENTIAL: [[u8; 3]; 7] = [
     [0x0a, 0x23, 0x4d],
 ];
 
+/// Grey in the middle, for what is drawn on white.
+const ON_WHITE: [[u8; 3]; 5] =
+    [[0x2b, 0x6c, 0xb0], [0x8f, 0xae, 0xcc], [0xc3, 0xc9, 0xd1], [0xdd, 0x8a, 0x70], [0xb0, 0x2a, 0x2a]];
+
 const DIVERGING: [[u8; 3]; 9] = [
     [0x13, 0x40, 0x7c],
     [0x2b, 0x6c, 0xb0],
@@ -47,6 +51,7 @@ pub(super) struct Scale {
     pub high: f64,
     pub title: &'static str,
     diverging: bool,
+    on_white: bool,
 }
 
 impl Scale {
@@ -66,11 +71,20 @@ impl Scale {
             ValueKind::Signed => rounded(largest),
         };
         match value_kind {
-            ValueKind::Signed => Scale { low: -high, high, title: "value", diverging: true },
-            ValueKind::Probability => Scale { low: 0.0, high, title: "probability", diverging: false },
-            ValueKind::Score => Scale { low: 0.0, high, title: "score", diverging: false },
-            ValueKind::Magnitude => Scale { low: 0.0, high, title: "magnitude", diverging: false },
+            ValueKind::Signed => Scale { low: -high, high, title: "value", diverging: true, on_white: false },
+            ValueKind::Probability => {
+                Scale { low: 0.0, high, title: "probability", diverging: false, on_white: false }
+            }
+            ValueKind::Score => Scale { low: 0.0, high, title: "score", diverging: false, on_white: false },
+            ValueKind::Magnitude => {
+                Scale { low: 0.0, high, title: "magnitude", diverging: false, on_white: false }
+            }
         }
+    }
+
+    /// The scale of effects, drawn on white: what does nothing is grey.
+    pub fn of_effects(values: &[f32]) -> Scale {
+        Scale { title: "nats lost", on_white: true, ..Scale::of(values, ValueKind::Signed) }
     }
 
     /// The scale of a matrix by itself.
@@ -140,7 +154,11 @@ impl Scale {
     }
 
     fn palette(&self) -> &'static [[u8; 3]] {
-        if self.diverging { &DIVERGING } else { &SEQUENTIAL }
+        match (self.diverging, self.on_white) {
+            (_, true) => &ON_WHITE,
+            (true, false) => &DIVERGING,
+            (false, false) => &SEQUENTIAL,
+        }
     }
 
     fn rgb(&self, place: f64) -> [u8; 3] {

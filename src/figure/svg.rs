@@ -6,8 +6,8 @@ use std::fmt::Write;
 use crate::figure::label::cut;
 use crate::figure::scale::{CHOSEN, FRAME, INK, MASKED, MUTED, RULE, Scale, ticks};
 use crate::figure::scene::{
-    Area, CHIP_FONT, Cells, Grid, Item, Marks, Panel, Scene, Series, Side, TABLE_FONT, TABLE_LINE, TABLE_ROW,
-    Text, Thumbnails, TokenChips, cell_text, pooled,
+    Area, CHIP_FONT, Cells, Grid, Item, Marks, Panel, Ribbons, Scene, Series, Side, TABLE_FONT, TABLE_LINE,
+    TABLE_ROW, Text, Thumbnails, TokenChips, cell_text, pooled,
 };
 use crate::markup::{ACCENT, for_markup};
 
@@ -28,6 +28,7 @@ pub(super) fn draw(scene: &Scene) -> String {
             Item::Panel(panel) => svg.panel(panel),
             Item::Thumbnails(thumbs) => svg.thumbs(thumbs),
             Item::TokenChips(chips) => svg.chips(chips),
+            Item::Ribbons(ribbons) => svg.ribbons(ribbons),
             Item::Table(grid) => svg.table(grid),
         }
     }
@@ -278,6 +279,21 @@ impl Svg {
             );
         }
         self.scale_bar(&chips.scale, &chips.bar);
+    }
+
+    fn ribbons(&mut self, ribbons: &Ribbons) {
+        for ribbon in &ribbons.all {
+            let [(x, y), (ax, ay), (bx, by), (to_x, to_y)] = ribbons.bend(ribbon);
+            self.put(format_args!(
+                "<path d=\"M{x:.2} {y:.2}C{ax:.2} {ay:.2} {bx:.2} {by:.2} {to_x:.2} {to_y:.2}\" fill=\"none\" stroke=\"{}\" \
+                 stroke-width=\"{:.2}\" stroke-opacity=\"0.85\"/>\n",
+                ribbons.scale.color(ribbon.value),
+                ribbon.width
+            ));
+        }
+        if let Some(bar) = &ribbons.bar {
+            self.scale_bar(&ribbons.scale, bar);
+        }
     }
 
     fn table(&mut self, grid: &Grid) {

@@ -29,6 +29,7 @@ fn block(view: &View) -> Result<String> {
         View::Bars(named) => head(named) + &bars(named)?,
         View::Lines(named) => head(named) + &lines(named)?,
         View::Tokens(named) => head(named) + &tokens(named)?,
+        View::Ribbons { widths, effects } => head(widths) + &ribbons(widths, effects.as_ref())?,
         View::Table(table) => format!("{}\n{}", plain(table.title()), self::table(table)),
     })
 }
@@ -188,6 +189,23 @@ fn bars(named: &NamedTensor) -> Result<String> {
     }
     if shown < along.len() {
         out += &format!("{} more ({})\n", along.len() - shown, plain(along.name()));
+    }
+    Ok(out)
+}
+
+/// For each word of the target the word of the source with the widest ribbon.
+fn ribbons(widths: &NamedTensor, effects: Option<&NamedTensor>) -> Result<String> {
+    let (targets, sources) = (&widths.axes()[0], &widths.axes()[1]);
+    let (values, effects) = (widths.to_vec()?, effects.map(NamedTensor::to_vec).transpose()?);
+    let side = (0..targets.len()).map(|i| width(&label(targets, i, 20))).max().unwrap_or(0);
+    let mut out = String::new();
+    for (target, row) in values.chunks(sources.len().max(1)).enumerate() {
+        let Some(best) = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])) else { continue };
+        let effect = effects.as_ref().map_or(String::new(), |all| {
+            format!(", {} nats without it", number(all[target * sources.len() + best]))
+        });
+        let (target, source) = (pad(&label(targets, target, 20), side, true), label(sources, best, 20));
+        out += &format!("{target} ← {source} {}{effect}\n", number(row[best]));
     }
     Ok(out)
 }

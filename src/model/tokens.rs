@@ -254,7 +254,9 @@ impl Model {
 
     /// One text, or two in one sequence, as the tokenizer's template frames them.
     fn framed(&self, stack: &StackSpec, input: &Input, text: &str, index: usize) -> Result<Tokens> {
-        let second = match input.second.as_deref().map(|second| &second.sequences) {
+        // Of several stacks the second reads the other, by itself.
+        let beside = input.second.as_deref().filter(|_| self.spec().stacks().len() == 1);
+        let second = match beside.map(|second| &second.sequences) {
             None => None,
             Some(Sequences::Texts(texts)) => Some(texts[index].as_str()),
             Some(_) => {

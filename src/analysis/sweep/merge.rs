@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::analysis::alignment::scores::{AlignmentScores, of_totals as alignment_of_totals};
 use crate::analysis::causal::ablation::AblationEffects;
 use crate::analysis::heads::repeated_tokens::RepeatedTokens;
 use crate::analysis::heads::scores::{HeadScores, of_totals};
@@ -32,6 +33,13 @@ pub enum SweepResult {
         repeated: RepeatedTokens,
         /// The scores of each kind.
         scores: Vec<HeadScores>,
+    },
+    /// Of [`SweepPart::alignment_scores`](crate::analysis::SweepPart::alignment_scores).
+    Alignment {
+        /// The name of the model.
+        model: String,
+        /// The scores.
+        scores: AlignmentScores,
     },
     /// Of [`SweepPart::measure`](crate::analysis::SweepPart::measure).
     Metric {
@@ -68,6 +76,10 @@ fn merge_parts(paths: &[PathBuf]) -> Result<SweepResult> {
             let scores = of_totals(&totals, &kinds, &repeated, (stack, [layers, heads]))?;
             SweepResult::HeadScores { model, repeated, scores }
         }
+        SweepSpec::Alignment(spec) => {
+            let scores = alignment_of_totals(&totals, &spec, added.header.inputs);
+            SweepResult::Alignment { model, scores }
+        }
         SweepSpec::Metric { metric } => SweepResult::Metric {
             model,
             metric,
@@ -82,6 +94,7 @@ impl fmt::Debug for SweepResult {
         match self {
             SweepResult::Ablation { model, effects, .. } => write!(f, "{model}: {effects:?}"),
             SweepResult::HeadScores { model, scores, .. } => write!(f, "{model}: {scores:?}"),
+            SweepResult::Alignment { model, scores } => write!(f, "{model}: {scores:?}"),
             SweepResult::Metric { model, metric, value, inputs } => {
                 write!(f, "{model}: {metric} {value:.4} over {inputs} inputs")
             }
@@ -96,6 +109,7 @@ impl Visualize for SweepResult {
             SweepResult::HeadScores { scores, .. } => {
                 scores.iter().map(Visualize::views).collect::<Result<Vec<_>>>()?.concat()
             }
+            SweepResult::Alignment { scores, .. } => scores.views()?,
             SweepResult::Metric { model, metric, value, inputs } => {
                 let mut table = Table::new(model.clone(), [metric.clone(), "inputs".into()]);
                 table.push([format!("{value:.4}"), inputs.to_string()]);

@@ -14,6 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::analysis::alignment::scores::AlignmentSpec;
 use crate::analysis::causal::ablated_stack::AblatedStack;
 use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::sweep::metric::Metric;
@@ -160,6 +161,7 @@ pub(crate) enum SweepSpec {
     Metric {
         metric: String,
     },
+    Alignment(AlignmentSpec),
 }
 
 impl SweepSpec {
@@ -173,6 +175,7 @@ impl SweepSpec {
                 layers.checked_mul(*heads)?.checked_mul(3)?.checked_add(2)?.checked_mul(kinds.len())
             }
             SweepSpec::Metric { .. } => Some(2),
+            SweepSpec::Alignment(spec) => spec.width(),
         }
     }
 }

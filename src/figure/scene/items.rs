@@ -41,6 +41,7 @@ pub(crate) enum Item {
     Panel(Box<Panel>),
     Thumbnails(Box<Thumbnails>),
     TokenChips(TokenChips),
+    Ribbons(Ribbons),
     Table(Grid),
 }
 
@@ -181,6 +182,39 @@ pub(crate) struct Chip {
     pub text: String,
     pub hover: String,
     pub value: f32,
+}
+
+/// Ribbons from one row of words to another, or from one column to another.
+#[derive(Clone, Debug)]
+pub(crate) struct Ribbons {
+    pub area: Area,
+    /// Whether words stand in rows.
+    pub across: bool,
+    pub all: Vec<Ribbon>,
+    pub scale: Scale,
+    /// Where the colours are explained, if they say anything.
+    pub bar: Option<Area>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Ribbon {
+    pub from: (f64, f64),
+    pub to: (f64, f64),
+    pub width: f64,
+    pub value: f32,
+    pub hover: String,
+}
+
+impl Ribbons {
+    /// The points between which a ribbon bends, its ends among them.
+    pub fn bend(&self, ribbon: &Ribbon) -> [(f64, f64); 4] {
+        let ((x, y), (to_x, to_y)) = (ribbon.from, ribbon.to);
+        let (middle_x, middle_y) = ((x + to_x) / 2.0, (y + to_y) / 2.0);
+        match self.across {
+            true => [(x, y), (x, middle_y), (to_x, middle_y), (to_x, to_y)],
+            false => [(x, y), (middle_x, y), (middle_x, to_y), (to_x, to_y)],
+        }
+    }
 }
 
 /// A table laid out.

@@ -5,6 +5,7 @@ mod heatmap;
 mod items;
 mod limits;
 mod multiples;
+mod ribbons;
 mod series;
 mod table;
 mod tokens;
@@ -17,8 +18,8 @@ use crate::view::View;
 
 pub(super) use heatmap::{cell_text, pooled};
 pub(super) use items::{
-    Area, AxisScale, CHIP_FONT, Cells, Chip, Grid, Item, Marks, Panel, Scene, Series, Side, TABLE_FONT,
-    TABLE_LINE, TABLE_ROW, Text, Thumbnails, TokenChips,
+    Area, AxisScale, CHIP_FONT, Cells, Chip, Grid, Item, Marks, Panel, Ribbons, Scene, Series, Side,
+    TABLE_FONT, TABLE_LINE, TABLE_ROW, Text, Thumbnails, TokenChips,
 };
 pub(super) use limits::{bytes_to_draw, is_too_many};
 pub(super) use multiples::most_telling;
@@ -36,6 +37,7 @@ pub(super) fn lay_out(views: &[View]) -> Result<Scene> {
             View::Bars(named) => scene.bars(named)?,
             View::Lines(named) => scene.lines(named)?,
             View::Tokens(named) => scene.tokens(named)?,
+            View::Ribbons { widths, effects } => scene.ribbons(widths, effects.as_ref())?,
             View::Table(table) => scene.table(table),
         }
     }
