@@ -41,7 +41,7 @@ pub(crate) fn read_text(path: &Path, help: &str) -> Result<String> {
     TextFile::open(path, help)?.read()
 }
 
-/// A text file of a sane size, to be read later: what becomes of its path meanwhile changes nothing.
+/// A file of a sane size, of text mostly, to be read later: what becomes of its path meanwhile changes nothing.
 pub(crate) struct TextFile {
     path: PathBuf,
     file: File,
@@ -70,6 +70,15 @@ impl TextFile {
 
     pub(crate) fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    pub(crate) fn read_bytes(self) -> Result<Vec<u8>> {
+        let TextFile { path, file, help } = self;
+        let mut bytes = Vec::new();
+        match file.take(TextFile::LIMIT).read_to_end(&mut bytes) {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(unreadable(&path, error, &help)),
+        }
     }
 
     pub(crate) fn read(self) -> Result<String> {

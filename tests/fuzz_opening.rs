@@ -134,6 +134,8 @@ fn folders() -> Vec<Files> {
     };
     all.push(Files::from([(CONFIG, torch(CONFIG)), (TORCH, torch(TORCH))]));
     all.extend(OTHERS.map(of_golden));
+    // As often as all that need no such file.
+    all.extend(std::iter::repeat_n(with_sentence_pieces(), 4));
     all
 }
 
@@ -158,7 +160,7 @@ fn gguf(folder: &Folder) -> Vec<u8> {
 }
 
 /// A tiny model of each other architecture.
-const OTHERS: [&str; 12] = [
+const OTHERS: [&str; 15] = [
     "tiny-llama3",
     "tiny-mistral",
     "tiny-qwen2",
@@ -171,7 +173,21 @@ const OTHERS: [&str; 12] = [
     "encoders/bert-masked",
     "encoders/roberta-classes",
     "encoders/distilbert-classes",
+    "translators/t5",
+    "translators/marian",
+    "translators/bart",
 ];
+
+/// A Marian with the files of SentencePiece: as small as they are made.
+fn with_sentence_pieces() -> Files {
+    let mut files = of_golden("translators/marian");
+    for name in ["source.spm", "target.spm", "vocab.json", "tokenizer_config.json"] {
+        let path =
+            format!("{}/tests/golden/sentence-piece-files/marian-apart/{name}", env!("CARGO_MANIFEST_DIR"));
+        files.insert(name, std::fs::read(path).expect("it is there"));
+    }
+    files
+}
 
 fn of_golden(name: &str) -> Files {
     let folder = Folder::copy_of(name);
@@ -473,7 +489,28 @@ fn use_run(run: &Run) -> Result<()> {
     errors.max_by_key(|error| error.kind() == ErrorKind::Backend).map_or(Ok(()), Err)
 }
 
+/// What reads a source and writes a target.
+fn use_translator(model: &Model) -> Result<()> {
+    let run = model.run_with_cache(Input::pair(vec![0u32, 1], vec![1u32, 0]))?;
+    run.log_probs()?.to_vec()?;
+    let search = Search { beams: 2, max_new_tokens: Some(2) };
+    model.translate(vec![0u32, 1], &search)?;
+    for outcome in [
+        model.loss(Input::pair("the cat\u{e9} 12", vec![1u32, 0])).map(drop),
+        model.loss(Input::pair("the cat", "le chat \u{301}")).map(drop),
+        model.translate(">>fra<< the cat", &search).map(drop),
+    ] {
+        if let Err(error) = outcome {
+            assert!(error.to_string().contains("help: "), "text is refused: {error}");
+        }
+    }
+    Ok(())
+}
+
 fn use_model(model: &Model) -> Result<()> {
+    if model.spec().last_stack().crosses.is_some() {
+        return use_translator(model);
+    }
     let run = model.run_with_cache(vec![0, 1])?;
     match model.spec().readout() {
         Readout::Vocabulary(_) => {}

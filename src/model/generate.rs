@@ -139,7 +139,11 @@ impl Model {
             true => self.tokenizer.decode(added),
             false => self.tokenizer.decode_continuation(added),
         };
-        Ok(Generation { tokens: self.checked(self.dims(), ids)?, prompt_len: prompt.len(), text })
+        Ok(Generation {
+            tokens: self.checked(self.spec().last_stack(), ids)?,
+            prompt_len: prompt.len(),
+            text,
+        })
     }
 
     /// What a decoder writes of a source, token by token.
@@ -171,7 +175,7 @@ impl Model {
                 break;
             }
         }
-        let text = self.text_written(&ids[1..]);
+        let text = self.text_of(self.spec().last_stack().stack, &ids[1..]);
         let (labels, has_bos) = (self.labels(&ids), true);
         Ok(Generation { tokens: Tokens::new(ids, labels, has_bos), prompt_len: 1, text })
     }

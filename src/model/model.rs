@@ -34,6 +34,8 @@ pub struct Model {
     /// How such a network is made of other weights.
     pub(crate) config: Arc<ConfigFile>,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// What the encoder of an encoder-decoder reads with, where that is another.
+    pub(crate) source_tokenizer: Option<Arc<Tokenizer>>,
     /// The token that begins a text, or why there is none.
     pub(crate) bos: std::result::Result<u32, Arc<str>>,
     pub(crate) eos: Vec<u32>,
@@ -57,6 +59,7 @@ impl Model {
             network,
             config,
             tokenizer,
+            source_tokenizer: None,
             bos: Ok(bos),
             eos: Vec::new(),
             decoding: None,
@@ -140,6 +143,12 @@ impl Model {
     /// `default_prepend_bos`, true but for families that were trained without one (GPT-NeoX, and so Pythia, and Qwen).
     pub fn prepends_bos(&self) -> bool {
         self.network.prepends_bos()
+    }
+
+    /// What a stack reads with.
+    pub(crate) fn tokenizer_of(&self, stack: Stack) -> &Tokenizer {
+        let own = self.source_tokenizer.as_ref().filter(|_| self.spec().last_stack().stack != stack);
+        own.unwrap_or(&self.tokenizer)
     }
 
     /// How its decoder writes.

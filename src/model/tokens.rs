@@ -193,7 +193,7 @@ impl Model {
                 self.framed(stack, input, &texts[index], index)
             }
             (Sequences::Texts(texts), Reads::Tokens) => {
-                self.encoded(&texts[index], input.bos).and_then(|ids| self.checked(&stack.dims, ids))
+                self.encoded(&texts[index], input.bos).and_then(|ids| self.checked(stack, ids))
             }
             (Sequences::Ids(_), Reads::Tokens)
                 if input.second.is_some() && self.spec().stacks().len() == 1 =>
@@ -202,7 +202,7 @@ impl Model {
                     .help("give a pair of texts; or one sequence of ids, with what stands between the two"))
             }
             (Sequences::Ids(ids), Reads::Tokens) => {
-                let tokens = self.checked(&stack.dims, ids[index].clone());
+                let tokens = self.checked(stack, ids[index].clone());
                 match &input.types {
                     Some(types) => tokens.and_then(|tokens| self.typed(stack, tokens, types.to_vec())),
                     None => tokens,
@@ -245,11 +245,11 @@ impl Model {
                     .help("give the target as text, or as token ids"));
             }
         };
-        let checked = self.checked(&stack.dims, ids.clone())?;
+        let checked = self.checked(stack, ids.clone())?;
         let Some(last) = ids.pop() else { return Ok(checked) };
         ids.insert(0, self.decoder_start()?);
         let label = checked.labels().last().cloned().unwrap_or_default();
-        Ok(self.checked(&stack.dims, ids)?.with_then(last, label))
+        Ok(self.checked(stack, ids)?.with_then(last, label))
     }
 
     /// One text, or two in one sequence, as the tokenizer's template frames them.
@@ -276,8 +276,9 @@ impl Model {
             )
             .help("give the text without `with_bos`; `no_bos` leaves the frame away, too"));
         }
-        let (ids, types) = self.tokenizer.encode_framed(text, second, input.bos != Some(false))?;
-        let tokens = self.checked(&stack.dims, ids)?;
+        let tokenizer = self.tokenizer_of(stack.stack);
+        let (ids, types) = tokenizer.encode_framed(text, second, input.bos != Some(false))?;
+        let tokens = self.checked(stack, ids)?;
         if types.iter().all(|&of| of == 0) {
             return Ok(tokens);
         }
@@ -317,8 +318,8 @@ impl Model {
         Ok(bos.into_iter().chain(self.tokenizer.encode(text)?).collect())
     }
 
-    pub(crate) fn checked(&self, dims: &Dims, ids: Vec<u32>) -> Result<Tokens> {
-        let Dims { n_ctx, d_vocab, .. } = *dims;
+    pub(crate) fn checked(&self, stack: &StackSpec, ids: Vec<u32>) -> Result<Tokens> {
+        let Dims { n_ctx, d_vocab, .. } = stack.dims;
         if ids.is_empty() {
             return Err(Error::new(ErrorKind::Input, "the input has no tokens: there is nothing to run")
                 .help("give at least one token"));
@@ -333,7 +334,7 @@ impl Model {
         if let Some(position) = ids.iter().position(|&id| id as usize >= d_vocab) {
             return Err(self.beyond(ids[position], &format!(" at position {position}")));
         }
-        let labels = self.tokenizer.labels(&ids);
+        let labels = self.tokenizer_of(stack.stack).labels(&ids);
         let has_bos = self.bos().is_some() && ids.first().copied() == self.bos();
         Ok(Tokens::new(ids, labels, has_bos))
     }

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hook::Stack;
 use crate::model::decoding::{Decoding, EarlyStopping};
 use crate::model::input::{Input, Sequences, Tokens};
 use crate::model::model::Model;
@@ -81,7 +82,7 @@ impl Model {
             1 => self.write_greedily(&source, &limits)?,
             beams => self.write_with_beams(&source, &limits, beams)?,
         };
-        let text = self.text_written(&ids);
+        let text = self.text_of(self.spec().last_stack().stack, &ids);
         let log_prob = log_prob / ids.len().max(1) as f64;
         let source_text = source.labels().concat();
         Ok(Translation { source, source_text, ids, text, log_prob })
@@ -167,11 +168,11 @@ impl Model {
         Ok((best.ids.split_off(1), best.log_prob))
     }
 
-    /// The text of ids that were written, without what stands for no text.
-    pub(crate) fn text_written(&self, ids: &[u32]) -> String {
+    /// The text of ids that a stack reads or writes, without what stands for no text.
+    pub(crate) fn text_of(&self, stack: Stack, ids: &[u32]) -> String {
         let special = self.special_ids();
         let ids: Vec<u32> = ids.iter().copied().filter(|id| !special.contains(id)).collect();
-        self.tokenizer.decode(&ids)
+        self.tokenizer_of(stack).decode(&ids)
     }
 }
 

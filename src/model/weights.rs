@@ -208,7 +208,7 @@ impl Model {
         for unmade in self.network.vectors() {
             numbers += unmade()?.elem_count();
         }
-        self.tokenizer.check()?;
+        self.source_tokenizer.iter().chain([&self.tokenizer]).try_for_each(|tokenizer| tokenizer.check())?;
         Ok(numbers)
     }
 

@@ -26,7 +26,7 @@ use crate::network::weights::pickle;
 use crate::open::built_in::{BUILT_IN, BuiltIn};
 use crate::open::known;
 use crate::open::known::WEIGHTS;
-use crate::tokenizer::{BpeFiles, Pipeline, SpecialToken, Tokenizer, WordPieceFiles};
+use crate::tokenizer::{BpeFiles, Pipeline, SentencePieceFiles, SpecialToken, Tokenizer, WordPieceFiles};
 use crate::{gguf, hub, memory};
 
 /// What of `config.json` holds for every architecture.
@@ -118,7 +118,16 @@ enum TokenizerFiles {
     Json(TextFile),
     Bpe(BpeFiles),
     WordPiece(WordPieceFiles),
+    SentencePiece(SentencePieceFiles),
     None,
+}
+
+/// How many `<extra_id_0>` a T5's `tokenizer_config.json` says.
+#[derive(Default, Deserialize)]
+struct ExtraIds {
+    extra_ids: Option<usize>,
+    /// Whether Marian's two languages have vocabularies of their own.
+    separate_vocabs: Option<bool>,
 }
 
 impl TokenizerFiles {
@@ -131,7 +140,17 @@ impl TokenizerFiles {
             let found = source.first(&["tokenizer_config.json"])?;
             found.map(|(_, config)| open(config)).transpose()
         };
-        Ok(match source.first(&["tokenizer.json", "vocab.json", "vocab.txt"])? {
+        Ok(match source.first(&["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"])? {
+            Some(("spiece.model", pieces)) => {
+                let said: ExtraIds = source.beside("tokenizer_config.json")?.unwrap_or_default();
+                // The most that any has is 100.
+                let extra_ids = said.extra_ids.unwrap_or(100).min(10_000);
+                TokenizerFiles::SentencePiece(SentencePieceFiles {
+                    pieces: Some(open(pieces)?),
+                    vocab: None,
+                    extra_ids,
+                })
+            }
             Some(("vocab.txt", vocab)) => {
                 TokenizerFiles::WordPiece(WordPieceFiles { vocab: open(vocab)?, config: config(source)? })
             }
@@ -140,11 +159,38 @@ impl TokenizerFiles {
                     let (vocab, merges) = (open(vocab)?, open(merges)?);
                     TokenizerFiles::Bpe(BpeFiles { vocab, merges, config: config(source)? })
                 }
-                None => TokenizerFiles::None,
+                None => match source.first(&["source.spm"])? {
+                    Some((_, pieces)) => {
+                        let (pieces, vocab) = (Some(open(pieces)?), Some(open(vocab)?));
+                        TokenizerFiles::SentencePiece(SentencePieceFiles { pieces, vocab, extra_ids: 0 })
+                    }
+                    None => TokenizerFiles::None,
+                },
             },
             Some((_, json)) => TokenizerFiles::Json(open(json)?),
             None => TokenizerFiles::None,
         })
+    }
+
+    /// What a decoder writes with, where that is another than what its encoder reads with: Marian's `target.spm`, or, without it, the names of
+    /// ids alone.
+    fn of_target(source: &mut Source) -> Result<Option<TokenizerFiles>> {
+        let open =
+            |path: PathBuf| TextFile::open(&path, "it must be what SentencePiece or transformers wrote");
+        let is_marian = source.first(&["source.spm"])?.is_some();
+        let pieces = source.first(&["target.spm"])?;
+        if !is_marian && pieces.is_none() {
+            return Ok(None);
+        }
+        let said: ExtraIds = source.beside("tokenizer_config.json")?.unwrap_or_default();
+        let vocab = match said.separate_vocabs {
+            Some(true) => source.first(&["target_vocab.json"])?,
+            _ => source.first(&["vocab.json"])?,
+        };
+        let Some((_, vocab)) = vocab else { return Ok(Some(TokenizerFiles::None)) };
+        let pieces = pieces.map(|(_, path)| open(path)).transpose()?;
+        let files = SentencePieceFiles { pieces, vocab: Some(open(vocab)?), extra_ids: 0 };
+        Ok(Some(TokenizerFiles::SentencePiece(files)))
     }
 
     fn unread(self, family: &str) -> Tokenizer {
@@ -152,6 +198,7 @@ impl TokenizerFiles {
         Tokenizer::unread(move || {
             Ok(match self {
                 TokenizerFiles::WordPiece(files) => Some(Pipeline::from_word_piece_files(files)?),
+                TokenizerFiles::SentencePiece(files) => Some(Pipeline::from_sentence_piece_files(files)?),
                 TokenizerFiles::Bpe(files) => Some(Pipeline::from_bpe_files(files, &family)?),
                 TokenizerFiles::Json(json) => {
                     Some(Pipeline::from_bytes(&json.name(), json.read()?.as_bytes())?)
@@ -333,8 +380,19 @@ fn with_weights<W: Borrow<Weights>>(
     let header = parse(&config, &text)?;
     let weights = weights(&mut source)?;
     let tokenizer = TokenizerFiles::find(&mut source)?;
+    // Two stacks that read two languages may have a tokenizer each.
+    let target = TokenizerFiles::of_target(&mut source)?;
     let beside = Beside::read(&mut source)?;
-    assemble(name, &config, &text, (&header, &beside), weights.borrow(), |family| tokenizer.unread(family))
+    let header: &Header = &header;
+    let mut model = assemble(name, &config, &text, (header, &beside), weights.borrow(), |family| {
+        tokenizer.unread(family)
+    })?;
+    if let Some(target) = target.filter(|_| model.spec().is_encoder_decoder()) {
+        let family = architecture(header).unwrap_or_default();
+        let reads = std::mem::replace(&mut model.tokenizer, target.unread(family).into());
+        model.source_tokenizer = Some(reads);
+    }
+    Ok(model)
 }
 
 fn built_in(own: &'static BuiltIn, device: &Device) -> Result<Model> {
@@ -383,6 +441,7 @@ fn assemble(
             network,
             config,
             tokenizer,
+            source_tokenizer: None,
             bos,
             eos: Vec::new(),
             decoding: None,
@@ -404,13 +463,25 @@ fn assemble(
         })?;
         let (name, config, tokenizer) = (name.into(), config.into(), tokenizer.into());
         let (decoding, edits) = (Some(decoding.into()), Vec::new());
-        return Ok(Model { name, network, config, tokenizer, bos: start, eos, decoding, edits });
+        let source_tokenizer = None;
+        return Ok(Model {
+            name,
+            network,
+            config,
+            tokenizer,
+            source_tokenizer,
+            bos: start,
+            eos,
+            decoding,
+            edits,
+        });
     }
     let default = bos_and_eos(said);
     let bos = bos(config_path, (header, beside), &tokenizer, default.map(|(bos, _)| bos), d_vocab)?;
     let eos = eos((header, beside), &tokenizer, default.map(|(_, eos)| eos), d_vocab)?;
     let (name, config, tokenizer, edits) = (name.into(), config.into(), tokenizer.into(), Vec::new());
-    Ok(Model { name, network, config, tokenizer, bos, eos, decoding: None, edits })
+    let (source_tokenizer, decoding) = (None, None);
+    Ok(Model { name, network, config, tokenizer, source_tokenizer, bos, eos, decoding, edits })
 }
 
 /// The token that a decoder begins with, by the first file that names one of the vocabulary, or why there is none.

@@ -134,6 +134,7 @@ fn model(name: &str, network: Network) -> Model {
         network: Arc::new(network),
         config: config.into(),
         tokenizer: Tokenizer::none().into(),
+        source_tokenizer: None,
         bos: Ok(0),
         eos: Vec::new(),
         decoding: decoding.map(Arc::new),

@@ -11,6 +11,7 @@ use tokenizers::{
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::tokenizer::pieces::Pieces;
+use crate::tokenizer::unigrams::Unigrams;
 
 /// Text to ids and back; ids alone where a model came without a tokenizer, or with one that cannot be read. It is read when it is first
 /// asked for something.
@@ -30,6 +31,10 @@ pub(crate) struct Pipeline {
     alphabet: Alphabet,
     /// The largest id of any token.
     largest: usize,
+    /// What cuts texts, where that is no part of `inner`.
+    unigrams: Option<Unigrams>,
+    /// Whether it can cut texts.
+    cuts: bool,
 }
 
 /// What the characters of tokens stand for.
@@ -62,6 +67,32 @@ impl Pipeline {
         Pipeline { pieces: Some(pieces), ..self }
     }
 
+    /// Cuts texts as SentencePiece's unigrams do.
+    pub(super) fn with_unigrams(self, unigrams: Unigrams) -> Self {
+        Pipeline { unigrams: Some(unigrams), ..self }
+    }
+
+    /// For ids alone.
+    pub(super) fn cuts_nothing(self) -> Self {
+        Pipeline { cuts: false, ..self }
+    }
+
+    /// The ids that unigrams cut a text into, where they do: of each stretch between tokens that stand for no text.
+    fn cut_by_unigrams(&self, unigrams: &Unigrams, text: &str, begins: bool) -> tokenizers::Result<Vec<u32>> {
+        let (language, rest) = unigrams.language(text);
+        let mut ids: Vec<u32> = language.into_iter().collect();
+        let cut = self.inner.get_added_vocabulary().extract_and_normalize(None::<&NormalizerWrapper>, rest);
+        for (index, (stretch, _, tokens)) in
+            cut.get_splits(OffsetReferential::Original, OffsetType::None).into_iter().enumerate()
+        {
+            match tokens {
+                Some(tokens) => ids.extend(tokens.iter().map(|token| token.id)),
+                None => ids.extend(unigrams.cut(stretch, begins || index > 0)),
+            }
+        }
+        Ok(ids)
+    }
+
     pub(super) fn checked(origin: &str, mut inner: tokenizers::Tokenizer) -> Result<Self> {
         let largest = inner.get_vocab(true).into_values().max().unwrap_or(0) as usize;
         // Both would change what the user wrote without a word.
@@ -72,7 +103,7 @@ impl Pipeline {
                 .help("take the tokenizer that came with the weights")
         })?;
         let alphabet = inner.get_decoder().map_or(Alphabet::Text, alphabet);
-        Ok(Pipeline { inner, pieces: None, alphabet, largest })
+        Ok(Pipeline { inner, pieces: None, alphabet, largest, unigrams: None, cuts: true })
     }
 }
 
@@ -122,7 +153,18 @@ impl Tokenizer {
         second: Option<&str>,
         framed: bool,
     ) -> Result<(Vec<u32>, Vec<u32>)> {
-        let inner = &self.readable()?.inner;
+        let known = self.readable()?;
+        let inner = &known.inner;
+        if let Some(unigrams) = &known.unigrams {
+            let of = |text: &str| guarded(|| known.cut_by_unigrams(unigrams, text, true));
+            let mut ids = of(text).map_err(|cause| failed_on(text, cause))?;
+            if let Some(second) = second {
+                ids.extend(of(second).map_err(|cause| failed_on(second, cause))?);
+            }
+            ids.extend(unigrams.end.filter(|_| framed));
+            let types = vec![0; ids.len()];
+            return Ok((ids, types));
+        }
         let encoded = guarded(|| match second {
             Some(second) => inner.encode((text, second), framed),
             None => inner.encode(text, framed),
@@ -142,11 +184,18 @@ impl Tokenizer {
     }
 
     fn readable(&self) -> Result<&Pipeline> {
-        self.0.as_ref().map_err(Clone::clone)?.as_ref().ok_or_else(|| {
+        let known = self.0.as_ref().map_err(Clone::clone)?.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Tokenizer, "this model came without a tokenizer: it cannot read text").help(
                 "give token ids instead, as vec![1, 2, 3], or put tokenizer.json into the model's folder",
             )
-        })
+        })?;
+        if known.cuts {
+            return Ok(known);
+        }
+        Err(Error::new(ErrorKind::Tokenizer, "this model came without what cuts a target's text into pieces").help(
+            "give the target as token ids (--target-tokens), or leave it out, and what the model writes is taken; or put target.spm into \
+             the model's folder",
+        ))
     }
 
     /// The ids of a text that continues another.
@@ -157,6 +206,10 @@ impl Tokenizer {
     fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
         let known = self.readable()?;
         let inner = &known.inner;
+        if let Some(unigrams) = &known.unigrams {
+            return guarded(|| known.cut_by_unigrams(unigrams, text, begins))
+                .map_err(|cause| failed_on(text, cause));
+        }
         let ids = guarded(|| {
             let mut cut = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
             if let Some(pre_tokenizer) = inner.get_pre_tokenizer() {

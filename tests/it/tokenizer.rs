@@ -246,3 +246,142 @@ fn gpt2_tokenizer_cases() -> headlight::Result<()> {
     assert_eq!(labels, [" cat", "\\xE6\\x97", "\\xA5"], "bytes that are no character are written out");
     Ok(())
 }
+
+/// A tiny encoder-decoder with the files of a tokenizer, as wide as these say.
+fn reading(golden: &str, files: &str, sizes: [usize; 2]) -> Folder {
+    let folder = Folder::copy_of(&format!("translators/{golden}"));
+    let [source, target] = sizes;
+    folder.set("vocab_size", json!(source));
+    if golden != "t5" {
+        folder.set("decoder_vocab_size", json!(target));
+        folder.set("max_position_embeddings", json!(512));
+        folder.set("pad_token_id", json!(target - 1));
+        folder.set("decoder_start_token_id", json!(target - 1));
+    }
+    folder.change_weights(|weights| {
+        for (name, weight) in weights.iter_mut() {
+            let wide = if name.contains("encoder.embed") { source } else { target };
+            let shape = match name.as_str() {
+                "final_logits_bias" => vec![1, wide],
+                name if name.contains("embed_tokens") || name.contains("shared") => {
+                    vec![wide, weight.shape[1]]
+                }
+                _ => continue,
+            };
+            *weight = Weight::f32(&shape, &vec![0.0; shape.iter().product()]);
+        }
+    });
+    let from = format!("{}/tests/golden/sentence-piece-files/{files}", env!("CARGO_MANIFEST_DIR"));
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        folder.write(&name, std::fs::read(&path).expect("a file"));
+    }
+    folder
+}
+
+fn cases(of: &str) -> Vec<Value> {
+    let all = golden(include_str!("../golden/sentence-piece-files/cases.json"));
+    let cases = all[of].as_array().expect("cases").clone();
+    // An empty text is refused.
+    cases.into_iter().filter(|case| case["text"] != "").collect()
+}
+
+/// What both stacks of a model read of a text.
+fn read(model: &Model, text: &str) -> headlight::Result<[Vec<u32>; 2]> {
+    let run = model.run_with_options(Input::pair(text, text), &RunOptions::only([Site::UnembedIn]))?;
+    let of = |stack| Ok::<_, headlight::Error>(run.tokens_of(stack)?[0].ids().to_vec());
+    Ok([of(Stack::Encoder)?, of(Stack::Decoder)?])
+}
+
+/// What cuts a target's text is not there: it is refused with what else there is, and what the model writes has words all the same.
+#[test]
+fn targets_without_their_pieces() -> headlight::Result<()> {
+    let folder = reading("marian", "marian", [108; 2]);
+    std::fs::remove_file(folder.path("target.spm")).expect("it is there");
+    let model = folder.open()?;
+    let error = model.loss(Input::pair("the white cat", "le chat")).unwrap_err().to_string();
+    for said in ["target's text", "--target-tokens", "target.spm"] {
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(model.loss(Input::pair("the white cat", vec![2u32, 6, 0])).is_ok());
+    let run = model.run_with_cache(Input::pair("the white cat", vec![2u32, 6, 0]))?;
+    assert_eq!(run.tokens_of(Stack::Decoder)?[0].labels()[1], " ");
+    let search = Search { max_new_tokens: Some(3), ..Search::default() };
+    assert_eq!(model.translate("the white cat", &search)?.len(), 1);
+    Ok(())
+}
+
+/// Files that are damaged, or do not belong together.
+#[test]
+fn wrong_files_of_sentence_pieces() {
+    let said = |file: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let folder = reading("marian", "marian-apart", [108; 2]);
+        let mut bytes = folder.read(file);
+        change(&mut bytes);
+        folder.write(file, bytes);
+        let model = folder.open().expect("its weights are sound");
+        model.loss(Input::pair("the white cat", "le chat")).map(drop).expect_err(file).to_string()
+    };
+    let cases: Vec<(&str, &dyn Fn(&mut Vec<u8>), &str)> = vec![
+        ("source.spm", &|bytes| bytes.truncate(bytes.len() / 2), "source.spm"),
+        ("source.spm", &|bytes| *bytes = b"{}".to_vec(), "source.spm"),
+        ("target.spm", &|bytes| bytes.clear(), "no pieces"),
+        ("vocab.json", &|bytes| *bytes = br#"{"a": 0}"#.to_vec(), "no </s>"),
+        ("vocab.json", &|bytes| *bytes = br#"{"a": 0, "b": 0}"#.to_vec(), "two pieces the id 0"),
+        ("vocab.json", &|bytes| *bytes = br#"{"a": 7}"#.to_vec(), "the id 7"),
+    ];
+    for (file, change, expected) in cases {
+        let error = said(file, change);
+        assert!(error.contains(expected) && error.contains("help: "), "{file}: {error}");
+    }
+    // A vocabulary that is another model's: what is beyond the model's is told.
+    let error = {
+        let folder = reading("marian", "marian", [108; 2]);
+        let mut vocab: Value = serde_json::from_slice(&folder.read("vocab.json")).expect("JSON");
+        let count = vocab.as_object().expect("a table").len();
+        for (at, id) in vocab.as_object_mut().expect("a table").values_mut().enumerate() {
+            *id = json!(count - 1 - at);
+        }
+        let mut more = vocab.clone();
+        for id in count..2 * count {
+            more[format!("w{id}")] = json!(id);
+        }
+        folder.write("vocab.json", more.to_string());
+        format!("{:?}", folder.open().expect("it opens"))
+    };
+    assert!(error.contains("its tokenizer has ids up to"), "{error}");
+}
+
+/// T5's and Marian's files of SentencePiece, as Python cuts hard texts by them.
+#[test]
+fn files_of_sentence_pieces() -> headlight::Result<()> {
+    let count = |name: &str| {
+        let path = format!("{}/tests/golden/sentence-piece-files/{name}", env!("CARGO_MANIFEST_DIR"));
+        golden(&std::fs::read_to_string(path).expect("a file")).as_object().expect("a table").len()
+    };
+    let joint = count("marian/vocab.json");
+    let apart = [count("marian-apart/vocab.json"), count("marian-apart/target_vocab.json")];
+    for (tiny, name, sizes) in [
+        ("marian", "marian", [joint; 2]),
+        ("marian-apart", "marian-apart", apart),
+        ("t5", "t5", [512; 2]),
+        ("t5", "t5-bytes", [512; 2]),
+    ] {
+        let model = reading(tiny, name, sizes).open()?;
+        for case in cases(name) {
+            let text = case["text"].as_str().expect("a text");
+            let [source, target] = read(&model, text)?;
+            let what = format!("{name}: {text:?}");
+            let expected = ids(if name.starts_with("t5") { &case["ids"] } else { &case["source"] });
+            assert_eq!(source, expected, "{what}");
+            let expected = ids(if name.starts_with("t5") { &case["ids"] } else { &case["target"] });
+            // What is read begins with the start, and ends before the end.
+            // There transformers takes the id of <pad> from the other vocabulary.
+            if name != "marian-apart" || !text.contains("<pad>") {
+                assert_eq!(target[1..], expected[..expected.len() - 1], "{what}, as a target");
+            }
+        }
+    }
+    Ok(())
+}

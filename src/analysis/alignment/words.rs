@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::hook::Stack;
 use crate::model::input::Tokens;
 use crate::model::model::Model;
 
@@ -45,16 +46,22 @@ impl Words {
 
     /// Of a source, whose end is no word of it.
     pub(crate) fn of_source(model: &Model, tokens: &Tokens, special: &[u32]) -> Words {
-        Words::of_tokens(model, tokens.ids(), tokens.labels(), special)
+        Words::of_tokens(model, model.spec().stacks()[0].stack, tokens.ids(), tokens.labels(), special)
     }
 
     /// Of a target, by the rows that write it.
     pub(crate) fn of_target(model: &Model, tokens: &Tokens, special: &[u32]) -> Words {
-        Words::of_tokens(model, &tokens.next_ids(), &tokens.next_labels(), special)
+        Words::of_tokens(
+            model,
+            model.spec().last_stack().stack,
+            &tokens.next_ids(),
+            &tokens.next_labels(),
+            special,
+        )
     }
 
-    fn of_tokens(model: &Model, ids: &[u32], labels: &[String], special: &[u32]) -> Words {
-        Words::of(labels, &model.text_written(ids), |index| is_word(ids[index], &labels[index], special))
+    fn of_tokens(model: &Model, stack: Stack, ids: &[u32], labels: &[String], special: &[u32]) -> Words {
+        Words::of(labels, &model.text_of(stack, ids), |index| is_word(ids[index], &labels[index], special))
     }
 
     pub(crate) fn len(&self) -> usize {

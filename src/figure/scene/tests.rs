@@ -43,6 +43,22 @@ fn pattern(mut axes: Vec<Axis>, tokens: Vec<String>) -> NamedTensor {
     NamedTensor::from_vec("pattern", values, axes).unwrap().with_value_kind(ValueKind::Probability)
 }
 
+/// Each word of a target with all it has at one word of its source, and a little at the next.
+fn links(targets: usize, sources: usize) -> View {
+    let axes = || vec![Axis::labelled("target", words(targets)), Axis::labelled("source", words(sources))];
+    let of = |name: &str, value: &dyn Fn(usize, usize) -> f32| {
+        let values = (0..targets * sources).map(|at| value(at / sources, at % sources)).collect();
+        NamedTensor::from_vec(name, values, axes()).unwrap()
+    };
+    let widths = of("attention", &|target, source| match source {
+        source if source == target % sources => 0.9,
+        source if source == (target + 1) % sources => 0.1,
+        _ => 0.0,
+    });
+    let effects = of("nats lost", &|target, source| if target == source { 3.0 } else { -0.5 });
+    View::Ribbons { widths, effects: Some(effects.with_value_kind(ValueKind::Signed)) }
+}
+
 #[test]
 fn layouts() {
     let labelled = Axis::labelled;
@@ -84,6 +100,8 @@ fn layouts() {
             vec![View::Lines(signed(vec![plain("layer", 12), plain("position", 8)]))],
         ),
         ("tokens", vec![View::Tokens(losses.clone())]),
+        ("ribbons between rows", vec![links(4, 3)]),
+        ("ribbons between columns", vec![links(30, 28)]),
         ("a table", vec![View::Table(table)]),
         (
             "one below the other",
@@ -107,8 +125,20 @@ fn list(scene: &Scene) -> String {
             Item::Panel(panel) => self::panel(panel),
             Item::Thumbnails(thumbs) => thumbnails(thumbs),
             Item::TokenChips(chips) => token_chips(chips),
+            Item::Ribbons(ribbons) => self::ribbons(ribbons),
             Item::Table(grid) => self::grid(grid),
         };
+    }
+    out
+}
+
+fn ribbons(ribbons: &Ribbons) -> String {
+    let mut out = format!("ribbons {}\n", area(&ribbons.area));
+    for own in &ribbons.all {
+        let [from, .., to] = ribbons.bend(own);
+        let ends = [from.0, from.1, to.0, to.1].map(short).join(" ");
+        out +=
+            &format!("  {ends}, {} wide, {}: {}\n", short(own.width), short(f64::from(own.value)), own.hover);
     }
     out
 }
