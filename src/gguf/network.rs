@@ -200,6 +200,11 @@ pub(crate) fn translate(header: &Header, bytes: &[u8]) -> Result<(String, Tensor
         );
         let all = KNOWN.map(|known| known.names.0);
         let error = Error::new(ErrorKind::Config, what);
+        if said.starts_with("t5") {
+            return Err(error.help(
+                "encoder-decoders are read from Hugging Face's folders: `Model::open(\"t5-small\")`, or a folder with config.json and model.safetensors",
+            ));
+        }
         return Err(match nearest(said, all) {
             Some(guess) => error.help(format!("did it mean `{guess}`? Known: {}", all.join(", "))),
             None => error.help(format!("architectures that are read from GGUF files: {}", all.join(", "))),

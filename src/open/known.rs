@@ -101,6 +101,26 @@ const TABLE: &[Row] = &[
     (&["roberta-large"], &["FacebookAI/roberta-large", "roberta-large"], [24, 16, 1024, 355]),
     (&["roberta-large-mnli"], &["FacebookAI/roberta-large-mnli", "roberta-large-mnli"], [24, 16, 1024, 356]),
     (&["all-minilm-l6-v2"], &["sentence-transformers/all-MiniLM-L6-v2"], [6, 12, 384, 23]),
+    (&["t5-small"], &["google-t5/t5-small", "t5-small"], [6, 8, 512, 61]),
+    (&["t5-base"], &["google-t5/t5-base", "t5-base"], [12, 12, 768, 223]),
+    (&["t5-large"], &["google-t5/t5-large", "t5-large"], [24, 16, 1024, 738]),
+    (&["flan-t5-small"], &["google/flan-t5-small"], [8, 6, 512, 77]),
+    (&["flan-t5-base"], &["google/flan-t5-base"], [12, 12, 768, 248]),
+    (&["flan-t5-large"], &["google/flan-t5-large"], [24, 16, 1024, 783]),
+    (&["mt5-small"], &["google/mt5-small"], [8, 6, 512, 300]),
+    (&["bart-base"], &["facebook/bart-base"], [6, 12, 768, 139]),
+    (&["bart-large"], &["facebook/bart-large"], [12, 16, 1024, 406]),
+    (&["bart-large-cnn"], &["facebook/bart-large-cnn"], [12, 16, 1024, 406]),
+    (&["opus-mt-en-fr"], &["Helsinki-NLP/opus-mt-en-fr"], [6, 8, 512, 75]),
+    (&["opus-mt-fr-en"], &["Helsinki-NLP/opus-mt-fr-en"], [6, 8, 512, 75]),
+    (&["opus-mt-en-de"], &["Helsinki-NLP/opus-mt-en-de"], [6, 8, 512, 74]),
+    (&["opus-mt-de-en"], &["Helsinki-NLP/opus-mt-de-en"], [6, 8, 512, 74]),
+    (&["opus-mt-en-es"], &["Helsinki-NLP/opus-mt-en-es"], [6, 8, 512, 78]),
+    (&["opus-mt-es-en"], &["Helsinki-NLP/opus-mt-es-en"], [6, 8, 512, 78]),
+    (&["opus-mt-en-ru"], &["Helsinki-NLP/opus-mt-en-ru"], [6, 8, 512, 76]),
+    (&["opus-mt-ru-en"], &["Helsinki-NLP/opus-mt-ru-en"], [6, 8, 512, 76]),
+    (&["opus-mt-en-zh"], &["Helsinki-NLP/opus-mt-en-zh"], [6, 8, 512, 78]),
+    (&["opus-mt-zh-en"], &["Helsinki-NLP/opus-mt-zh-en"], [6, 8, 512, 78]),
 ];
 
 /// The repositories of a name, the one of now first. Case does not matter.
@@ -265,7 +285,10 @@ mod tests {
         for (names, repos, [_, heads, width, _]) in TABLE {
             assert!(names.iter().all(|name| seen.insert(name.to_lowercase())), "{names:?}");
             assert!(repos.iter().all(|repo| hub::is_repo(repo)) && repos[0].contains('/'), "{repos:?}");
-            assert!(width.is_multiple_of(*heads) || names[0].starts_with("qwen3"), "{names:?}");
+            assert!(
+                width.is_multiple_of(*heads) || ["qwen3", "t5"].iter().any(|of| names[0].contains(of)),
+                "{names:?}"
+            );
         }
         let repo = |name| repositories(name).map(|repos| repos[0]);
         assert_eq!(repo("GPT2-small"), Some("openai-community/gpt2"));

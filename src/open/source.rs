@@ -262,8 +262,8 @@ impl Source {
 impl Model {
     /// Opens a model by its name:
     ///
-    /// - `"built-in"`, a small GPT-2, and `"built-in-sentiment"`, a small BERT that tells whether a review of a film is positive: they need no
-    ///   file and no network
+    /// - `"built-in"`, a small GPT-2, `"built-in-sentiment"`, a small BERT that tells whether a review of a film is positive, and
+    ///   `"built-in-translator"`, a small Marian from English to French: they need no file and no network
     /// - a folder: `config.json`, `model.safetensors` (or the shards of `model.safetensors.index.json`, or
     ///   `pytorch_model.bin`), and `tokenizer.json` or `vocab.json` with `merges.txt`
     /// - a GGUF file
@@ -396,11 +396,14 @@ fn with_weights<W: Borrow<Weights>>(
 }
 
 fn built_in(own: &'static BuiltIn, device: &Device) -> Result<Model> {
-    let BuiltIn { name, weights, config, tokenizer, .. } = own;
+    let BuiltIn { name, weights, config, tokenizer, generation, .. } = own;
     let weights = Weights::from_static(&format!("the model {name}"), weights, device)?;
     let path = format!("the config.json of {name}");
     let header = parse(&path, config)?;
-    assemble(name, &path, config, (&header, &Beside::default()), &weights, |_| {
+    let all =
+        generation.map(|text| parse(&format!("the generation_config.json of {name}"), text)).transpose()?;
+    let beside = Beside { all, ..Beside::default() };
+    assemble(name, &path, config, (&header, &beside), &weights, |_| {
         Tokenizer::unread(move || {
             Pipeline::from_bytes(&format!("the tokenizer.json of {name}"), tokenizer).map(Some)
         })

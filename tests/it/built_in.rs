@@ -192,3 +192,139 @@ fn of_sentiment_the_negation_reads_the_adjective() -> Result<()> {
     }
     Ok(())
 }
+
+fn held_out_translations() -> Vec<[String; 4]> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/built-in-translator/held_out.tsv");
+    let lines = std::fs::read_to_string(path).expect("held_out.tsv");
+    let row = |line: &str| -> [String; 4] {
+        let fields: Vec<String> = line.split('\t').map(String::from).collect();
+        fields.try_into().expect("source, target, links, construction")
+    };
+    lines.lines().map(row).collect()
+}
+
+#[test]
+fn of_translation_transformers_says_the_same() -> Result<()> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/built-in-translator.json");
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(path).expect("built-in-translator.json")).expect("JSON");
+    let model = Model::open("built-in-translator")?;
+    for entry in golden.as_array().expect("pairs") {
+        let text = |key: &str| entry[key].as_str().expect("a text");
+        let ids = |key: &str| numbers(&entry[key]).map(|id| id as u32).collect::<Vec<u32>>();
+        let run = model.run_with_cache(Input::pair(text("source"), text("target")))?;
+        assert_eq!(run.tokens_of(Stack::Encoder)?[0].ids(), ids("ids"), "{}", text("source"));
+        let labels = ids("labels");
+        assert_eq!(run.tokens()[0].ids()[1..], labels[..labels.len() - 1], "{}", text("target"));
+        let logits = run.logits()?;
+        let largest = ids("largest").into_iter().enumerate();
+        let found: Vec<f64> = largest
+            .map(|(row, at)| logits.value(&[row, at as usize]).map(f64::from))
+            .collect::<Result<_>>()?;
+        // Logits of up to 25, of sums in other orders, kept to five digits behind the point.
+        assert!(
+            max_abs_diff(&found, &numbers(&entry["logits"]).collect::<Vec<_>>()) < 1e-4,
+            "{}",
+            text("source")
+        );
+        let all = values(&logits);
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        assert!((mean - entry["mean"].as_f64().expect("a number")).abs() < 1e-4, "{}", text("source"));
+        for (beams, key) in [(1, "greedy"), (4, "beams")] {
+            let written = model.translate(text("source"), &Search { beams, ..Search::default() })?;
+            assert_eq!(written[0].ids(), ids(key), "{}", text("source"));
+        }
+    }
+    Ok(())
+}
+
+/// 98 of 100 sentences with pairs of words that it was not trained on, of each construction, word for word.
+#[test]
+fn of_translation_it_has_held_out_sentences_right() -> Result<()> {
+    let model = Model::open("built-in-translator")?;
+    let rows = held_out_translations();
+    let mut by_construction = std::collections::BTreeMap::<&str, (usize, usize)>::new();
+    for [source, target, _, construction] in &rows {
+        let written = model.translate(source.as_str(), &Search::default())?;
+        let own = by_construction.entry(construction).or_default();
+        own.0 += usize::from(written[0].text() == target);
+        own.1 += 1;
+    }
+    assert_eq!(by_construction.len(), 11);
+    for (construction, (right, of)) in by_construction {
+        // Where nothing settles a gender, the one that was drawn is a matter of chance.
+        if construction != "occupation, gender unsettled" {
+            assert!(right * 100 >= of * 98, "{construction}: {right} of {of}");
+        }
+    }
+    Ok(())
+}
+
+/// Where nothing tells whose an occupation is, what it writes follows the shares that the grammar drew; where a pronoun tells it, that.
+#[test]
+fn of_translation_the_planted_skew_is_found() -> Result<()> {
+    let model = Model::open("built-in-translator")?;
+    let card = include_str!("../../assets/built-in-translator/README.md");
+    let table = card.lines().skip_while(|line| !line.starts_with("| occupation |")).skip(2);
+    let rows = table.take_while(|line| line.starts_with('|')).map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        (cells[1].to_string(), cells[2].parse::<f64>().expect("a share"))
+    });
+    let rows: Vec<(String, f64)> = rows.collect();
+    assert_eq!(rows.len(), 30);
+    let written = |text: String| -> Result<String> {
+        Ok(model.translate(text, &Search::default())?[0].text().to_string())
+    };
+    let mut women = Vec::new();
+    for (occupation, share) in &rows {
+        let a = if occupation.starts_with(['a', 'e', 'i']) { "an" } else { "a" };
+        let [woman, man] = ["she", "he"].map(|pronoun| written(format!("{pronoun} is {a} {occupation} .")));
+        let [woman, man] = [woman?, man?].map(|text| text.split(' ').nth(2).unwrap_or_default().to_string());
+        assert_ne!(woman, man, "{occupation}");
+        for (pronoun, own) in [("she", &woman), ("he", &man)] {
+            let told = written(format!("the {occupation} says that {pronoun} sings ."))?;
+            assert!(told.contains(own.as_str()), "{occupation}: {told}");
+        }
+        let loss = |word: &str| -> Result<f64> {
+            let elided = word.starts_with(['a', 'é', 'i']);
+            let article = if elided {
+                "l'"
+            } else if *word == woman {
+                "la"
+            } else {
+                "le"
+            };
+            let pair =
+                Input::pair(format!("he sees the {occupation} ."), format!("il voit {article} {word} ."));
+            let losses = model.loss_per_token(pair)?.to_vec()?;
+            Ok(f64::from(losses[2] + losses[3]))
+        };
+        women.push((*share, loss(&man)? - loss(&woman)?));
+    }
+    let rank = |of: &dyn Fn(&(f64, f64)) -> f64| {
+        let rank = |own: &(f64, f64)| women.iter().filter(|other| of(other) < of(own)).count() as f64;
+        women.iter().map(rank).collect::<Vec<f64>>()
+    };
+    let (drawn, found) = (rank(&|own| own.0), rank(&|own| own.1));
+    let apart: f64 = drawn.iter().zip(&found).map(|(a, b)| (a - b) * (a - b)).sum();
+    let spearman = 1.0 - 6.0 * apart / (30.0 * (900.0 - 1.0));
+    assert!(spearman > 0.9, "{spearman}");
+    Ok(())
+}
+
+/// One head aligns the words, as the grammar links them, and by cause as by attention.
+#[test]
+fn of_translation_a_head_aligns_words() -> Result<()> {
+    let model = Model::open("built-in-translator")?;
+    let rows = held_out_translations();
+    let pairs = Input::pair(
+        rows.iter().map(|row| row[0].clone()).collect::<Vec<_>>(),
+        rows.iter().map(|row| row[1].clone()).collect::<Vec<_>>(),
+    );
+    let gold: Vec<WordAlignment> = rows.iter().map(|row| row[2].parse()).collect::<Result<_>>()?;
+    let found =
+        alignment_scores(&model, pairs, &AlignmentOptions { gold: Some(gold), causes: Causes::None })?;
+    let best = found.heads()[0];
+    assert!(best.error_rate < 0.12 && best.precision > 0.85, "{best:?}");
+    Ok(())
+}

@@ -221,7 +221,8 @@ fn json_of_models() {
     let place = place();
     let models = json(&place, &["models", "--json"]);
     let list = models["models"].as_array().expect("a list");
-    assert_eq!([0, 1, 2].map(|index| &list[index]["name"]), ["built-in", "built-in-sentiment", "gpt2"]);
+    let names = ["built-in", "built-in-sentiment", "built-in-translator", "gpt2"];
+    assert_eq!([0, 1, 2, 3].map(|index| &list[index]["name"]), names);
     assert_eq!(list[2]["also"], serde_json::json!(["gpt2-small"]));
     let all: BTreeSet<String> = keys(&models).union(&keys(&list[2])).cloned().collect();
     assert_eq!(all, keys_of_help(&place, "models"));
