@@ -169,13 +169,13 @@ const PLACES: [(&[&str], &str); 4] =
 /// What stands behind a verb.
 enum Object {
     None,
-    Phrase(Phrase),
+    Phrase(Box<Phrase>),
     Pronoun(English, &'static str, Gender, bool),
 }
 
 enum Dative {
     None,
-    Phrase(Phrase),
+    Phrase(Box<Phrase>),
     Pronoun(English, &'static str),
 }
 
@@ -586,7 +586,7 @@ impl Grammar {
             Some((noun, _)) => self.verb(&noun),
             None => self.verb_of_persons(),
         };
-        self.said(&verb, of, how, Object::Phrase(phrase), Dative::None)
+        self.said(&verb, of, how, Object::Phrase(Box::new(phrase)), Dative::None)
     }
 
     /// Where something is: in the garden.
@@ -687,10 +687,10 @@ impl Grammar {
                     false => {
                         let noun = self.noun(&[Sort::Person]);
                         let determiner = self.one(&[THE, THE, OTHER_DETERMINERS[3], OTHER_DETERMINERS[5]]);
-                        Dative::Phrase(self.phrase(noun, Some(determiner), false, 0.2))
+                        Dative::Phrase(Box::new(self.phrase(noun, Some(determiner), false, 0.2)))
                     }
                 };
-                let said = self.said(&verb, subject.agreement, how, Object::Phrase(object), dative);
+                let said = self.said(&verb, subject.agreement, how, Object::Phrase(Box::new(object)), dative);
                 (subject, said)
             }
             Construction::Copula => {
@@ -743,8 +743,13 @@ impl Grammar {
                         let object = self.phrase(noun, Some(determiner), false, 0.2);
                         let verb = self.verb(&noun);
                         let object = self.with_relative(object);
-                        let said =
-                            self.said(&verb, subject.agreement, how, Object::Phrase(object), Dative::None);
+                        let said = self.said(
+                            &verb,
+                            subject.agreement,
+                            how,
+                            Object::Phrase(Box::new(object)),
+                            Dative::None,
+                        );
                         (subject, said)
                     }
                 }
@@ -905,7 +910,8 @@ impl Grammar {
                 if let Some((noun, _)) = object.noun {
                     self.pairs.push((verb.english[0], noun.english[0]));
                 }
-                let said = self.said(&verb, subject.agreement, how, Object::Phrase(object), Dative::None);
+                let said =
+                    self.said(&verb, subject.agreement, how, Object::Phrase(Box::new(object)), Dative::None);
                 (subject, said)
             }
         }
@@ -922,7 +928,13 @@ impl Grammar {
         let verb = self.verb(&inner);
         let object = self.phrase(inner, Some(THE), false, 0.0);
         let object = self.with_relative(object);
-        let said = self.said(&verb, subject.agreement, Use::default(), Object::Phrase(object), Dative::None);
+        let said = self.said(
+            &verb,
+            subject.agreement,
+            Use::default(),
+            Object::Phrase(Box::new(object)),
+            Dative::None,
+        );
         subject.english.push(that.clone());
         subject.english.extend(said.english);
         subject.rest.push(Word::new("qui", &[that.0]));
@@ -994,15 +1006,15 @@ impl Grammar {
     pub fn any(&mut self) -> Pair {
         let construction = match self.rng.random_range(0..100) {
             ..14 => Construction::Statement,
-            ..25 => Construction::Negation,
-            ..34 => Construction::Question,
-            ..44 => Construction::ObjectPronoun,
-            ..51 => Construction::Giving,
-            ..60 => Construction::Copula,
-            ..68 => Construction::Genitive,
-            ..79 => Construction::Relative,
-            ..88 => Construction::Antecedent,
-            ..94 => Construction::Settled,
+            14..25 => Construction::Negation,
+            25..34 => Construction::Question,
+            34..44 => Construction::ObjectPronoun,
+            44..51 => Construction::Giving,
+            51..60 => Construction::Copula,
+            60..68 => Construction::Genitive,
+            68..79 => Construction::Relative,
+            79..88 => Construction::Antecedent,
+            88..94 => Construction::Settled,
             _ => Construction::Unsettled,
         };
         self.sentence(construction, false)

@@ -102,12 +102,12 @@ impl HeadGrid {
     /// Every head, attention by attention and layer by layer.
     pub fn heads(&self) -> impl Iterator<Item = Head> + use<> {
         let panels = self.panels.iter().map(|panel| (panel.stack, panel.attn, panel.size().into()));
-        HeadGrid::heads_of(&panels.collect::<Vec<_>>())
+        HeadGrid::heads_of(panels.collect())
     }
 
     /// Every head of attentions with so many layers and heads.
-    pub(crate) fn heads_of(panels: &[(Stack, Attn, [usize; 2])]) -> impl Iterator<Item = Head> + use<> {
-        panels.to_vec().into_iter().flat_map(|(stack, attn, [n_layers, n_heads])| {
+    pub(crate) fn heads_of(panels: Vec<(Stack, Attn, [usize; 2])>) -> impl Iterator<Item = Head> + use<> {
+        panels.into_iter().flat_map(|(stack, attn, [n_layers, n_heads])| {
             let of_layer =
                 move |layer| (0..n_heads).map(move |index| Head { attn, ..head(layer, index).of(stack) });
             (0..n_layers).flat_map(of_layer)

@@ -315,7 +315,8 @@ fn targets_without_their_pieces() -> headlight::Result<()> {
 /// Files that are damaged, or do not belong together.
 #[test]
 fn wrong_files_of_sentence_pieces() {
-    let said = |file: &str, change: &dyn Fn(&mut Vec<u8>)| {
+    type Change<'c> = &'c dyn Fn(&mut Vec<u8>);
+    let said = |file: &str, change: Change| {
         let folder = reading("marian", "marian-apart", [108; 2]);
         let mut bytes = folder.read(file);
         change(&mut bytes);
@@ -323,7 +324,7 @@ fn wrong_files_of_sentence_pieces() {
         let model = folder.open().expect("its weights are sound");
         model.loss(Input::pair("the white cat", "le chat")).map(drop).expect_err(file).to_string()
     };
-    let cases: Vec<(&str, &dyn Fn(&mut Vec<u8>), &str)> = vec![
+    let cases: Vec<(&str, Change, &str)> = vec![
         ("source.spm", &|bytes| bytes.truncate(bytes.len() / 2), "source.spm"),
         ("source.spm", &|bytes| *bytes = b"{}".to_vec(), "source.spm"),
         ("target.spm", &|bytes| bytes.clear(), "no pieces"),

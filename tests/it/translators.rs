@@ -202,7 +202,7 @@ fn files_as_they_are_published() -> Result<()> {
     ];
     for (name, what, change) in cases {
         let folder = Folder::copy_of(&format!("translators/{name}"));
-        folder.change_weights(|weights| change(weights));
+        folder.change_weights(change);
         let (golden, model) = (Golden::open(name), folder.open()?);
         let found = model.logits(golden.pair())?;
         let apart = apart(found.tensor(), &golden.0["hooks.unembed.hook_out"]);

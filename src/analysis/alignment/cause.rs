@@ -41,7 +41,7 @@ pub(crate) fn caused(model: &Model, sentence: &Sentence, heads: &[Head], ways: &
     let (sources, targets) = (sentence.source.len(), sentence.target.len());
     let mut clean = vec![0f64; targets];
     let mut cut = vec![WordMatrix { sources, values: vec![0f32; sources * targets] }; ways.len()];
-    for target in 0..targets {
+    for (target, clean) in clean.iter_mut().enumerate() {
         let rows = sentence.target.span(target);
         let mut variants = Vec::with_capacity(ways.len() * sources);
         for way in ways {
@@ -68,7 +68,7 @@ pub(crate) fn caused(model: &Model, sentence: &Sentence, heads: &[Head], ways: &
         for row in rows {
             let metric = Metric::LogProb { token: sentence.written[row], position: Some(row) };
             let swept = sweep("cutting edges", model, &variants, &sentence.input, &metric)?;
-            clean[target] += swept.clean;
+            *clean += swept.clean;
             for (index, value) in swept.variants.into_iter().enumerate() {
                 cut[index / sources].values[target * sources + index % sources] += value as f32;
             }

@@ -257,7 +257,7 @@ impl AlignmentSpec {
     }
 
     fn all_heads(&self) -> Vec<Head> {
-        HeadGrid::heads_of(&[(self.stack, Attn::Cross, [self.layers, self.heads])]).collect()
+        HeadGrid::heads_of(vec![(self.stack, Attn::Cross, [self.layers, self.heads])]).collect()
     }
 }
 
@@ -460,7 +460,7 @@ impl AlignmentScores {
             let own = self.heads.iter().find(|own| own.head == head && own.row == row);
             own.map_or(f32::NAN, |own| own.error_rate as f32)
         };
-        let values: Vec<f32> = HeadGrid::heads_of(&panel).map(of).collect();
+        let values: Vec<f32> = HeadGrid::heads_of(panel.to_vec()).map(of).collect();
         let name = match row {
             AlignedRow::Writes => "alignment error rate, by the row that writes a word",
             AlignedRow::Reads => "alignment error rate, by the row that reads a word",

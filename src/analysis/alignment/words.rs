@@ -85,7 +85,8 @@ impl Words {
 /// Whether a token is of the text: neither one that stands for none, nor a language's mark.
 fn is_word(id: u32, label: &str, special: &[u32]) -> bool {
     let label = label.trim_start_matches(SPACES);
-    !special.contains(&id) && !(label.starts_with(">>") && label.ends_with("<<"))
+    let marks = label.starts_with(">>") && label.ends_with("<<");
+    !marks && !special.contains(&id)
 }
 
 #[cfg(test)]

@@ -408,7 +408,7 @@ pub fn path_patching(
         senders.into_iter().zip(swept.variants.iter().map(|value| (value - swept.clean) as f32)).collect();
     let name = format!("change of {} by the path to {receiver}", metric.describe(model));
     let panels: Vec<_> = model.spec().stacks().iter().flat_map(StackSpec::head_panels).collect();
-    let heads = HeadGrid::heads_of(&panels);
+    let heads = HeadGrid::heads_of(panels.clone());
     let values: Vec<f32> = heads.map(|head| effects.get(&head).copied().unwrap_or(0.0)).collect();
     HeadGrid::of_attentions(&name, &panels, &values)
 }

@@ -113,8 +113,11 @@ pub(crate) fn layer_factors(model: &Model, of: Head, kind: CircuitKind) -> Resul
 /// What queries or keys of a head are made of: the stream as a norm left it, and the norm whose gain and bias are yet to come, if any.
 struct Read {
     hook: Hook,
-    norm: Option<(fn(NormParam) -> Param, usize)>,
+    norm: Option<NormAt>,
 }
+
+/// A norm, and its layer.
+type NormAt = (fn(NormParam) -> Param, usize);
 
 impl Circuit {
     fn new(model: &Model, head: Head, kind: CircuitKind) -> Result<Circuit> {
