@@ -208,7 +208,10 @@ fn json_of_heads() {
     for (key, score) in list.iter().flat_map(|entry| entry.as_object().expect("an object")) {
         assert!(key == "head" || score.as_f64().is_some_and(|score| (0.0..=1.0).contains(&score)), "{key}");
     }
-    let all = keys(&heads).union(&keys(&list[0])).cloned().collect();
+    let of_text = json(&place, &["heads", ".", "the cat sat the cat", "--json"]);
+    let looks = of_text["heads"][0].as_object().expect("an object");
+    assert_eq!((&looks["head"], looks["previous"].is_number()), (&"L0H0".into(), true));
+    let all = [keys(&heads), keys(&list[0]), keys(&of_text["heads"][0])].into_iter().flatten().collect();
     let example = keys_of_help(&place, "heads");
     assert!(example.len() > 5 && example.is_subset(&all), "{example:?} of the help, {all:?} in truth");
     assert!(keys(&heads).is_subset(&example), "{example:?} of the help, {all:?} in truth");
@@ -223,8 +226,8 @@ fn json_of_models() {
     let list = models["models"].as_array().expect("a list");
     let names = ["built-in", "built-in-sentiment", "built-in-translator", "gpt2"];
     assert_eq!([0, 1, 2, 3].map(|index| &list[index]["name"]), names);
-    assert_eq!(list[2]["also"], serde_json::json!(["gpt2-small"]));
-    let all: BTreeSet<String> = keys(&models).union(&keys(&list[2])).cloned().collect();
+    assert_eq!(list[3]["also"], serde_json::json!(["gpt2-small"]));
+    let all: BTreeSet<String> = keys(&models).union(&keys(&list[3])).cloned().collect();
     assert_eq!(all, keys_of_help(&place, "models"));
     assert!(out(&place, &["models"]).contains("EleutherAI/pythia-70m"));
 }
@@ -448,8 +451,19 @@ fn json_of_interventions() -> Result<()> {
         let patched = json(&place, &[&["patch", ".", "--site", site], &pair[..], &answers].concat());
         assert_eq!(patched["axes"], serde_json::json!(axes));
         assert_eq!(patched["patched"].as_array().map(Vec::len), Some(2));
-        assert_eq!(keys(&patched), keys_of_help(&place, "patch"));
+        let (mut said, found) = (keys_of_help(&place, "patch"), keys(&patched));
+        assert!(said.remove("panels") && found == said, "{said:?} of the help, {found:?} in truth");
     }
+    let pair = ["--clean", "she takes the pretty keys .", "--corrupted", "she takes the pretty knives ."];
+    let answers = ["--target", "elle prend les", "--correct", "jolies", "--incorrect", "jolis", "--json"];
+    let patched = json(&place, &[&["patch", "built-in-translator"], &pair[..], &answers].concat());
+    let panels = patched["panels"].as_array().expect("a list");
+    let sites = ["encoder.attn.hook_z", "decoder.attn.hook_z", "decoder.cross_attn.hook_z"];
+    assert_eq!([0, 1, 2].map(|index| &panels[index]["site"]), sites);
+    assert!(patched["clean"].as_f64() > Some(8.0) && patched["corrupted"].as_f64() < Some(-8.0));
+    // The head that brings the gender of a noun to its adjective.
+    let patched = |head: usize| panels[0]["patched"][1][head].as_f64().expect("a number");
+    assert!(patched(3) > 5.0 + patched(0).max(patched(1)).max(patched(2)), "{}", panels[0]["patched"]);
     let detected = json(&place, &["detect", ".", "--json"]);
     let all: BTreeSet<String> = keys(&detected).union(&keys(&detected["heads"][0])).cloned().collect();
     assert_eq!(all, keys_of_help(&place, "detect"));

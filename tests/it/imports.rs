@@ -74,7 +74,9 @@ impl Sources {
         let name = parts.get(len).copied().unwrap_or_default();
         for tree in uses(&self.0[&module], "pub use ").chain(uses(&self.0[&module], "pub(crate) use ")) {
             for target in expand(&tree) {
-                if !target.starts_with("crate::") && target.rsplit("::").next() == Some(name) {
+                // A macro is re-exported by its bare name, which leads no further.
+                let leads_on = !target.starts_with("crate::") && target.contains("::");
+                if leads_on && target.rsplit("::").next() == Some(name) {
                     return self.resolve(&format!("{module}::{target}"));
                 }
             }
