@@ -5,4 +5,5 @@ pub(crate) mod gold;
 pub(crate) mod scores;
 pub(crate) mod sentence;
 pub(crate) mod sentence_alignment;
+pub(crate) mod spec;
 pub(crate) mod words;

@@ -5,11 +5,11 @@ use std::fmt;
 use crate::analysis::alignment::cause::{Cut, caused};
 use crate::analysis::alignment::gold::WordAlignment;
 use crate::analysis::alignment::sentence::{AlignedRow, Sentence, WordMatrix, cross_heads};
+use crate::analysis::alignment::spec::{AlignmentSpec, FIRST, OF_ALL, OF_CAUSED, OF_HEAD};
 use crate::analysis::head_grid::HeadGrid;
 use crate::analysis::sweep::part::{RowRange, RowSink, RowSum, SweepPart, SweepSpec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hook::{Attn, Head, Stack};
-use crate::model::digest::InputDigest;
 use crate::model::input::Input;
 use crate::model::model::Model;
 use crate::named::ValueKind;
@@ -144,7 +144,7 @@ pub fn alignment_scores(
     };
     let mut totals = RowSum::default();
     rows(model, &pairs, &asked, &RowRange::whole(&pairs), &mut |row| totals.add(row))?;
-    let spec = AlignmentSpec::new(model, &asked);
+    let spec = AlignmentSpec::new(model, &asked.caused, asked.with_all, asked.gold);
     Ok(of_totals(&totals.0, &spec, pairs.len()))
 }
 
@@ -172,7 +172,7 @@ impl SweepPart {
         };
         let with_all = options.gold.is_none() || options.causes != Causes::None;
         let asked = Asked { heads: &heads, gold: options.gold.as_deref(), caused, with_all };
-        let spec = SweepSpec::Alignment(AlignmentSpec::new(model, &asked));
+        let spec = SweepSpec::Alignment(AlignmentSpec::new(model, &asked.caused, asked.with_all, asked.gold));
         self.fill(model, &pairs, None, spec, |share, keep| rows(model, &pairs, &asked, share, keep))
     }
 }
@@ -210,64 +210,6 @@ struct Asked<'a> {
     /// Whether edges are cut in all heads.
     with_all: bool,
 }
-
-/// What says which numbers a row has.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct AlignmentSpec {
-    stack: Stack,
-    layers: usize,
-    heads: usize,
-    caused: Vec<String>,
-    with_all: bool,
-    /// The digest of what is known; nothing where heads are judged by cause.
-    gold: Option<String>,
-}
-
-impl AlignmentSpec {
-    fn new(model: &Model, asked: &Asked) -> AlignmentSpec {
-        let spec = model.spec().last_stack();
-        let digest = |gold: &[WordAlignment]| {
-            let mut digest = InputDigest::new();
-            for alignment in gold {
-                for (links, mark) in [(alignment.sure(), 1u32), (alignment.possible(), 2)] {
-                    let numbers =
-                        links.iter().flat_map(|&(a, b)| [a as u32, b as u32]).chain([u32::MAX, mark]);
-                    digest.add(&numbers.collect::<Vec<_>>());
-                }
-            }
-            digest.finish()
-        };
-        AlignmentSpec {
-            stack: spec.stack,
-            layers: spec.dims.n_layers,
-            heads: spec.dims.n_heads,
-            caused: asked.caused.iter().map(Head::to_string).collect(),
-            with_all: asked.with_all,
-            gold: asked.gold.map(digest),
-        }
-    }
-
-    pub(crate) fn width(&self) -> Option<usize> {
-        let heads = self.layers.checked_mul(self.heads)?;
-        let all = if self.with_all { OF_ALL } else { 0 };
-        FIRST
-            .checked_add(heads.checked_mul(OF_HEAD)?)?
-            .checked_add(all)?
-            .checked_add(self.caused.len() * OF_CAUSED)
-    }
-
-    fn all_heads(&self) -> Vec<Head> {
-        HeadGrid::heads_of(vec![(self.stack, Attn::Cross, [self.layers, self.heads])]).collect()
-    }
-}
-
-/// Numbers in a row: sure links, the target's words, those texts whose pieces are words; of each head and row what is found, what of it is
-/// possible, what sure; of all heads together the same, words with a link, and probabilities clean, with a linked edge and with others cut; of each head that is cut what
-/// is found, possible, sure, and probabilities with the edge cut alone and in the others.
-const FIRST: usize = 3;
-const OF_HEAD: usize = 6;
-const OF_ALL: usize = 7;
-const OF_CAUSED: usize = 5;
 
 /// What is found, what of it is possible, and what is sure.
 fn counts(matrix: &WordMatrix, known: &WordAlignment) -> [f64; 3] {

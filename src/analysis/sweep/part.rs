@@ -14,7 +14,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::analysis::alignment::scores::AlignmentSpec;
+use crate::analysis::alignment::spec::AlignmentSpec;
 use crate::analysis::causal::ablated_stack::AblatedStack;
 use crate::analysis::heads::kind::HeadKind;
 use crate::analysis::sweep::metric::Metric;
