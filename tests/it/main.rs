@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod alignment;
 mod architectures;
 mod attribution;
 mod built_in;
