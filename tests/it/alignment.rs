@@ -210,7 +210,7 @@ fn what_cannot_be_aligned() -> Result<()> {
             "a sentence by a decoder's head",
             sentence_alignment(&model, pair(), head, true).map(drop),
             Address,
-            &["L0H0"],
+            &["no main stack"],
         ),
         (
             "two sentences",
