@@ -161,7 +161,7 @@ fn configs(said: &mut Said) -> Result<()> {
     ]);
     // Key, its value as JSON, the kind.
     let config: &[(&str, &str, ErrorKind)] = &[
-        ("model_type", "\"bart\"", Config),
+        ("model_type", "\"opt\"", Config),
         ("model_type", "7", Config),
         ("n_head", "0", Config),
         ("n_layer", "0", Config),
