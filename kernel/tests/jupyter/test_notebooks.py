@@ -27,8 +27,8 @@ def solutions_of(notebook):
     return [code for cell in cells_of(notebook, "markdown") for code in SOLUTION.findall(cell.source)]
 
 
-def test_there_are_six():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
+def test_there_are_seven():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05", "06"]
 
 
 @each
