@@ -217,7 +217,12 @@ fn circuits_at_distances_make_the_scores() -> Result<()> {
     let run = rotary.run_with_cache(vec![1, 2, 3])?;
     refused(vec![
         ("too far", of_rotary.at_distance(64).map(|_| ()), ErrorKind::Input, &["64 positions", "0 to 63"]),
-        ("embedded", of_embedded.at_distance(1).map(|_| ()), ErrorKind::Input, &["turn no queries and keys", "`positions`"]),
+        (
+            "embedded",
+            of_embedded.at_distance(1).map(|_| ()),
+            ErrorKind::Input,
+            &["turn no queries and keys", "`positions`"],
+        ),
         (
             "one distance of a run",
             of_rotary.at_distance(1)?.scores(&run).map(|_| ()),
