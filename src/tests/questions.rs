@@ -5,14 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::analysis::course_project::{as_published, qk_as_published};
 use crate::analysis::{
-    AttributionMethod, Composition, ConceptMethod, ConceptPosition, HeadKind, Metric, PathReceiver,
-    RepeatedTokens, ablation_effects, accumulated_resid, activation_patching,
-    activation_patching_by_position, attention_targets, attn_score_spread, attribution_patching,
-    causal_truth, class_attribution, class_lens, composition_scores, concept_direction, copying_accuracy,
-    decompose_attn_scores, decompose_resid, detect_head, full_resid_decomposition, head_logit_attribution,
-    head_logit_attribution_by_position, head_scores, induction_scores, logit_attribution, logit_attrs,
-    logit_bias, logit_lens, loss_on_repeats, ov_circuit, path_patching, qk_circuit, stack_head_results,
-    token_attribution, value_flow,
+    AlignmentOptions, AttributionMethod, Causes, Composition, ConceptMethod, ConceptPosition, HeadKind,
+    Metric, PathReceiver, RepeatedTokens, ablation_effects, accumulated_resid, activation_patching,
+    activation_patching_by_position, alignment_scores, attention_targets, attn_score_spread,
+    attribution_patching, causal_truth, class_attribution, class_lens, composition_scores, concept_direction,
+    copying_accuracy, decompose_attn_scores, decompose_resid, detect_head, full_resid_decomposition,
+    head_logit_attribution, head_logit_attribution_by_position, head_scores, induction_scores,
+    logit_attribution, logit_attrs, logit_bias, logit_lens, loss_on_repeats, ov_circuit, path_patching,
+    qk_circuit, sentence_alignment, stack_head_results, token_attribution, value_flow,
 };
 use crate::error::{ErrorKind, Result};
 use crate::hook::{Hook, Site};
@@ -62,6 +62,23 @@ const QUESTIONS: &[(&str, Question, &[Need])] = &[
         &[NextToken],
     ),
     ("translate", |kind| kind.model.translate(&kind.prompt, &Search::default()).map(drop), &[Source]),
+    (
+        "alignment_scores",
+        |kind| {
+            let by_cause = AlignmentOptions { gold: None, causes: Causes::BestFive };
+            let found = alignment_scores(&kind.model, &kind.input, &by_cause)?;
+            finite(found.heads().iter().map(|own| own.error_rate as f32))
+        },
+        &[Source],
+    ),
+    (
+        "sentence_alignment",
+        |kind| {
+            let found = sentence_alignment(&kind.model, &kind.input, kind.read_out.cross(), true)?;
+            finite(found.effect()?.to_vec()?)
+        },
+        &[Source],
+    ),
     (
         "run what it writes itself",
         |kind| finite(kind.model.run_with_cache(&kind.prompt)?.logits()?.to_vec()?),

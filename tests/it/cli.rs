@@ -219,6 +219,41 @@ fn json_of_heads() {
     assert!(names.iter().all(|name| table.contains(name)), "{table}");
 }
 
+/// Of a model whose links are known.
+#[test]
+fn json_of_alignments() {
+    let place = place();
+    place.write(
+        "pairs.tsv",
+        "the white cat sleeps .\tle chat blanc dort .\nwe find her .\tnous la trouvons .\n",
+    );
+    place.write("links.txt", "1-1 3-2 2-3 4-4 5-5 2?1\n1-1 2-3 3-2 4-4\n");
+    let args = ["align", "built-in-translator", "--pairs", "pairs.tsv", "--json"];
+    let known = ["--gold", "links.txt", "--gold-from-1"];
+    let found = json(&place, &[&args[..], &known, &["--causal", "none", "--shift", "0"]].concat());
+    let list = found["heads"].as_array().expect("a list");
+    // The best first; on so few words it need not be the best of all.
+    assert_eq!((list.len(), &list[0]["head"], &list[0]["aer"]), (8, &"D0X0".into(), &0.0.into()));
+    assert!(list.iter().all(|own| own["shift"] == 0 && own["causal_aer"].is_null()));
+    // Eight words of nine are right.
+    let best = list.iter().find(|own| own["head"] == "D1X0").expect("it is there");
+    let near = |key: &str, value: f64| (best[key].as_f64().expect("a number") - value).abs() < 1e-9;
+    assert!(near("precision", 8.0 / 9.0) && near("recall", 8.0 / 9.0) && near("aer", 1.0 / 9.0), "{best}");
+    assert_eq!(
+        keys(&found).union(&keys(&list[0])).cloned().collect::<BTreeSet<_>>(),
+        keys_of_help(&place, "align")
+    );
+    let by_cause = json(&place, &[&args[..], &["--causal", "5"]].concat());
+    let list = by_cause["heads"].as_array().expect("a list");
+    assert_eq!(list.len(), 16);
+    assert!(list[0]["causal_aer"].is_number(), "{by_cause}");
+    let table =
+        out(&place, &["align", "built-in-translator", "the white cat sleeps .", "le chat blanc dort ."]);
+    assert!(table.contains("chat ← cat") && table.contains("all but D1X0"), "{table}");
+    let written = json(&place, &["translate", "built-in-translator", "the white cat sleeps .", "--json"]);
+    assert!(written.to_string().contains("le chat blanc dort ."), "{written}");
+}
+
 #[test]
 fn json_of_models() {
     let place = place();
