@@ -224,6 +224,11 @@ fn wrong_inputs_are_refused() -> Result<()> {
         folder.set("model_type", json!(kind));
         folder.open().map(drop)
     };
+    let endless = || {
+        let folder = Folder::copy_of("translators/marian");
+        folder.set("max_position_embeddings", json!(1 << 24));
+        folder.open().map(drop)
+    };
     let search = |beams, max_new_tokens| Search { beams, max_new_tokens };
     refused(vec![
         ("no target", t5.loss(source()).map(drop), input, &["target"]),
@@ -261,6 +266,7 @@ fn wrong_inputs_are_refused() -> Result<()> {
             ErrorKind::Model,
             &["encoder"],
         ),
+        ("sinusoids without end", endless(), ErrorKind::Config, &["16777216", "sinusoids", "damaged"]),
         ("mBART", other("mbart"), ErrorKind::Config, &["mbart"]),
         ("M2M-100", other("m2m_100"), ErrorKind::Config, &["m2m_100"]),
     ]);

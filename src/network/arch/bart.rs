@@ -7,7 +7,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::hook::Stack;
 use crate::network::arch::heads::HeadFile;
 use crate::network::config::{NamedSize, RawDims, reject_if};
@@ -127,6 +127,9 @@ pub(crate) fn build(
 
 const LOGITS_BIAS: &str = "final_logits_bias";
 
+/// In numbers: 16,384 positions of the widest Marian.
+const LARGEST_TABLE: usize = 1 << 24;
+
 /// PyTorch's own, which no config names.
 const EPSILON: f64 = 1e-5;
 
@@ -234,6 +237,14 @@ impl Parts<'_> {
     fn positions(&self, stack: &Scope, dims: &Dims) -> Result<(PositionEncoding, Tensor)> {
         let Dims { n_ctx, d_model: m, .. } = *dims;
         let Some(skipped) = self.variant.skipped_positions else {
+            // No weight vouches for the size of this table.
+            if n_ctx.saturating_mul(m) > LARGEST_TABLE {
+                let what = format!(
+                    "max_position_embeddings is {n_ctx}, for which no table of sinusoids {m} wide is made"
+                );
+                return Err(Error::new(ErrorKind::Config, what)
+                    .help("Marians read 512 or 1,024 pieces: is config.json damaged?"));
+            }
             return Ok((PositionEncoding::Sinusoidal, sinusoids(n_ctx, m, self.weights.device())?));
         };
         let table = stack.get("embed_positions.weight", &[n_ctx + skipped, m])?;
