@@ -26,6 +26,7 @@ mod opening;
 mod parts;
 mod published_encoders;
 mod published_gpt2;
+mod published_translators;
 mod real_translators;
 mod sampling;
 mod sentiment;
