@@ -173,7 +173,7 @@ fn what_cannot_be_aligned() -> Result<()> {
             "two alignments of one pair",
             scores(&with(&["0-0", "0-0"], none())?),
             BadInput,
-            &["1 pairs", "2 alignments"],
+            &["alignments are 2", "pairs 1"],
         ),
         (
             "a word that is not in the source",

@@ -185,7 +185,7 @@ fn check(model: &Model, pairs: &Input, options: &AlignmentOptions) -> Result<Vec
     if let Some(gold) = &options.gold
         && gold.len() != pairs.len()
     {
-        let what = format!("there are {} pairs and {} alignments", pairs.len(), gold.len());
+        let what = format!("the alignments are {}, and the pairs {}", gold.len(), pairs.len());
         return Err(Error::new(ErrorKind::Input, what).help("give the links of each pair, a line each"));
     }
     if let Causes::Heads(named) = &options.causes
@@ -415,7 +415,8 @@ impl AlignmentScores {
         let words =
             if self.are_pieces { "words, which are pieces where no spaces part them" } else { "words" };
         let by = if self.judged_by_cause { "the causal alignment" } else { "what is known" };
-        format!("{} pairs of {} {words}, against {by}", self.sentences, self.words)
+        let pairs = if self.sentences == 1 { "pair" } else { "pairs" };
+        format!("{} {pairs} of {} {words}, against {by}", self.sentences, self.words)
     }
 }
 
