@@ -14,6 +14,7 @@ from pathlib import Path
 
 import sentencepiece
 import transformers
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from transformers import MarianTokenizer, T5Tokenizer
 
 HERE = Path(__file__).parent
@@ -47,6 +48,12 @@ def train(into, lines, size, **more):
     )
     corpus.unlink()
     into.with_suffix(".vocab").unlink()
+    # Where it was trained is nobody's business.
+    file = into.with_suffix(".model")
+    model = ModelProto.FromString(file.read_bytes())
+    for name in ("input", "model_prefix"):
+        model.trainer_spec.ClearField(name)
+    file.write_bytes(model.SerializeToString())
     return sentencepiece.SentencePieceProcessor(model_file=str(into.with_suffix(".model")))
 
 
